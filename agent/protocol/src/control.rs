@@ -1,0 +1,211 @@
+//! Agent ⇄ `crn-vmm`: what a virtual machine is made of, what it is told, and what it tells.
+//!
+//! The agent binds and listens on the machine's control socket (a UNIX stream socket) and starts
+//! `crn-vmm --control-fd 3` with that listening socket as descriptor 3, so that an agent that restarts finds the
+//! machine again by connecting to the same path. One controller is served at a time; a new one replaces the old.
+//! Every message is one JSON line ([`crate::lines`]). Descriptors are attached to the first byte of the line that
+//! speaks of them, and are named there by their position ([`Descriptor`]).
+
+use serde::{Deserialize, Serialize};
+
+/// Position of a file descriptor among those sent with the same line, counted from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Descriptor(pub u8);
+
+/// Everything a machine is made of. The VMM opens nothing but `/dev/kvm`: all else arrives as a descriptor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmSpec {
+    /// The item hash, for log lines.
+    pub vm: String,
+    /// 1..=64.
+    pub vcpus: u8,
+    /// MiB of guest memory, exactly.
+    pub memory_mib: u32,
+    /// An ELF `vmlinux`, open for reading.
+    pub kernel: Descriptor,
+    /// A cpio archive, open for reading.
+    #[serde(default)]
+    pub initramfs: Option<Descriptor>,
+    /// The kernel's command line, used as it is.
+    pub cmdline: String,
+    /// virtio-blk devices in the order in which the guest names them: vda, vdb, …
+    #[serde(default)]
+    pub disks: Vec<DiskSpec>,
+    /// virtio-net devices: eth0, …
+    #[serde(default)]
+    pub nics: Vec<NicSpec>,
+    /// virtio-vsock.
+    #[serde(default)]
+    pub vsock: Option<VsockSpec>,
+    /// Where the guest's serial console goes: a regular file opened for reading and appending, or a pipe.
+    pub console: ConsoleSpec,
+}
+
+/// One virtio-blk device over a raw image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskSpec {
+    /// A regular file or block device; its length rounded up to 512 bytes is the disk's, and reads past its end
+    /// are zeros.
+    pub file: Descriptor,
+    /// Offer VIRTIO_BLK_F_RO and refuse writes.
+    pub read_only: bool,
+    /// The device's identity in the guest (`/sys/block/vd?/serial`), at most 20 bytes of ASCII.
+    pub serial: String,
+}
+
+/// One virtio-net device over a TAP queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NicSpec {
+    /// A queue of a TAP device opened with `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`, non-blocking; the VMM sets the
+    /// header size and the offloads.
+    pub tap: Descriptor,
+    /// The guest's MAC address.
+    pub mac: [u8; 6],
+    /// Bytes.
+    pub mtu: u16,
+}
+
+/// The virtio-vsock device.
+///
+/// Host → guest: a client connects to the listening socket, writes `CONNECT <port>\n` and reads `OK <port>\n`
+/// before the stream begins. Guest → host (CID 2): the VMM makes a socket pair and sends one end to the
+/// controller with [`Event::GuestConnect`]; with no controller attached up to 16 such connections wait for one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VsockSpec {
+    /// The guest's context identifier, 3 or more.
+    pub cid: u32,
+    /// A UNIX stream socket, bound and listening.
+    pub listener: Descriptor,
+}
+
+/// Where the guest's console output goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConsoleSpec {
+    /// Open for writing (a file also for reading, in append mode).
+    pub output: Descriptor,
+    /// A regular file that reaches this length is cut to empty and begun again, so that a guest cannot fill the
+    /// disk. 0 means no limit.
+    pub max_bytes: u64,
+}
+
+/// A line from the controller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// Chosen by the controller, repeated in the [`Reply`].
+    pub id: u64,
+    /// What is wanted.
+    pub request: Request,
+}
+
+/// What a controller may ask.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// Build the machine and run it. Once in a process's life; carries the descriptors.
+    Launch(Box<VmSpec>),
+    /// How the machine is.
+    Status,
+    /// Press the ACPI power button: the guest is asked to shut down.
+    PowerButton,
+    /// Stop at once: disks are flushed, the process exits. The guest is not asked.
+    Stop,
+}
+
+/// A line from the VMM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Report {
+    /// The answer to one [`Command`].
+    Reply(Reply),
+    /// Something that happened.
+    Event(Event),
+}
+
+/// The answer to one command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    /// The command's id.
+    pub id: u64,
+    /// `Ok(status)` after the request took effect, or the reason why not, the whole chain in one sentence.
+    pub result: Result<Status, String>,
+}
+
+/// A machine's state and counters.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Whether `Launch` has succeeded and the guest has not stopped.
+    pub running: bool,
+    /// Microseconds from the process's start to the first entry into the guest.
+    pub launch_us: u64,
+    /// Guest exits handled in user space, all vCPUs.
+    pub exits: u64,
+    /// Bytes read from and written to the disks.
+    pub disk_read_bytes: u64,
+    /// See `disk_read_bytes`.
+    pub disk_written_bytes: u64,
+    /// Bytes the guest received and sent over its NICs.
+    pub net_rx_bytes: u64,
+    /// See `net_rx_bytes`.
+    pub net_tx_bytes: u64,
+}
+
+/// Something that happened in the machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// The guest connected to host port `port` over vsock; one descriptor, the stream, comes with this line.
+    GuestConnect {
+        /// The host port the guest named.
+        port: u32,
+    },
+    /// The guest has stopped; the process exits right after with [`ExitReason::code`].
+    Exited {
+        /// Why.
+        reason: ExitReason,
+        /// One sentence for the log; empty when the reason says it all.
+        detail: String,
+    },
+}
+
+/// Why a machine stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitReason {
+    /// The guest powered itself off (ACPI S5).
+    PowerOff,
+    /// The guest asked for a reset (ACPI reset register or triple fault). The controller starts it anew.
+    Reset,
+    /// [`Request::Stop`] or SIGTERM.
+    Stopped,
+    /// The machine could not be built or went on in no way: `detail` says which.
+    Failed,
+}
+
+impl ExitReason {
+    /// The process's exit status for this reason, for whoever only sees the process end.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::PowerOff => 0,
+            Self::Failed => 1,
+            Self::Reset => 3,
+            Self::Stopped => 4,
+        }
+    }
+
+    /// The reason behind an exit status; any other status (a signal, a panic) is [`ExitReason::Failed`].
+    #[must_use]
+    pub const fn from_code(code: i32) -> Self {
+        match code {
+            0 => Self::PowerOff,
+            3 => Self::Reset,
+            4 => Self::Stopped,
+            _ => Self::Failed,
+        }
+    }
+}

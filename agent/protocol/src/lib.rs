@@ -1,0 +1,16 @@
+//! Wire types between the three programs of a virtual machine.
+//!
+//! * [`control`]: agent ⇄ `crn-vmm`, over the machine's control socket. JSON lines; file descriptors ride along.
+//! * [`guest`]: agent ⇄ `crn-init`, over virtio-vsock. JSON lines.
+//! * [`lines`]: the framing both share: one JSON document a line, with a cap on a line's length.
+//! * `descriptors` (feature): a UNIX stream socket that carries lines and file descriptors together.
+//!
+//! Nothing here opens, runs or decides anything.
+
+#![forbid(unsafe_code)]
+
+pub mod control;
+#[cfg(feature = "descriptors")]
+pub mod descriptors;
+pub mod guest;
+pub mod lines;
