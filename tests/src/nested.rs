@@ -1,0 +1,552 @@
+//! A machine with a real `/dev/kvm`, on any host.
+//!
+//! QEMU emulates an AMD processor with SVM; Debian's kernel and its `kvm-amd` module do the rest. On a host with VT-x
+//! or SVM of its own the same machine runs under KVM. In go files and commands, all in one initramfs; out come each
+//! command's ending and output. Nothing is installed and no privilege is needed.
+
+mod cpio;
+mod guest;
+pub mod job;
+mod kernel;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+
+pub use guest::run_as_init;
+pub use job::{Command, Ending};
+pub use kernel::cache_dir;
+
+use cpio::Archive;
+use job::{Frame, JOB_PATH, Job, MODULE_DIR};
+use kernel::Kernel;
+
+/// Output kept of one command and stream, bytes; what follows is dropped.
+const MAX_OUTPUT: usize = 16 << 20;
+
+/// What the machine's clock counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    /// Real time.
+    Wall,
+    /// Executed instructions, one nanosecond each: durations repeat, whatever else the host does. One CPU, always
+    /// emulated. Some runs never end, a fault of the emulation; they are seen as [`Error::Hung`].
+    Instructions,
+}
+
+/// Why there is no output.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing came from the machine until its time was up.
+    #[error(
+        "the nested machine was still running after {after:?}; its console ends:\n{}",
+        tail(console)
+    )]
+    Hung {
+        /// The time it was given.
+        after: Duration,
+        /// What stood on its console.
+        console: String,
+    },
+    /// QEMU ended before the commands did.
+    #[error(
+        "the nested machine died ({why}); its console ends:\n{}",
+        tail(console)
+    )]
+    Died {
+        /// QEMU's exit status and what it said.
+        why: String,
+        /// What stood on its console.
+        console: String,
+    },
+    /// The machine could not be made.
+    #[error(transparent)]
+    Setup(#[from] anyhow::Error),
+}
+
+/// What one command did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandOutput {
+    /// How it ended.
+    pub ending: Ending,
+    /// Its standard output.
+    pub stdout: Vec<u8>,
+    /// Its standard error.
+    pub stderr: Vec<u8>,
+}
+
+impl CommandOutput {
+    /// Standard output as text.
+    pub fn stdout_text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    /// Standard error as text.
+    pub fn stderr_text(&self) -> String {
+        String::from_utf8_lossy(&self.stderr).into_owned()
+    }
+}
+
+/// What the machine did.
+#[derive(Debug)]
+pub struct Output {
+    /// One for each command, in order.
+    pub commands: Vec<CommandOutput>,
+    /// The kernel's console.
+    pub console: String,
+    /// From QEMU's start to its end, by the host's clock.
+    pub elapsed: Duration,
+}
+
+#[derive(Debug)]
+enum Contents {
+    Host(PathBuf),
+    Bytes(Vec<u8>),
+}
+
+/// A machine to be.
+#[derive(Debug)]
+pub struct Nested {
+    files: BTreeMap<String, Contents>,
+    programs: Vec<PathBuf>,
+    modules: Vec<String>,
+    cpus: u32,
+    memory_mib: u32,
+    clock: Clock,
+    timeout: Duration,
+    live: bool,
+}
+
+impl Default for Nested {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Nested {
+    /// Two CPUs, 2 GiB, two minutes of real time.
+    pub fn new() -> Self {
+        Nested {
+            files: BTreeMap::new(),
+            programs: Vec::new(),
+            modules: Vec::new(),
+            cpus: 2,
+            memory_mib: 2048,
+            clock: Clock::Wall,
+            timeout: Duration::from_secs(120),
+            live: false,
+        }
+    }
+
+    /// Puts a copy of the host's file at `guest` in the machine, mode 0755.
+    #[must_use]
+    pub fn file(mut self, host: impl Into<PathBuf>, guest: impl Into<String>) -> Self {
+        self.files.insert(guest.into(), Contents::Host(host.into()));
+        self
+    }
+
+    /// Like [`Nested::file`], for an executable; the shared libraries it needs, if any, come along.
+    #[must_use]
+    pub fn program(mut self, host: impl Into<PathBuf>, guest: impl Into<String>) -> Self {
+        let host = host.into();
+        self.programs.push(host.clone());
+        self.file(host, guest)
+    }
+
+    /// Puts a file of these contents into the machine.
+    #[must_use]
+    pub fn bytes(mut self, contents: impl Into<Vec<u8>>, guest: impl Into<String>) -> Self {
+        self.files
+            .insert(guest.into(), Contents::Bytes(contents.into()));
+        self
+    }
+
+    /// Loads a kernel module besides KVM's, `tun` for one.
+    #[must_use]
+    pub fn module(mut self, name: impl Into<String>) -> Self {
+        self.modules.push(name.into());
+        self
+    }
+
+    /// How many CPUs; one when the clock counts instructions.
+    #[must_use]
+    pub fn cpus(mut self, cpus: u32) -> Self {
+        self.cpus = cpus;
+        self
+    }
+
+    /// Memory of the machine, files included (twice while it boots).
+    #[must_use]
+    pub fn memory_mib(mut self, memory_mib: u32) -> Self {
+        self.memory_mib = memory_mib;
+        self
+    }
+
+    /// What its clock counts.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The longest the machine may run, by the host's clock.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Also copies the commands' output to ours while they run.
+    #[must_use]
+    pub fn live(mut self, live: bool) -> Self {
+        self.live = live;
+        self
+    }
+
+    /// Boots the machine, runs the commands one after the other, powers off.
+    pub fn run(&self, commands: impl IntoIterator<Item = Command>) -> Result<Output, Error> {
+        let job = Job {
+            commands: commands.into_iter().collect(),
+        };
+        let work = tempfile::Builder::new()
+            .prefix("crn-nested-")
+            .tempdir()
+            .context("make a working directory")?;
+        let accelerator = Accelerator::choose(self.clock);
+        let kernel = Kernel::fetch().context("get the nested machine's kernel")?;
+        let initramfs = work.path().join("initramfs");
+        self.write_initramfs(&initramfs, &kernel, accelerator, &job)
+            .context("make the nested machine's initramfs")?;
+
+        let console = work.path().join("console");
+        let started = Instant::now();
+        let mut qemu = self.start_qemu(&kernel, &initramfs, &console, accelerator)?;
+        let outcome = self.collect(&mut qemu, job.commands.len());
+        // Already over, or hung: in either case nothing is lost.
+        let _ = qemu.kill();
+        let status = qemu.wait().context("wait for QEMU")?;
+        let elapsed = started.elapsed();
+
+        let console = String::from_utf8_lossy(&fs::read(&console).unwrap_or_default()).into_owned();
+        match outcome {
+            Collected::All(commands) => Ok(Output {
+                commands,
+                console,
+                elapsed,
+            }),
+            Collected::TimedOut => Err(Error::Hung {
+                after: self.timeout,
+                console,
+            }),
+            Collected::Broken(why) => {
+                let said = fs::read_to_string(work.path().join("qemu")).unwrap_or_default();
+                Err(Error::Died {
+                    why: format!("{why}; {status}; {}", said.trim()),
+                    console,
+                })
+            }
+        }
+    }
+
+    fn write_initramfs(
+        &self,
+        path: &Path,
+        kernel: &Kernel,
+        accelerator: Accelerator,
+        job: &Job,
+    ) -> anyhow::Result<()> {
+        let init = companion("crn-nested")?;
+        let mut libraries = shared_libraries(&init)?;
+        for program in &self.programs {
+            libraries.extend(shared_libraries(program)?);
+        }
+
+        let mut archive = Archive::new(BufWriter::with_capacity(1 << 20, File::create(path)?));
+        archive.character_device("/dev/console", 5, 1)?;
+        for directory in ["/dev", "/proc", "/sys", "/tmp", "/run", MODULE_DIR] {
+            archive.directory(directory)?;
+        }
+        add_file(&mut archive, "/init", &init)?;
+        for (guest, host) in &libraries {
+            if !self.files.contains_key(guest) {
+                add_file(&mut archive, guest, host)?;
+            }
+        }
+        for (guest, contents) in &self.files {
+            match contents {
+                Contents::Host(host) => add_file(&mut archive, guest, host)?,
+                Contents::Bytes(bytes) => {
+                    archive.file(guest, bytes.len() as u64, bytes.as_slice())?
+                }
+            }
+        }
+        let mut modules = vec![accelerator.kvm_module().to_owned()];
+        modules.extend(self.modules.iter().cloned());
+        for (index, (name, contents)) in kernel.modules(&modules)?.iter().enumerate() {
+            let path = format!("{MODULE_DIR}/{index:02}-{name}.ko");
+            archive.file(&path, contents.len() as u64, contents.as_slice())?;
+        }
+        let job = serde_json::to_vec(job)?;
+        archive.file(JOB_PATH, job.len() as u64, job.as_slice())?;
+        archive.finish()?;
+        Ok(())
+    }
+
+    fn start_qemu(
+        &self,
+        kernel: &Kernel,
+        initramfs: &Path,
+        console: &Path,
+        accelerator: Accelerator,
+    ) -> anyhow::Result<Child> {
+        let cpus = if self.clock == Clock::Instructions {
+            1
+        } else {
+            self.cpus
+        };
+        let said = File::create(console.with_file_name("qemu"))?;
+        std::process::Command::new("qemu-system-x86_64")
+            .args([
+                "-M",
+                "pc",
+                "-nodefaults",
+                "-no-user-config",
+                "-display",
+                "none",
+                "-no-reboot",
+            ])
+            .args(accelerator.arguments())
+            .args([
+                "-smp",
+                &cpus.to_string(),
+                "-m",
+                &self.memory_mib.to_string(),
+            ])
+            .arg("-kernel")
+            .arg(&kernel.image)
+            .arg("-initrd")
+            .arg(initramfs)
+            // The machine lives for seconds and runs nobody else's code.
+            .args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off"])
+            .args(["-chardev", "stdio,id=results,signal=off"])
+            .args([
+                "-serial",
+                &format!("file:{}", console.display()),
+                "-serial",
+                "chardev:results",
+            ])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(said)
+            .spawn()
+            .context("start qemu-system-x86_64 (package qemu-system-x86)")
+    }
+
+    fn collect(&self, qemu: &mut Child, commands: usize) -> Collected {
+        let Some(stdout) = qemu.stdout.take() else {
+            return Collected::Broken("no pipe from QEMU".into());
+        };
+        let (sender, frames) = sync_channel(64);
+        std::thread::spawn(move || {
+            let mut input = BufReader::new(stdout);
+            while let Some(frame) = Frame::read(&mut input).transpose() {
+                let broken = frame.is_err();
+                // The receiver is gone once the time is up.
+                if sender.send(frame).is_err() || broken {
+                    return;
+                }
+            }
+        });
+        self.gather(&frames, commands)
+    }
+
+    fn gather(&self, frames: &Receiver<io::Result<Frame>>, commands: usize) -> Collected {
+        let deadline = Instant::now() + self.timeout;
+        let never = CommandOutput {
+            ending: Ending::NotStarted("not reached".into()),
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+        };
+        let mut outputs = vec![never; commands];
+        loop {
+            match frames.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(Ok(Frame::Done)) => return Collected::All(outputs),
+                Ok(Ok(frame)) => {
+                    if let Err(why) = self.store(frame, &mut outputs) {
+                        return Collected::Broken(why);
+                    }
+                }
+                Ok(Err(error)) => return Collected::Broken(error.to_string()),
+                Err(RecvTimeoutError::Timeout) => return Collected::TimedOut,
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Collected::Broken("its results ended early".into());
+                }
+            }
+        }
+    }
+
+    fn store(&self, frame: Frame, outputs: &mut [CommandOutput]) -> Result<(), String> {
+        let command = match frame {
+            Frame::Stdout(command, _) | Frame::Stderr(command, _) | Frame::Ended(command, _) => {
+                command
+            }
+            Frame::Done => return Ok(()),
+        };
+        let output = outputs
+            .get_mut(command)
+            .ok_or_else(|| format!("results of a command {command}"))?;
+        match frame {
+            Frame::Stdout(_, bytes) => {
+                if self.live {
+                    let _ = io::stdout()
+                        .write_all(&bytes)
+                        .and_then(|()| io::stdout().flush());
+                }
+                keep(&mut output.stdout, &bytes);
+            }
+            Frame::Stderr(_, bytes) => {
+                if self.live {
+                    let _ = io::stderr().write_all(&bytes);
+                }
+                keep(&mut output.stderr, &bytes);
+            }
+            Frame::Ended(_, ending) => output.ending = ending,
+            Frame::Done => {}
+        }
+        Ok(())
+    }
+}
+
+enum Collected {
+    All(Vec<CommandOutput>),
+    TimedOut,
+    Broken(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Accelerator {
+    Emulation,
+    CountedEmulation,
+    Kvm { intel: bool },
+}
+
+impl Accelerator {
+    fn choose(clock: Clock) -> Self {
+        if clock == Clock::Instructions {
+            return Accelerator::CountedEmulation;
+        }
+        // KVM may be there without either extension (paravirtual hosts); a stock kernel does not get far on those.
+        let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let has = |flag| flags.split_ascii_whitespace().any(|word| word == flag);
+        let usable = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/kvm")
+            .is_ok();
+        match (usable, has("vmx"), has("svm")) {
+            (true, true, _) => Accelerator::Kvm { intel: true },
+            (true, _, true) => Accelerator::Kvm { intel: false },
+            _ => Accelerator::Emulation,
+        }
+    }
+
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Accelerator::Emulation => &["-accel", "tcg,thread=multi", "-cpu", "max,+svm,+npt"],
+            Accelerator::CountedEmulation => &[
+                "-accel",
+                "tcg,thread=single",
+                "-icount",
+                "shift=0,sleep=off",
+                "-cpu",
+                "max,+svm,+npt",
+            ],
+            Accelerator::Kvm { .. } => &["-accel", "kvm", "-cpu", "host"],
+        }
+    }
+
+    fn kvm_module(self) -> &'static str {
+        match self {
+            Accelerator::Kvm { intel: true } => "kvm-intel",
+            _ => "kvm-amd",
+        }
+    }
+}
+
+/// The path of another program of this package, built beside the running one.
+pub fn companion(name: &str) -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe().context("find the running program")?;
+    // Tests run from the `deps` directory below the programs'.
+    own.ancestors()
+        .skip(1)
+        .take(2)
+        .map(|directory| directory.join(name))
+        .find(|path| path.is_file())
+        .with_context(|| {
+            format!(
+                "no {name} beside {}; run `cargo build -p crn-tests --bins`",
+                own.display()
+            )
+        })
+}
+
+/// The shared libraries of a program, where it looks for them and where they are; none if it is static.
+fn shared_libraries(program: &Path) -> anyhow::Result<BTreeMap<String, PathBuf>> {
+    let result = std::process::Command::new("ldd")
+        .arg(program)
+        .env("LC_ALL", "C")
+        .output()
+        .context("run ldd")?;
+    let text = String::from_utf8_lossy(&result.stdout);
+    if !result.status.success() {
+        let text = format!("{text}{}", String::from_utf8_lossy(&result.stderr));
+        anyhow::ensure!(
+            text.contains("not a dynamic executable"),
+            "ldd {}: {}",
+            program.display(),
+            text.trim()
+        );
+        return Ok(BTreeMap::new());
+    }
+    let mut libraries = BTreeMap::new();
+    for line in text.lines() {
+        // `libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x…)`, or `/lib64/ld-linux-x86-64.so.2 (0x…)`.
+        let path = line.split_once("=> ").map_or(line, |(_, path)| path).trim();
+        anyhow::ensure!(
+            !path.starts_with("not found"),
+            "{}: {}",
+            program.display(),
+            line.trim()
+        );
+        if let Some((path, _)) = path.split_once(" (")
+            && path.starts_with('/')
+        {
+            libraries.insert(path.to_owned(), PathBuf::from(path));
+        }
+    }
+    Ok(libraries)
+}
+
+fn add_file<W: Write>(archive: &mut Archive<W>, guest: &str, host: &Path) -> anyhow::Result<()> {
+    let file = File::open(host).with_context(|| format!("open {}", host.display()))?;
+    let size = file.metadata()?.len();
+    archive
+        .file(guest, size, file)
+        .with_context(|| format!("copy {}", host.display()))
+}
+
+fn keep(buffer: &mut Vec<u8>, bytes: &[u8]) {
+    let room = MAX_OUTPUT.saturating_sub(buffer.len()).min(bytes.len());
+    buffer.extend_from_slice(&bytes[..room]);
+}
+
+fn tail(console: &str) -> String {
+    let lines: Vec<&str> = console.lines().collect();
+    lines[lines.len().saturating_sub(30)..].join("\n")
+}

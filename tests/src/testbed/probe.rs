@@ -1,0 +1,93 @@
+//! Looking at the appliance's host from inside, without a shell in the image: whoever starts a virtual machine may
+//! hand its systemd extra units as credentials, so the testbed adds a socket-activated one that prints the state of
+//! the host to whoever connects. The image under test is the released one.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+const SECTIONS: [(&str, &str); 5] = [
+    ("links", "/usr/bin/ip -br link"),
+    ("neighbours", "/usr/bin/ip -6 neigh show proxy"),
+    ("firewall", "/usr/sbin/nft list ruleset"),
+    ("files", "/usr/bin/find /run/crn /var/lib/crn -not -name *.sqlite*"),
+    ("processes", "/usr/bin/find /proc -maxdepth 2 -name exe -lname /usr/bin/crn-vmm*"),
+];
+
+/// The QEMU arguments that add the probe, its files written to `dir`.
+///
+/// # Errors
+/// When the files cannot be written.
+pub fn qemu_arguments(dir: &Path) -> Result<Vec<String>> {
+    let socket = "[Unit]\nDescription=Testbed probe\nDefaultDependencies=no\n[Socket]\nListenStream=4999\nAccept=yes\n";
+    let mut service = String::from(
+        "[Unit]\nDescription=Testbed probe\nDefaultDependencies=no\nCollectMode=inactive-or-failed\n\
+         [Service]\nType=oneshot\nStandardOutput=socket\nStandardError=null\n",
+    );
+    for (name, command) in SECTIONS {
+        service.push_str(&format!("ExecStart=-/usr/bin/echo ==={name}\nExecStart=-{command}\n"));
+    }
+    let dropin = "[Unit]\nWants=probe.socket\n";
+    let files: [(&str, &str); 3] = [
+        ("systemd.extra-unit.probe.socket", socket),
+        ("systemd.extra-unit.probe@.service", &service),
+        ("systemd.unit-dropin.multi-user.target", dropin),
+    ];
+    let mut arguments = Vec::new();
+    for (name, text) in files {
+        let path: PathBuf = dir.join(name);
+        std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+        arguments.push("-fw_cfg".to_owned());
+        arguments.push(format!("name=opt/io.systemd.credentials/{name},file={}", path.display()));
+    }
+    Ok(arguments)
+}
+
+/// The host's state at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// TAP devices.
+    pub taps: BTreeSet<String>,
+    /// Proxied neighbours.
+    pub neighbours: BTreeSet<String>,
+    /// The firewall's rules and elements, line by line.
+    pub firewall: BTreeSet<String>,
+    /// Files under the agent's directories, its database aside.
+    pub files: BTreeSet<String>,
+    /// Running monitors, by `/proc/<pid>/exe`.
+    pub monitors: BTreeSet<String>,
+}
+
+impl Host {
+    /// Asks the probe on a forwarded port.
+    ///
+    /// # Errors
+    /// When it does not answer or leaves a section out.
+    pub fn look(port: u16) -> Result<Self> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).context("connecting to the probe")?;
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).context("reading from the probe")?;
+        let section = |name: &str| -> Result<BTreeSet<String>> {
+            let start = text.find(&format!("==={name}\n")).with_context(|| format!("no section {name} in:\n{text}"))?;
+            let body = &text[start + name.len() + 4..];
+            let body = &body[..body.find("\n===").unwrap_or(body.len())];
+            Ok(body.lines().map(str::trim_end).filter(|l| !l.is_empty()).map(str::to_owned).collect())
+        };
+        Ok(Self {
+            taps: section("links")?.into_iter().filter(|l| l.starts_with("vmtap")).collect(),
+            neighbours: section("neighbours")?,
+            firewall: section("firewall")?
+                .into_iter()
+                // Counters move on their own.
+                .map(|l| l.split(" counter packets").next().unwrap_or_default().to_owned())
+                .collect(),
+            files: section("files")?,
+            monitors: section("processes")?,
+        })
+    }
+}
