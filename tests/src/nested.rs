@@ -43,13 +43,13 @@ pub enum Clock {
 /// Why there is no output.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nothing came from the machine until its time was up.
+    /// The commands were not done, or had been silent for too long, when the machine's time was up.
     #[error(
         "the nested machine was still running after {after:?}; its console ends:\n{}",
         tail(console)
     )]
     Hung {
-        /// The time it was given.
+        /// How long it ran.
         after: Duration,
         /// What stood on its console.
         console: String,
@@ -120,6 +120,7 @@ pub struct Nested {
     memory_mib: u32,
     clock: Clock,
     timeout: Duration,
+    stall: Duration,
     live: bool,
 }
 
@@ -140,6 +141,7 @@ impl Nested {
             memory_mib: 2048,
             clock: Clock::Wall,
             timeout: Duration::from_secs(120),
+            stall: Duration::MAX,
             live: false,
         }
     }
@@ -202,6 +204,13 @@ impl Nested {
         self
     }
 
+    /// The longest the machine may run without any output of a command, by the host's clock.
+    #[must_use]
+    pub fn stall(mut self, stall: Duration) -> Self {
+        self.stall = stall;
+        self
+    }
+
     /// Also copies the commands' output to ours while they run.
     #[must_use]
     pub fn live(mut self, live: bool) -> Self {
@@ -241,7 +250,7 @@ impl Nested {
                 elapsed,
             }),
             Collected::TimedOut => Err(Error::Hung {
-                after: self.timeout,
+                after: elapsed,
                 console,
             }),
             Collected::Broken(why) => {
@@ -375,7 +384,11 @@ impl Nested {
         };
         let mut outputs = vec![never; commands];
         loop {
-            match frames.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            match frames.recv_timeout(
+                deadline
+                    .saturating_duration_since(Instant::now())
+                    .min(self.stall),
+            ) {
                 Ok(Ok(Frame::Done)) => return Collected::All(outputs),
                 Ok(Ok(frame)) => {
                     if let Err(why) = self.store(frame, &mut outputs) {
