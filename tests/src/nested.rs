@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-pub use guest::run_as_init;
+pub use guest::{is_init, run_as_init};
 pub use job::{Command, Ending};
 pub use kernel::cache_dir;
 
@@ -115,6 +115,7 @@ enum Contents {
 pub struct Nested {
     files: BTreeMap<String, Contents>,
     programs: Vec<PathBuf>,
+    init: Option<PathBuf>,
     modules: Vec<String>,
     cpus: u32,
     memory_mib: u32,
@@ -136,6 +137,7 @@ impl Nested {
         Nested {
             files: BTreeMap::new(),
             programs: Vec::new(),
+            init: None,
             modules: Vec::new(),
             cpus: 2,
             memory_mib: 2048,
@@ -159,6 +161,14 @@ impl Nested {
         let host = host.into();
         self.programs.push(host.clone());
         self.file(host, guest)
+    }
+
+    /// Which program serves as the machine's `/init`: one that calls [`run_as_init`] when [`is_init`] says so. By
+    /// default the `crn-nested` built beside the running program.
+    #[must_use]
+    pub fn init(mut self, program: impl Into<PathBuf>) -> Self {
+        self.init = Some(program.into());
+        self
     }
 
     /// Puts a file of these contents into the machine.
@@ -270,7 +280,10 @@ impl Nested {
         accelerator: Accelerator,
         job: &Job,
     ) -> anyhow::Result<()> {
-        let init = companion("crn-nested")?;
+        let init = match &self.init {
+            Some(program) => program.clone(),
+            None => companion("crn-nested")?,
+        };
         let mut libraries = shared_libraries(&init)?;
         for program in &self.programs {
             libraries.extend(shared_libraries(program)?);
@@ -493,7 +506,7 @@ impl Accelerator {
 }
 
 /// The path of another program of this package, built beside the running one.
-pub fn companion(name: &str) -> anyhow::Result<PathBuf> {
+fn companion(name: &str) -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe().context("find the running program")?;
     // Tests run from the `deps` directory below the programs'.
     own.ancestors()

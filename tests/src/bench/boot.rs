@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
+use crn_protocol::control::ExitReason;
+
 use super::measure::{Contestant, Measured, PLAN_PATH, Plan, Sample};
 use super::report::{Value, median};
-use crate::nested::{self, Clock, Command, Ending, Nested, companion};
+use crate::nested::{self, Clock, Command, Ending, Nested};
 
 /// What the bench initramfs's `/init` prints first.
 pub const MARKER: &str = "CRN-BENCH first-instruction";
@@ -18,6 +20,9 @@ pub const GOAL: f64 = 0.30;
 /// The guest's kernel command line, the same for both. The reset is the way out of a microvm; `crn-vmm` powers off or
 /// resets, whatever the guest asks for.
 pub const CMDLINE: &str = "console=ttyS0 quiet reboot=t panic=-1";
+
+/// The argument that makes the bench measure instead of building the machine to measure in.
+pub const MEASURE: &str = "measure";
 
 const REFERENCE: &str = "qemu-system-x86_64 -M microvm";
 const OURS: &str = "crn-vmm";
@@ -52,6 +57,7 @@ pub struct Outcome {
 
 /// Runs the bench, about a minute.
 pub fn run(setup: &Setup) -> anyhow::Result<Outcome> {
+    let own = std::env::current_exe().context("find the running program")?;
     let plan = plan(setup.vmm.is_some(), setup.runs);
     let mut nested = Nested::new()
         .clock(Clock::Instructions)
@@ -59,14 +65,15 @@ pub fn run(setup: &Setup) -> anyhow::Result<Outcome> {
         .stall(STALL)
         .file(&setup.kernel, "/vmlinux")
         .file(&setup.initramfs, "/initramfs")
-        .program(companion("crn-measure")?, "/bin/crn-measure")
+        .init(&own)
+        .program(&own, "/bin/crn-bench")
         .program(which("qemu-system-x86_64")?, "/bin/qemu-system-x86_64")
         .file(FIRMWARE, "/firmware/qboot.rom")
         .bytes(serde_json::to_vec(&plan)?, PLAN_PATH);
     if let Some(vmm) = &setup.vmm {
         nested = nested.program(vmm, "/bin/crn-vmm");
     }
-    let measure = Command::new(["/bin/crn-measure"]).timeout(Duration::from_secs(600));
+    let measure = Command::new(["/bin/crn-bench", MEASURE]).timeout(Duration::from_secs(600));
 
     let mut hung = 0;
     let output = loop {
@@ -79,7 +86,7 @@ pub fn run(setup: &Setup) -> anyhow::Result<Outcome> {
     let measured = output.commands.first().context("no output")?;
     if measured.ending != Ending::Exited(0) {
         bail!(
-            "crn-measure: {:?}: {}{}",
+            "measuring: {:?}: {}{}",
             measured.ending,
             measured.stdout_text(),
             measured.stderr_text()
@@ -142,13 +149,18 @@ fn plan(with_ours: bool, runs: u32) -> Plan {
         "--cmdline",
         CMDLINE,
     ];
-    let contestant = |name: &str, argv: &[&str]| Contestant {
+    let contestant = |name: &str, argv: &[&str], exit_codes: &[i32]| Contestant {
         name: name.to_owned(),
         argv: argv.iter().map(|&word| word.to_owned()).collect(),
+        exit_codes: exit_codes.to_vec(),
     };
-    let mut contestants = vec![contestant(REFERENCE, &qemu)];
+    let mut contestants = vec![contestant(REFERENCE, &qemu, &[0])];
     if with_ours {
-        contestants.push(contestant(OURS, &ours));
+        contestants.push(contestant(
+            OURS,
+            &ours,
+            &[ExitReason::PowerOff, ExitReason::Reset].map(|reason| i32::from(reason.code())),
+        ));
     }
     Plan {
         contestants,

@@ -1,4 +1,5 @@
-//! The boot bench: prints a table and writes `target/bench/boot.json`.
+//! The boot bench: prints a table and writes `target/bench/boot.json`. The same program is the measuring machine's
+//! `/init` and measures there.
 
 #![forbid(unsafe_code)]
 
@@ -6,20 +7,24 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use crn_tests::bench::{boot, report};
+use crn_tests::bench::{boot, measure, report};
+use crn_tests::nested;
 
 /// Measures boots of crn-vmm and of QEMU's microvm in one machine whose clock counts instructions.
 #[derive(Parser)]
 struct Arguments {
-    /// The guest kernel, as printed by kernel-config/build.sh.
-    #[arg(long)]
+    /// The guest kernel, as made by kernel-config/build.sh.
+    #[arg(long, default_value = "target/out/vmlinux")]
     kernel: PathBuf,
     /// The bench initramfs, as made by guest-init/build-initramfs.sh.
-    #[arg(long)]
+    #[arg(long, default_value = "target/out/bench-initramfs")]
     initramfs: PathBuf,
-    /// Our VMM, a release build; without it the reference runs alone.
+    /// Our VMM, a release build.
+    #[arg(long, default_value = "target/out/staging/usr/bin/crn-vmm")]
+    vmm: PathBuf,
+    /// Run the reference alone.
     #[arg(long)]
-    vmm: Option<PathBuf>,
+    reference_only: bool,
     /// Timed boots of each.
     #[arg(long, default_value_t = 5)]
     runs: u32,
@@ -35,11 +40,18 @@ struct Arguments {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
+    if nested::is_init() {
+        nested::run_as_init();
+    }
+    if std::env::args().nth(1).as_deref() == Some(boot::MEASURE) {
+        measure::run()?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let arguments = Arguments::parse();
     let setup = boot::Setup {
         kernel: arguments.kernel,
         initramfs: arguments.initramfs,
-        vmm: arguments.vmm,
+        vmm: (!arguments.reference_only).then_some(arguments.vmm),
         runs: arguments.runs,
         retries: arguments.retries,
     };

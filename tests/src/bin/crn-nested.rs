@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use crn_tests::nested::{Clock, Command, Ending, Nested};
+use crn_tests::nested::{self, Clock, Command, Ending, Nested};
 
 /// Runs a command in a machine with a real /dev/kvm.
 #[derive(Parser)]
@@ -59,12 +59,13 @@ fn pair(text: &str) -> Result<(PathBuf, String), String> {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    if std::process::id() == 1 && std::path::Path::new(crn_tests::nested::job::JOB_PATH).exists() {
-        crn_tests::nested::run_as_init();
+    if nested::is_init() {
+        nested::run_as_init();
     }
     let arguments = Arguments::parse();
     let timeout = Duration::from_secs(arguments.timeout);
     let mut nested = Nested::new()
+        .init(std::env::current_exe()?)
         .cpus(arguments.cpus)
         .memory_mib(arguments.memory)
         .timeout(timeout)

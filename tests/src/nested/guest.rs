@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -17,6 +18,11 @@ use rustix::termios::{OptionalActions, tcdrain, tcgetattr, tcsetattr};
 use super::job::{Command, Ending, Frame, JOB_PATH, Job, MODULE_DIR};
 
 type Results = Arc<Mutex<File>>;
+
+/// Whether this process is the `/init` of a nested machine.
+pub fn is_init() -> bool {
+    std::process::id() == 1 && Path::new(JOB_PATH).exists()
+}
 
 /// Mounts, loads modules, runs the job and powers off. Problems go to the console; the host sees that `Done` is
 /// missing.
