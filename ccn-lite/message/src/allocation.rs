@@ -158,3 +158,78 @@ fn split(header: &str) -> Result<(&str, &str), AllocationError> {
         payload.ok_or(malformed("no payload"))?,
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BODY: &[u8] = br#"{"instances":[]}"#;
+
+    fn header(key: &Keypair) -> String {
+        authorization(key, "POST", "/control/allocations", BODY, 1000).unwrap()
+    }
+
+    #[test]
+    fn a_signed_request_names_its_signer() {
+        let key = Keypair::generate();
+        let header = header(&key);
+        let request = verify(&header, "POST", "/control/allocations", BODY, 1300).unwrap();
+        assert_eq!(request.signer, key.address());
+        assert_eq!(request.issued_at, 1000);
+        let plain = header.replace("0x", "").replace(SCHEME, "aleph-eip191-v1");
+        assert_eq!(
+            verify(&plain, "POST", "/control/allocations", BODY, 700).unwrap(),
+            request
+        );
+    }
+
+    #[test]
+    fn every_bound_part_counts() {
+        let key = Keypair::generate();
+        let header = header(&key);
+        let check = |method, path, body, now| verify(&header, method, path, body, now);
+        assert!(matches!(
+            check("GET", "/control/allocations", BODY, 1000),
+            Err(AllocationError::Mismatch("method"))
+        ));
+        assert!(matches!(
+            check("POST", "/control/allocation", BODY, 1000),
+            Err(AllocationError::Mismatch("path"))
+        ));
+        assert!(matches!(
+            check("POST", "/control/allocations", b"{}", 1000),
+            Err(AllocationError::Mismatch("body"))
+        ));
+        assert!(matches!(
+            check("POST", "/control/allocations", BODY, 1301),
+            Err(AllocationError::Age { .. })
+        ));
+        assert!(matches!(
+            check("POST", "/control/allocations", BODY, 699),
+            Err(AllocationError::Age { .. })
+        ));
+        for bad in [
+            "".to_owned(),
+            SCHEME.to_owned(),
+            header.replace(SCHEME, "Bearer"),
+            format!("{header},x=1"),
+            format!("{header},sig=00"),
+            header.replace("payload=", "load="),
+            header.replace("sig=0x", "sig=0xzz"),
+        ] {
+            assert!(
+                verify(&bad, "POST", "/control/allocations", BODY, 1000).is_err(),
+                "{bad}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_header_is_safe(header in "(Aleph-EIP191-V1 )?(sig=)?\\PC{0,40}(,payload=[0-9a-f]{0,20})?", now: i64) {
+            prop_assert!(verify(&header, "POST", "/", BODY, now).is_err());
+        }
+    }
+}

@@ -209,7 +209,10 @@ pub(crate) fn integer(value: &Value) -> Parsed<i128> {
         }),
         _ => None,
     };
-    number.ok_or_else(|| FieldError::new("Input should be a valid integer"))
+    // What no JSON number of ours can hold could not be written out again.
+    number
+        .filter(|number| (i128::from(i64::MIN)..=i128::from(u64::MAX)).contains(number))
+        .ok_or_else(|| FieldError::new("Input should be a valid integer"))
 }
 
 /// A JSON whole number only.

@@ -122,9 +122,14 @@ impl MachineVolume {
 
     fn ephemeral(fields: &Object<'_>) -> Parsed<VolumeSource> {
         fields.only(&[LABELS, &["ephemeral", "size_mib"]])?;
-        fields.or("ephemeral", (), |value| match value {
-            Value::Bool(true) => Ok(()),
-            _ => Err(FieldError::new("Input should be true")),
+        // The reference schema compares with `== True`, which numbers equal to one are.
+        let is_true = |value: &Value| *value == Value::Bool(true) || value.as_f64() == Some(1.0);
+        fields.or("ephemeral", (), |value| {
+            if is_true(value) {
+                Ok(())
+            } else {
+                Err(FieldError::new("Input should be true"))
+            }
         })?;
         let size_mib = fields.required(
             "size_mib",
