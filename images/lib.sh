@@ -10,6 +10,7 @@ SUITE=trixie
 KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 mkdir -p "$CRN_CACHE"
 CRN_CACHE=$(cd "$CRN_CACHE" && pwd)
+export CRN_CACHE
 
 say() { printf '%s %s: %s\n' "$(date +%H:%M:%S)" "${RECIPE:-images}" "$*" >&2; }
 die() { say "$*"; exit 1; }
@@ -19,6 +20,11 @@ need() {
     local missing=() p
     for p; do command -v "$p" >/dev/null || missing+=("$p"); done
     [ ${#missing[@]} = 0 ] || die "not installed: ${missing[*]} (images/packages.txt lists the packages)"
+}
+
+# as_root ARGUMENT... : runs the recipe again as root when it is not: the trees it makes have files of several owners.
+as_root() {
+    [ "$(id -u)" = 0 ] || exec sudo --preserve-env=CRN_CACHE,CRN_REFRESH,CRN_IMAGE,DEBIAN_MIRROR,DEBIAN_SECURITY_MIRROR,APPLIANCE_PROFILES,APPLIANCE_VERSION "$0" "$@"
 }
 
 # apt_uris : this machine's Debian archives, one "suite uri" a line, from one-line and deb822 sources.
@@ -124,6 +130,9 @@ product() {
         fi
         rm -rf "$PRODUCT"
         mv -T "$work" "$PRODUCT"
+        # The newest three stay: other checkouts, or the one before, may point at them.
+        find "$CRN_CACHE/$name" -mindepth 1 -maxdepth 1 -type d -printf '%T@ %p\n' | sort -rn | tail -n +4 | cut -d' ' -f2- |
+            xargs -r -d '\n' rm -rf
         say "$name $key: $(du -sh "$PRODUCT" | cut -f1)"
     fi
     exec 9>&-

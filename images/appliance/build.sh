@@ -11,7 +11,7 @@ HERE=$(cd "$(dirname "$0")" && pwd)
 need mmdebstrap python3 openssl
 
 [ $# = 1 ] || die "usage: build.sh STAGING_DIR"
-[ "$(id -u)" = 0 ] || die "has to run as root"
+as_root "$@"
 STAGING=$(cd "$1" && pwd)
 for f in usr/bin/crn-agent usr/bin/crn-vmm usr/bin/ccn-lite usr/lib/crn/vmlinux usr/lib/crn/initramfs usr/lib/crn/agent.toml usr/lib/crn/ccn-lite.toml; do
     [ -f "$STAGING/$f" ] || die "$STAGING/$f is missing"

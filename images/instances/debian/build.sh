@@ -15,7 +15,7 @@ MASKED=(apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all
     systemd-pstore.service systemd-modules-load.service systemd-hibernate-resume.service systemd-hibernate-clear.service
     systemd-tpm2-setup.service systemd-tpm2-setup-early.service systemd-pcrphase.service systemd-random-seed.service
     modprobe@.service sys-kernel-debug.mount sys-kernel-tracing.mount systemd-binfmt.service
-    cloud-init-hotplugd.socket cloud-init-hotplugd.service getty@tty1.service)
+    cloud-init-hotplugd.socket cloud-init-hotplugd.service sshd-keygen.service)
 
 build() {
     bootstrap "$PWD/root" apt "$PACKAGES"
@@ -23,7 +23,8 @@ build() {
     cp -a --no-preserve=ownership "$HERE/files/." root/
     local unit
     for unit in "${MASKED[@]}"; do ln -sf /dev/null "root/etc/systemd/system/$unit"; done
-    chroot root systemctl --quiet enable ssh.service systemd-networkd.service systemd-resolved.service
+    chroot root systemctl --quiet disable getty@tty1.service 2>/dev/null
+    chroot root systemctl --quiet enable ssh.service systemd-networkd.service systemd-resolved.service 2>/dev/null
     ln -sf ../run/systemd/resolve/stub-resolv.conf root/etc/resolv.conf
     echo debian >root/etc/hostname
     printf '127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n' >root/etc/hosts
@@ -51,6 +52,6 @@ GPT
     qemu-img convert -f raw -O qcow2 -c debian.raw debian.qcow2
 }
 
-[ "$(id -u)" = 0 ] || die "has to run as root: the tree holds files of several owners"
+as_root
 product instance-debian "$(key_of "$IMAGES/lib.sh" "$HERE")" build
 echo "$PRODUCT/debian.raw"

@@ -33,7 +33,8 @@ build() {
     rm -rf root
 }
 
-[ "$(id -u)" = 0 ] || die "has to run as root: the tree holds files of several owners"
 CRN_IMAGE=${CRN_IMAGE:-$(crn_image)}
+export CRN_IMAGE
+as_root
 product runtime-python "$(key_of "$IMAGES/lib.sh" "$HERE" "$IMAGES/builder")" build
 echo "$PRODUCT/python.squashfs"
