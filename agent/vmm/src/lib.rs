@@ -1,1 +1,28 @@
-//! Placeholder root.
+//! The virtual machine monitor: one process is one virtual machine.
+//!
+//! In comes a [`crn_protocol::control::VmSpec`] with open file descriptors (over the control socket, or from the
+//! command line of `crn-vmm run`); out go the guest's console, events and an exit status. Nothing is opened by path
+//! but `/dev/kvm`.
+//!
+//! A machine's way through the modules: [`control`] takes the description, [`plan`] decides every address and table
+//! without touching anything, [`memory`], [`boot`] and [`machine`] build it, [`virtio`] carries what guest drivers
+//! say to [`devices`], and [`event_loop`] is the one thread in which devices and the control socket live. Each vCPU
+//! has a thread of its own that reaches devices only through doorbells (ioeventfd) and the register bus.
+
+#![deny(unsafe_code)]
+
+pub mod boot;
+pub mod control;
+pub mod devices;
+pub mod error;
+pub mod event_loop;
+#[allow(unsafe_code, reason = "raw descriptors become typed ones")]
+pub mod fd;
+pub mod machine;
+pub mod memory;
+pub mod plan;
+pub mod poller;
+pub mod virtio;
+
+pub use error::{Error, Result};
+pub use event_loop::Vmm;

@@ -1,0 +1,224 @@
+//! A machine's description after it has been checked: bounds hold, and every descriptor has become the file it names.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+use crn_protocol::control::{Descriptor, VmSpec};
+
+use crate::boot::Payload;
+use crate::devices::block::ID_LENGTH;
+use crate::plan::layout::{CMDLINE_MAX, MAX_VIRTIO_DEVICES};
+use crate::{Error, Result};
+
+const VCPUS: std::ops::RangeInclusive<u8> = 1..=64;
+const MEMORY_MIB: std::ops::RangeInclusive<u32> = 32..=524_288;
+/// IPv4's least and Ethernet's most.
+const MTU: std::ops::RangeInclusive<u16> = 68..=65_521;
+/// 0, 1 and 2 have meanings of their own; the last is VMADDR_CID_ANY.
+const CID: std::ops::Range<u32> = 3..u32::MAX;
+const NAME_MAX: usize = 128;
+
+/// A disk.
+#[derive(Debug)]
+pub struct Disk {
+    /// The raw image.
+    pub file: OwnedFd,
+    /// Whether writes are refused.
+    pub read_only: bool,
+    /// Its identity in the guest.
+    pub serial: String,
+}
+
+/// A NIC.
+#[derive(Debug)]
+pub struct Nic {
+    /// The TAP queue.
+    pub tap: OwnedFd,
+    /// The guest's MAC address.
+    pub mac: [u8; 6],
+    /// Bytes.
+    pub mtu: u16,
+}
+
+/// Where the console goes.
+#[derive(Debug)]
+pub struct ConsoleOutput {
+    /// The file or pipe.
+    pub output: OwnedFd,
+    /// See [`crn_protocol::control::ConsoleSpec`].
+    pub max_bytes: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Blueprint {
+    /// The item hash, for log lines.
+    pub vm: String,
+    /// How many.
+    pub vcpus: u8,
+    /// MiB.
+    pub memory_mib: u32,
+    /// What is loaded.
+    pub payload: Payload,
+    /// In the guest's order.
+    pub disks: Vec<Disk>,
+    /// In the guest's order.
+    pub nics: Vec<Nic>,
+    /// Context identifier and listening socket.
+    pub vsock: Option<(u32, OwnedFd)>,
+    /// Where the console goes.
+    pub console: ConsoleOutput,
+}
+
+/// How many descriptors came with a description: one more than the highest it names.
+#[must_use]
+pub fn descriptor_count(spec: &VmSpec) -> usize {
+    let fixed = [Some(spec.kernel), spec.initramfs, spec.vsock.as_ref().map(|vsock| vsock.listener), Some(spec.console.output)];
+    fixed
+        .into_iter()
+        .flatten()
+        .chain(spec.disks.iter().map(|disk| disk.file))
+        .chain(spec.nics.iter().map(|nic| nic.tap))
+        .map(|descriptor| usize::from(descriptor.0) + 1)
+        .max()
+        .unwrap_or(0)
+}
+
+impl Blueprint {
+    /// Checks a description and takes the descriptors it names.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] with the first field that is out of bounds.
+    pub fn new(spec: VmSpec, descriptors: Vec<OwnedFd>) -> Result<Self> {
+        let mut files = Files(descriptors.into_iter().map(Some).collect());
+        within("vcpus", spec.vcpus, VCPUS.contains(&spec.vcpus), "1 to 64")?;
+        within("memory_mib", spec.memory_mib, MEMORY_MIB.contains(&spec.memory_mib), "32 to 524288")?;
+        within("vm", spec.vm.len(), spec.vm.len() <= NAME_MAX, "at most 128 bytes")?;
+        within("cmdline", spec.cmdline.len(), spec.cmdline.len() <= CMDLINE_MAX, "at most 2047 bytes")?;
+        if !spec.cmdline.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            return Err(Error::spec("cmdline", "has bytes other than printable ASCII"));
+        }
+        let devices = spec.disks.len() + spec.nics.len() + usize::from(spec.vsock.is_some()) + 1;
+        if devices > MAX_VIRTIO_DEVICES {
+            return Err(Error::spec(
+                "disks",
+                format!("make, with nics, vsock and the entropy source, {devices} devices; {MAX_VIRTIO_DEVICES} are possible"),
+            ));
+        }
+        let kernel = File::from(files.take("kernel", spec.kernel)?);
+        let initramfs = spec.initramfs.map(|at| files.take("initramfs", at).map(File::from)).transpose()?;
+        let mut disks = Vec::with_capacity(spec.disks.len());
+        for (index, disk) in spec.disks.into_iter().enumerate() {
+            if disk.serial.len() > ID_LENGTH || !disk.serial.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Err(Error::spec(format!("disks[{index}].serial"), "is not at most 20 bytes of graphic ASCII"));
+            }
+            let file = files.take(&format!("disks[{index}].file"), disk.file)?;
+            disks.push(Disk { file, read_only: disk.read_only, serial: disk.serial });
+        }
+        let mut nics = Vec::with_capacity(spec.nics.len());
+        for (index, nic) in spec.nics.into_iter().enumerate() {
+            within(&format!("nics[{index}].mtu"), nic.mtu, MTU.contains(&nic.mtu), "68 to 65521")?;
+            if nic.mac[0] & 1 != 0 || nic.mac == [0; 6] {
+                return Err(Error::spec(format!("nics[{index}].mac"), "is not a station's address"));
+            }
+            let tap = files.take(&format!("nics[{index}].tap"), nic.tap)?;
+            nics.push(Nic { tap, mac: nic.mac, mtu: nic.mtu });
+        }
+        let vsock = match spec.vsock {
+            None => None,
+            Some(vsock) => {
+                within("vsock.cid", vsock.cid, CID.contains(&vsock.cid), "3 to 4294967294")?;
+                Some((vsock.cid, files.take("vsock.listener", vsock.listener)?))
+            }
+        };
+        let console = ConsoleOutput {
+            output: files.take("console.output", spec.console.output)?,
+            max_bytes: spec.console.max_bytes,
+        };
+        Ok(Self {
+            vm: spec.vm,
+            vcpus: spec.vcpus,
+            memory_mib: spec.memory_mib,
+            payload: Payload { kernel, initramfs, cmdline: spec.cmdline },
+            disks,
+            nics,
+            vsock,
+            console,
+        })
+    }
+}
+
+fn within(field: &str, value: impl std::fmt::Display, holds: bool, bounds: &str) -> Result<()> {
+    if holds { Ok(()) } else { Err(Error::spec(field, format!("is {value}, allowed is {bounds}"))) }
+}
+
+/// Descriptors, each taken at most once.
+struct Files(Vec<Option<OwnedFd>>);
+
+impl Files {
+    fn take(&mut self, field: &str, at: Descriptor) -> Result<OwnedFd> {
+        match self.0.get_mut(usize::from(at.0)) {
+            None => Err(Error::spec(field, format!("names descriptor {}, {} came", at.0, self.0.len()))),
+            Some(place) => {
+                place.take().ok_or_else(|| Error::spec(field, format!("names descriptor {}, which another field has", at.0)))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crn_protocol::control::{ConsoleSpec, DiskSpec, NicSpec, VsockSpec};
+
+    use super::*;
+
+    fn spec() -> VmSpec {
+        VmSpec {
+            vm: "test".to_owned(),
+            vcpus: 1,
+            memory_mib: 64,
+            kernel: Descriptor(0),
+            initramfs: None,
+            cmdline: "console=ttyS0".to_owned(),
+            disks: vec![DiskSpec { file: Descriptor(2), read_only: true, serial: "root".to_owned() }],
+            nics: Vec::new(),
+            vsock: None,
+            console: ConsoleSpec { output: Descriptor(1), max_bytes: 0 },
+        }
+    }
+
+    fn files(count: usize) -> Vec<OwnedFd> {
+        (0..count).map(|_| OwnedFd::from(tempfile::tempfile().unwrap())).collect()
+    }
+
+    fn refusal(change: impl FnOnce(&mut VmSpec)) -> String {
+        let mut spec = spec();
+        change(&mut spec);
+        Blueprint::new(spec, files(4)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_good_description_is_taken() {
+        assert_eq!(descriptor_count(&spec()), 3);
+        let blueprint = Blueprint::new(spec(), files(3)).unwrap();
+        assert_eq!((blueprint.vcpus, blueprint.disks.len()), (1, 1));
+    }
+
+    #[test]
+    fn what_is_out_of_bounds_is_named_with_its_field() {
+        assert!(refusal(|spec| spec.vcpus = 0).contains("vcpus is 0"));
+        assert!(refusal(|spec| spec.vcpus = 65).contains("vcpus is 65"));
+        assert!(refusal(|spec| spec.memory_mib = 31).contains("memory_mib is 31"));
+        assert!(refusal(|spec| spec.memory_mib = 524_289).contains("memory_mib"));
+        assert!(refusal(|spec| spec.cmdline = "a".repeat(2048)).contains("cmdline is 2048"));
+        assert!(refusal(|spec| spec.cmdline = "a\nb".to_owned()).contains("cmdline"));
+        assert!(refusal(|spec| spec.disks[0].serial = "a".repeat(21)).contains("disks[0].serial"));
+        assert!(refusal(|spec| spec.disks[0].file = Descriptor(9)).contains("disks[0].file names descriptor 9, 4 came"));
+        assert!(refusal(|spec| spec.disks[0].file = Descriptor(0)).contains("which another field has"));
+        assert!(refusal(|spec| spec.vsock = Some(VsockSpec { cid: 2, listener: Descriptor(3) })).contains("vsock.cid is 2"));
+        let nic = |mac, mtu| NicSpec { tap: Descriptor(3), mac, mtu };
+        assert!(refusal(|spec| spec.nics = vec![nic([2, 0, 0, 0, 0, 1], 67)]).contains("nics[0].mtu"));
+        assert!(refusal(|spec| spec.nics = vec![nic([1, 0, 0, 0, 0, 1], 1500)]).contains("nics[0].mac"));
+        assert!(refusal(|spec| spec.disks = vec![spec.disks[0].clone(); 18]).contains("19 devices; 18"));
+    }
+}

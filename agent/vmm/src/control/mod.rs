@@ -1,0 +1,7 @@
+//! The control socket: the controller's lines in, replies and events out; see [`crn_protocol::control`].
+
+mod blueprint;
+mod connection;
+
+pub use blueprint::{Blueprint, Disk, Nic, descriptor_count};
+pub use connection::{Controller, Gone};

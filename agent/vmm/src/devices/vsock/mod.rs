@@ -1,0 +1,477 @@
+//! virtio-vsock whose host side is UNIX streams.
+//!
+//! Host → guest: a client connects to the listening socket, writes `CONNECT <port>\n`, and reads `OK <port>\n` (its
+//! own port) when the guest has accepted. Guest → host (CID 2): one end of a socket pair goes to the controller.
+
+pub mod connection;
+pub mod packet;
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Duration, Instant};
+
+use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
+
+use self::connection::{BUFFER, Connection, Outgoing, Stage, Verdict};
+use self::packet::{HEADER, HOST_CID, Header, Operation, TYPE_STREAM};
+use super::{COMMON_FEATURES, Context, Device};
+use crate::poller::Readiness;
+use crate::virtio::buffers::read_array;
+use crate::virtio::queue::BUDGET;
+use crate::virtio::{Buffers, DeviceFault, LiveQueue, Offer};
+
+const RX: usize = 0;
+const TX: usize = 1;
+/// Connections and greetings together; more are refused. Two of them fit under the usual 1024 descriptors.
+const MAX_CONNECTIONS: usize = 480;
+/// RST packets that wait for the guest to provide buffers; a guest that provokes more loses them.
+const MAX_RESETS: usize = 256;
+/// The longest greeting: `CONNECT 4294967295\n`.
+const MAX_GREETING: usize = 32;
+/// A client has to greet, and a guest to answer REQUEST, within this time.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// A guest has to answer a full SHUTDOWN within this time, or gets a RST.
+const CLOSING: Duration = Duration::from_secs(2);
+/// A host has to take what a guest left behind within this time.
+const DRAINING: Duration = Duration::from_secs(30);
+/// How often deadlines are looked at.
+const SWEEP: Duration = Duration::from_secs(1);
+/// Host ports of connections the host asks for, from here up.
+const FIRST_HOST_PORT: u32 = 1 << 30;
+/// The listening socket's identifier; connections count up from the next.
+const LISTENER: u32 = 0;
+
+/// A client that has not said yet what it wants.
+#[derive(Debug)]
+struct Greeting {
+    stream: UnixStream,
+    line: Vec<u8>,
+    deadline: Instant,
+}
+
+#[derive(Debug)]
+struct Live {
+    rx: LiveQueue,
+    tx: LiveQueue,
+    /// Nothing is ever sent on it (its one event concerns migration); kept so that its memory stays the device's.
+    _events: LiveQueue,
+}
+
+/// The device.
+#[derive(Debug)]
+pub struct Vsock {
+    cid: u64,
+    listener: UnixListener,
+    live: Option<Live>,
+    greetings: HashMap<u32, Greeting>,
+    connections: HashMap<u32, Connection>,
+    /// (guest port, host port) → connection.
+    ports: HashMap<(u32, u32), u32>,
+    /// Connections that may have something for the guest, each once.
+    ready: VecDeque<u32>,
+    resets: VecDeque<(u32, u32)>,
+    next_id: u32,
+    next_host_port: u32,
+    sweep: Option<Instant>,
+}
+
+impl Vsock {
+    /// The device over a listening socket, and what it offers.
+    ///
+    /// # Errors
+    /// When the socket cannot be made non-blocking.
+    pub fn new(cid: u32, listener: OwnedFd) -> io::Result<(Self, Offer)> {
+        let listener = UnixListener::from(listener);
+        listener.set_nonblocking(true)?;
+        let offer = Offer {
+            device_id: VIRTIO_ID_VSOCK,
+            features: COMMON_FEATURES,
+            queue_sizes: &[256, 256, 64],
+            config: u64::from(cid).to_le_bytes().to_vec(),
+        };
+        let vsock = Self {
+            cid: u64::from(cid),
+            listener,
+            live: None,
+            greetings: HashMap::new(),
+            connections: HashMap::new(),
+            ports: HashMap::new(),
+            ready: VecDeque::new(),
+            resets: VecDeque::new(),
+            next_id: LISTENER + 1,
+            next_host_port: FIRST_HOST_PORT,
+            sweep: None,
+        };
+        Ok((vsock, offer))
+    }
+
+    fn new_id(&mut self) -> u32 {
+        loop {
+            let id = self.next_id;
+            self.next_id = self.next_id.wrapping_add(1).max(LISTENER + 1);
+            if !self.greetings.contains_key(&id) && !self.connections.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.greetings.len() + self.connections.len() >= MAX_CONNECTIONS
+    }
+
+    fn schedule_sweep(&mut self) {
+        self.sweep.get_or_insert_with(|| Instant::now() + SWEEP);
+    }
+
+    fn accept(&mut self, context: &mut Context<'_>) {
+        loop {
+            let stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a vsock client");
+                    return;
+                }
+            };
+            // Without a driver there is nobody to connect to: the client sees its stream end.
+            if self.live.is_none() || self.is_full() || stream.set_nonblocking(true).is_err() {
+                continue;
+            }
+            let id = self.new_id();
+            if context.poller.add(&stream, context.token(id)).is_err() {
+                continue;
+            }
+            let greeting = Greeting { stream, line: Vec::new(), deadline: Instant::now() + HANDSHAKE };
+            self.greetings.insert(id, greeting);
+            self.schedule_sweep();
+            self.greet(id);
+        }
+    }
+
+    /// Reads a greeting as far as it has come, byte by byte: what follows it is the guest's.
+    fn greet(&mut self, id: u32) {
+        let Some(greeting) = self.greetings.get_mut(&id) else { return };
+        let port = loop {
+            let mut byte = [0];
+            match greeting.stream.read(&mut byte) {
+                Ok(1) if byte[0] == b'\n' => break parse_greeting(&greeting.line),
+                Ok(1) if greeting.line.len() < MAX_GREETING => greeting.line.push(byte[0]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                _ => break None,
+            }
+        };
+        let Some(greeting) = self.greetings.remove(&id) else { return };
+        let Some(guest_port) = port else { return };
+        let host_port = self.new_host_port(guest_port);
+        let mut connection = Connection::to_guest(greeting.stream, guest_port, host_port);
+        connection.deadline = Some(Instant::now() + HANDSHAKE);
+        // Data may have come with the greeting, and its edge been used up.
+        connection.ready(Readiness { readable: true, writable: true, hang_up: false });
+        self.insert(id, connection);
+    }
+
+    fn new_host_port(&mut self, guest_port: u32) -> u32 {
+        loop {
+            let port = self.next_host_port;
+            self.next_host_port = self.next_host_port.wrapping_add(1).max(FIRST_HOST_PORT);
+            if !self.ports.contains_key(&(guest_port, port)) {
+                return port;
+            }
+        }
+    }
+
+    fn insert(&mut self, id: u32, connection: Connection) {
+        self.ports.insert((connection.guest_port, connection.host_port), id);
+        self.connections.insert(id, connection);
+        self.mark_ready(id);
+        self.schedule_sweep();
+    }
+
+    fn mark_ready(&mut self, id: u32) {
+        if self.connections.get(&id).is_some_and(Connection::has_work) && !self.ready.contains(&id) {
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Does what a connection's last step asked for.
+    fn settle(&mut self, id: u32, verdict: Verdict) {
+        match verdict {
+            Verdict::Keep => self.mark_ready(id),
+            Verdict::Drop => self.remove(id),
+            Verdict::Reset => {
+                if let Some(connection) = self.connections.get(&id) {
+                    self.resets.push_back((connection.guest_port, connection.host_port));
+                }
+                self.remove(id);
+            }
+        }
+    }
+
+    fn remove(&mut self, id: u32) {
+        if let Some(connection) = self.connections.remove(&id) {
+            let ports = (connection.guest_port, connection.host_port);
+            if self.ports.get(&ports) == Some(&id) {
+                self.ports.remove(&ports);
+            }
+        }
+    }
+
+    /// The guest knows nothing of the connection any more; what it sent is still delivered.
+    fn guest_gone(&mut self, id: u32) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if connection.guest_gone() {
+            connection.deadline = Some(Instant::now() + DRAINING);
+            let ports = (connection.guest_port, connection.host_port);
+            self.ports.remove(&ports);
+            self.schedule_sweep();
+        } else {
+            self.remove(id);
+        }
+    }
+
+    fn refuse(&mut self, header: &Header) {
+        if header.operation != Some(Operation::Reset) && self.resets.len() < MAX_RESETS {
+            self.resets.push_back((header.source_port, header.destination_port));
+        }
+    }
+
+    /// Takes one packet from the guest.
+    fn take(&mut self, mut packet: Buffers<'_>, context: &mut Context<'_>) {
+        let Some(header) = read_array(&mut packet.readable) else { return };
+        let header = Header::from_bytes(&header);
+        let data = packet.readable.take(header.length as usize);
+        if header.source_cid != self.cid || header.kind != TYPE_STREAM || data.len() != header.length as usize {
+            return;
+        }
+        if header.destination_cid != HOST_CID {
+            return self.refuse(&header);
+        }
+        let Some(&id) = self.ports.get(&(header.source_port, header.destination_port)) else {
+            if header.operation == Some(Operation::Request) {
+                self.guest_connects(&header, context);
+            } else {
+                self.refuse(&header);
+            }
+            return;
+        };
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.set_peer_room((header.buffer, header.forwarded));
+        let verdict = match header.operation {
+            Some(Operation::Response) => connection.accepted(),
+            Some(Operation::Data) => connection.receive(data),
+            Some(Operation::Shutdown) => {
+                let verdict = connection.guest_shut_down(header.flags);
+                if header.flags & packet::SHUTDOWN_BOTH == packet::SHUTDOWN_BOTH && verdict == Verdict::Keep {
+                    // The guest has closed its socket: it is let go at once, its last bytes follow when they can.
+                    self.refuse(&header);
+                    return self.guest_gone(id);
+                }
+                verdict
+            }
+            Some(Operation::CreditUpdate) => Verdict::Keep,
+            Some(Operation::CreditRequest) => {
+                connection.credit_requested();
+                Verdict::Keep
+            }
+            Some(Operation::Reset) => return self.guest_gone(id),
+            Some(Operation::Request) | None => Verdict::Reset,
+        };
+        self.settle(id, verdict);
+    }
+
+    fn guest_connects(&mut self, header: &Header, context: &mut Context<'_>) {
+        if self.is_full() || !context.guest_connects.has_room() {
+            return self.refuse(header);
+        }
+        let Ok((ours, theirs)) = UnixStream::pair() else { return self.refuse(header) };
+        let id = self.new_id();
+        if ours.set_nonblocking(true).is_err() || context.poller.add(&ours, context.token(id)).is_err() {
+            return self.refuse(header);
+        }
+        let room = (header.buffer, header.forwarded);
+        let connection = Connection::from_guest(ours, header.source_port, header.destination_port, room);
+        self.insert(id, connection);
+        context.guest_connects.push(header.destination_port, theirs.into());
+    }
+
+    fn transmit(&mut self, context: &mut Context<'_>) -> Result<(), DeviceFault> {
+        // The queue leaves the device while packets are taken, which may touch all the rest of it.
+        let Some(mut live) = self.live.take() else { return Ok(()) };
+        let ram = context.ram;
+        let result = live.tx.drain(ram, |chain| {
+            if let Ok(packet) = Buffers::of(chain, ram) {
+                self.take(packet, context);
+            }
+            Ok(0)
+        });
+        self.live = Some(live);
+        result
+    }
+
+    /// Sends the guest what waits for it, as far as it has provided buffers.
+    fn receive(&mut self, context: &mut Context<'_>) -> Result<(), DeviceFault> {
+        let Some(mut live) = self.live.take() else { return Ok(()) };
+        let result = self.fill(&mut live.rx, context);
+        self.live = Some(live);
+        result
+    }
+
+    fn fill(&mut self, rx: &mut LiveQueue, context: &mut Context<'_>) -> Result<(), DeviceFault> {
+        if self.resets.is_empty() && self.ready.is_empty() {
+            return Ok(());
+        }
+        rx.mute(context.ram)?;
+        let mut budget = BUDGET;
+        while !(self.resets.is_empty() && self.ready.is_empty()) {
+            if budget == 0 {
+                rx.ring_again();
+                break;
+            }
+            budget -= 1;
+            let Some(chain) = rx.pop(context.ram)? else {
+                // The guest rings when it provides buffers; those provided until now are seen here.
+                if rx.unmute(context.ram)? {
+                    rx.mute(context.ram)?;
+                    continue;
+                }
+                break;
+            };
+            let head = chain.head_index();
+            let mut space = match Buffers::of(chain, context.ram) {
+                Ok(buffers) if buffers.writable.len() >= HEADER => buffers.writable,
+                // Useless to everyone; it goes back empty.
+                _ => {
+                    rx.push_used(context.ram, head, 0)?;
+                    continue;
+                }
+            };
+            let mut place = space.take(HEADER);
+            match self.next_packet(space) {
+                Some(header) => {
+                    place.write(&header.to_bytes());
+                    rx.push_used(context.ram, head, HEADER as u32 + header.length)?;
+                }
+                None => rx.rewind(1),
+            }
+        }
+        rx.signal(context.ram)
+    }
+
+    /// The next packet for the guest, in turns; `None` when it turns out that there is none after all.
+    fn next_packet(&mut self, space: crate::virtio::Segments<'_>) -> Option<Header> {
+        if let Some((guest_port, host_port)) = self.resets.pop_front() {
+            let reset = Outgoing { operation: Operation::Reset, length: 0, flags: 0 };
+            return Some(self.header(guest_port, host_port, reset, 0));
+        }
+        let id = self.ready.pop_front()?;
+        let connection = self.connections.get_mut(&id)?;
+        let outgoing = connection.next(space)?;
+        let forwarded = connection.tell_forwarded();
+        let (guest_port, host_port) = (connection.guest_port, connection.host_port);
+        if connection.is_closing() && connection.deadline.is_none() {
+            connection.deadline = Some(Instant::now() + CLOSING);
+            self.schedule_sweep();
+        }
+        self.mark_ready(id);
+        Some(self.header(guest_port, host_port, outgoing, forwarded))
+    }
+
+    const fn header(&self, guest_port: u32, host_port: u32, outgoing: Outgoing, forwarded: u32) -> Header {
+        Header {
+            source_cid: HOST_CID,
+            destination_cid: self.cid,
+            source_port: host_port,
+            destination_port: guest_port,
+            length: outgoing.length,
+            kind: TYPE_STREAM,
+            operation: Some(outgoing.operation),
+            flags: outgoing.flags,
+            buffer: BUFFER,
+            forwarded,
+        }
+    }
+}
+
+/// The port of `CONNECT <port>`.
+fn parse_greeting(line: &[u8]) -> Option<u32> {
+    let port = line.strip_prefix(b"CONNECT ")?;
+    // `parse` alone would take a sign.
+    port.iter().all(u8::is_ascii_digit).then_some(())?;
+    std::str::from_utf8(port).ok()?.parse().ok()
+}
+
+impl Device for Vsock {
+    fn start(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        context.poller.add_readable(&self.listener, context.token(LISTENER))
+    }
+
+    fn activate(&mut self, _features: u64, queues: Vec<LiveQueue>, context: &mut Context<'_>) -> Result<(), DeviceFault> {
+        let mut queues = queues.into_iter();
+        if let (Some(rx), Some(tx), Some(events)) = (queues.next(), queues.next(), queues.next()) {
+            self.live = Some(Live { rx, tx, _events: events });
+        }
+        self.queue_ready(TX, context)
+    }
+
+    fn reset(&mut self) {
+        self.live = None;
+        self.greetings.clear();
+        self.connections.clear();
+        self.ports.clear();
+        self.ready.clear();
+        self.resets.clear();
+    }
+
+    fn queue_ready(&mut self, queue: usize, context: &mut Context<'_>) -> Result<(), DeviceFault> {
+        if queue == TX {
+            self.transmit(context)?;
+        }
+        if queue == RX || queue == TX {
+            self.receive(context)?;
+        }
+        Ok(())
+    }
+
+    fn io_ready(&mut self, id: u32, ready: Readiness, context: &mut Context<'_>) -> Result<(), DeviceFault> {
+        if id == LISTENER {
+            self.accept(context);
+        } else if let Some(connection) = self.connections.get_mut(&id) {
+            let verdict = connection.ready(ready);
+            if connection.stage() == Stage::Connecting && ready.hang_up {
+                self.settle(id, Verdict::Reset);
+            } else {
+                self.settle(id, verdict);
+            }
+        } else {
+            self.greet(id);
+        }
+        self.receive(context)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.sweep
+    }
+
+    fn deadline_passed(&mut self, now: Instant, context: &mut Context<'_>) -> Result<(), DeviceFault> {
+        self.greetings.retain(|_, greeting| greeting.deadline > now);
+        let expired: Vec<(u32, Stage)> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.deadline.is_some_and(|deadline| deadline <= now))
+            .map(|(id, connection)| (*id, connection.stage()))
+            .collect();
+        for (id, stage) in expired {
+            self.settle(id, if stage == Stage::Draining { Verdict::Drop } else { Verdict::Reset });
+        }
+        let timed = !self.greetings.is_empty() || self.connections.values().any(|one| one.deadline.is_some());
+        self.sweep = timed.then(|| now + SWEEP);
+        self.receive(context)
+    }
+}
+
+#[cfg(test)]
+mod tests;

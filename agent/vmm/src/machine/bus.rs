@@ -1,0 +1,194 @@
+//! What vCPU threads reach without leaving their thread: device registers and I/O ports.
+//!
+//! Changes of a virtio device's life (activation, reset) are handed to the event loop and waited for, so that a
+//! driver's next instruction finds them done. The event loop takes none of the locks here.
+
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crn_protocol::control::ExitReason;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::devices::power;
+use crate::devices::serial::Com1;
+use crate::plan::layout::{SERIAL_PORT, VIRTIO_MMIO_BASE, VIRTIO_MMIO_SIZE};
+use crate::virtio::Change;
+use crate::virtio::mmio::MmioTransport;
+
+/// What vCPU threads tell the event loop.
+#[derive(Debug)]
+pub enum FromVcpu {
+    /// A virtio device's life changes; answer on `done` when it has.
+    Device {
+        /// The device.
+        index: u8,
+        /// What happens to it.
+        change: Change,
+        /// The vCPU waits here.
+        done: SyncSender<()>,
+    },
+    /// The machine is at its end.
+    Stopped {
+        /// Why.
+        reason: ExitReason,
+        /// More about it.
+        detail: String,
+    },
+}
+
+/// The way from vCPU threads to the event loop.
+#[derive(Debug, Clone)]
+pub struct ToLoop {
+    sender: SyncSender<FromVcpu>,
+    kick: Arc<EventFd>,
+}
+
+impl ToLoop {
+    /// A channel's sending side and the counter the loop watches.
+    #[must_use]
+    pub const fn new(sender: SyncSender<FromVcpu>, kick: Arc<EventFd>) -> Self {
+        Self { sender, kick }
+    }
+
+    /// Sends; a loop that is gone has stopped the machine anyway.
+    pub fn send(&self, message: FromVcpu) {
+        if self.sender.send(message).is_ok() {
+            // The counter can only refuse when it is full, and then the loop is awake anyway.
+            let _ = self.kick.write(1);
+        }
+    }
+}
+
+/// The machine's registers.
+pub struct Bus {
+    virtio: Vec<Mutex<MmioTransport>>,
+    com1: Mutex<Com1>,
+    to_loop: ToLoop,
+}
+
+impl Bus {
+    /// A bus with virtio devices at their planned places and COM1.
+    #[must_use]
+    pub fn new(virtio: Vec<MmioTransport>, com1: Com1, to_loop: ToLoop) -> Self {
+        Self { virtio: virtio.into_iter().map(Mutex::new).collect(), com1: Mutex::new(com1), to_loop }
+    }
+
+    /// The event loop's channel.
+    #[must_use]
+    pub const fn to_loop(&self) -> &ToLoop {
+        &self.to_loop
+    }
+
+    fn virtio(&self, address: u64) -> Option<(u8, &Mutex<MmioTransport>, u64)> {
+        let from_base = address.checked_sub(VIRTIO_MMIO_BASE)?;
+        let index = from_base / VIRTIO_MMIO_SIZE;
+        let transport = self.virtio.get(usize::try_from(index).ok()?)?;
+        Some((u8::try_from(index).ok()?, transport, from_base % VIRTIO_MMIO_SIZE))
+    }
+
+    /// A read outside RAM: all ones where nothing is.
+    pub fn memory_read(&self, address: u64, data: &mut [u8]) {
+        match self.virtio(address) {
+            Some((_, transport, offset)) => {
+                transport.lock().unwrap_or_else(PoisonError::into_inner).read(offset, data);
+            }
+            None => data.fill(0xff),
+        }
+    }
+
+    /// A write outside RAM: lost where nothing is.
+    pub fn memory_write(&self, address: u64, data: &[u8]) {
+        let Some((index, transport, offset)) = self.virtio(address) else { return };
+        // The lock is held until the event loop has done its part: another vCPU must not see a device half changed.
+        let mut transport = transport.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(change) = transport.write(offset, data) {
+            let (done, wait) = sync_channel(1);
+            self.to_loop.send(FromVcpu::Device { index, change, done });
+            // An error means that the loop is gone, and the machine with it.
+            let _ = wait.recv();
+        }
+    }
+
+    /// `in`, or a string of them at the same port.
+    pub fn port_read(&self, port: u16, data: &mut [u8]) {
+        data.fill(0xff);
+        if let Some(offset) = serial_offset(port) {
+            let mut com1 = self.com1.lock().unwrap_or_else(PoisonError::into_inner);
+            for byte in data {
+                *byte = com1.read(offset);
+            }
+        } else if let (Some(value), Some(byte)) = (power::port_read(port), data.first_mut()) {
+            *byte = value;
+        }
+    }
+
+    /// `out`, or a string of them at the same port; may be the machine's end.
+    #[must_use]
+    pub fn port_write(&self, port: u16, data: &[u8]) -> Option<ExitReason> {
+        if let Some(offset) = serial_offset(port) {
+            let mut com1 = self.com1.lock().unwrap_or_else(PoisonError::into_inner);
+            for byte in data {
+                // An output that fails is the event loop's to notice; the guest cannot do anything about it.
+                let _ = com1.write(offset, *byte);
+            }
+            return None;
+        }
+        data.iter().find_map(|byte| power::port_write(port, *byte))
+    }
+}
+
+fn serial_offset(port: u16) -> Option<u8> {
+    let offset = port.checked_sub(SERIAL_PORT)?;
+    (offset < 8).then_some(offset as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::Receiver;
+
+    use vm_superio::Serial;
+    use vmm_sys_util::eventfd::EFD_NONBLOCK;
+
+    use super::*;
+    use crate::devices::serial::{Console, SerialLine};
+
+    fn bus() -> (Bus, Console, Receiver<FromVcpu>) {
+        let (sender, receiver) = sync_channel(4);
+        let file = tempfile::tempfile().unwrap();
+        let (input, console) = Console::new(file.into(), 0).unwrap();
+        let com1 = Serial::new(SerialLine(EventFd::new(EFD_NONBLOCK).unwrap()), input);
+        let kick = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
+        (Bus::new(Vec::new(), com1, ToLoop::new(sender, kick)), console, receiver)
+    }
+
+    #[test]
+    fn where_nothing_is_reads_are_ones_and_writes_are_lost() {
+        let (bus, _console, _receiver) = bus();
+        let mut data = [0; 8];
+        for address in [0xc000_0000, VIRTIO_MMIO_BASE, u64::MAX] {
+            bus.memory_read(address, &mut data);
+            assert_eq!(data, [0xff; 8]);
+            bus.memory_write(address, &data);
+        }
+        bus.port_read(0x70, &mut data);
+        assert_eq!(data, [0xff; 8]);
+        assert!(bus.port_write(0xcf8, &[0; 4]).is_none());
+    }
+
+    #[test]
+    fn the_serial_port_answers_at_its_ports_only() {
+        let (bus, _console, _receiver) = bus();
+        let mut status = [0];
+        bus.port_read(0x3fd, &mut status);
+        assert_eq!(status, [0x60], "transmitter empty");
+        bus.port_read(0x400, &mut status);
+        assert_eq!(status, [0xff]);
+    }
+
+    #[test]
+    fn the_sleep_register_ends_the_machine() {
+        let (bus, _console, _receiver) = bus();
+        assert_eq!(bus.port_write(0x600, &[0x34]), Some(ExitReason::PowerOff));
+        assert_eq!(bus.port_write(0x600, &[0, 0x34]), Some(ExitReason::PowerOff));
+    }
+}

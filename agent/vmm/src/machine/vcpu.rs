@@ -1,0 +1,202 @@
+//! A vCPU: its first registers, and the thread that runs it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crn_protocol::control::ExitReason;
+use kvm_bindings::{Msrs, kvm_fpu, kvm_lapic_state, kvm_msr_entry, kvm_regs, kvm_segment};
+use kvm_ioctls::{VcpuExit, VcpuFd};
+
+use super::bus::{Bus, FromVcpu};
+use crate::boot::Entry;
+use crate::devices::SharedCounters;
+use crate::error::kvm;
+use crate::plan::layout::{BOOT_STACK, GDT, PAGE_TABLES, PVH_START_INFO, ZERO_PAGE};
+use crate::{Error, Result};
+
+const CR0_PE: u64 = 1;
+const CR0_ET: u64 = 1 << 4;
+const CR0_PG: u64 = 1 << 31;
+const CR4_PAE: u64 = 1 << 5;
+const EFER_LME: u64 = 1 << 8;
+const EFER_LMA: u64 = 1 << 10;
+/// Bit 1 of RFLAGS is always set.
+const RFLAGS: u64 = 2;
+
+const MSR_MTRR_DEFAULT_TYPE: u32 = 0x2ff;
+/// MTRRs on, everything write-back: the guest's page attributes decide.
+const MTRR_WRITE_BACK: u64 = 1 << 11 | 6;
+const MSR_MISC_ENABLE: u32 = 0x1a0;
+const MISC_ENABLE_FAST_STRING: u64 = 1;
+
+/// Local vector table entries of the local APIC and their delivery modes (Intel SDM, 11.5.1).
+const APIC_LVT_LINT0: usize = 0x350;
+const APIC_LVT_LINT1: usize = 0x360;
+const APIC_MODE_EXTINT: u32 = 7 << 8;
+const APIC_MODE_NMI: u32 = 4 << 8;
+
+/// The descriptors of the boot GDT.
+pub const GDT_ENTRIES: [u64; 4] = [
+    0,
+    // Code: present, readable, accessed; 64-bit or 32-bit is patched in by the entry.
+    0x00cf_9b00_0000_ffff,
+    // Data: present, writable, accessed, 4 GiB.
+    0x00cf_9300_0000_ffff,
+    // A task segment: present, busy.
+    0x008f_8b00_0000_ffff,
+];
+
+fn segment(index: u16, kind: u8, system: bool) -> kvm_segment {
+    kvm_segment {
+        base: 0,
+        limit: 0xffff_ffff,
+        selector: index * 8,
+        type_: kind,
+        present: 1,
+        dpl: 0,
+        db: 1,
+        s: u8::from(system),
+        l: 0,
+        g: 1,
+        ..Default::default()
+    }
+}
+
+/// Sets a vCPU up. The first one starts at the kernel's entry; the others wait for it in their reset state.
+///
+/// # Errors
+/// [`Error::Kvm`].
+pub fn prepare(vcpu: &VcpuFd, first: bool, entry: Entry) -> Result<()> {
+    let entries = [
+        kvm_msr_entry { index: MSR_MTRR_DEFAULT_TYPE, data: MTRR_WRITE_BACK, ..Default::default() },
+        kvm_msr_entry { index: MSR_MISC_ENABLE, data: MISC_ENABLE_FAST_STRING, ..Default::default() },
+    ];
+    let msrs = Msrs::from_entries(&entries)
+        .map_err(|_| Error::Kvm("take so many MSRs", std::io::ErrorKind::InvalidInput.into()))?;
+    // KVM stops at the first one it does not have; none of these is vital.
+    vcpu.set_msrs(&msrs).map_err(kvm("set a vCPU's MSRs"))?;
+    let fpu = kvm_fpu { fcw: 0x37f, mxcsr: 0x1f80, ..Default::default() };
+    vcpu.set_fpu(&fpu).map_err(kvm("set a vCPU's floating point registers"))?;
+    let mut lapic = vcpu.get_lapic().map_err(kvm("read a local APIC"))?;
+    set_delivery_mode(&mut lapic, APIC_LVT_LINT0, APIC_MODE_EXTINT);
+    set_delivery_mode(&mut lapic, APIC_LVT_LINT1, APIC_MODE_NMI);
+    vcpu.set_lapic(&lapic).map_err(kvm("set a local APIC"))?;
+    if first { set_entry(vcpu, entry) } else { Ok(()) }
+}
+
+fn set_delivery_mode(lapic: &mut kvm_lapic_state, register: usize, mode: u32) {
+    let mut bytes = [0; 4];
+    for (byte, value) in bytes.iter_mut().zip(&lapic.regs[register..]) {
+        *byte = *value as u8;
+    }
+    let value = u32::from_le_bytes(bytes) & !0x700 | mode;
+    for (register, byte) in lapic.regs[register..].iter_mut().zip(value.to_le_bytes()) {
+        *register = byte as _;
+    }
+}
+
+fn set_entry(vcpu: &VcpuFd, entry: Entry) -> Result<()> {
+    let mut sregs = vcpu.get_sregs().map_err(kvm("read a vCPU's segments"))?;
+    let mut code = segment(1, 0xb, true);
+    let data = segment(2, 0x3, true);
+    let mut task = segment(3, 0xb, false);
+    let regs = match entry {
+        Entry::Pvh(address) => {
+            sregs.cr0 = CR0_PE | CR0_ET;
+            sregs.cr4 = 0;
+            task.limit = 0x67;
+            (task.g, task.db) = (0, 0);
+            kvm_regs { rip: address, rbx: PVH_START_INFO, rflags: RFLAGS, ..Default::default() }
+        }
+        Entry::Linux64(address) => {
+            (code.l, code.db) = (1, 0);
+            sregs.cr3 = PAGE_TABLES;
+            sregs.cr4 |= CR4_PAE;
+            sregs.cr0 |= CR0_PE | CR0_PG;
+            sregs.efer |= EFER_LME | EFER_LMA;
+            kvm_regs {
+                rip: address,
+                rsi: ZERO_PAGE,
+                rsp: BOOT_STACK,
+                rbp: BOOT_STACK,
+                rflags: RFLAGS,
+                ..Default::default()
+            }
+        }
+    };
+    (sregs.cs, sregs.tr) = (code, task);
+    (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss) = (data, data, data, data, data);
+    sregs.gdt.base = GDT;
+    sregs.gdt.limit = (size_of_val(&GDT_ENTRIES) - 1) as u16;
+    sregs.idt.base = 0;
+    sregs.idt.limit = 0;
+    vcpu.set_sregs(&sregs).map_err(kvm("set a vCPU's segments"))?;
+    vcpu.set_regs(&regs).map_err(kvm("set a vCPU's registers"))
+}
+
+/// What all vCPU threads share.
+pub struct Shared {
+    /// Where registers are.
+    pub bus: Bus,
+    /// Set when the machine is to stop; a kick signal follows until the thread has seen it.
+    pub stop: AtomicBool,
+    /// The process's start.
+    pub started: Instant,
+    /// Microseconds from there to the first entry into the guest; 0 before.
+    pub launch_us: AtomicU64,
+    /// Exits are counted.
+    pub counters: SharedCounters,
+}
+
+/// Runs a vCPU until the machine stops.
+pub fn run(mut vcpu: VcpuFd, shared: &Arc<Shared>) {
+    let entered = u64::try_from(shared.started.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
+    let _ = shared.launch_us.compare_exchange(0, entered, Ordering::Relaxed, Ordering::Relaxed);
+    while !shared.stop.load(Ordering::Acquire) {
+        if let Some((reason, detail)) = run_once(&mut vcpu, shared) {
+            shared.bus.to_loop().send(FromVcpu::Stopped { reason, detail });
+            return;
+        }
+    }
+}
+
+/// Enters the guest once; `Some` when the machine is at its end.
+fn run_once(vcpu: &mut VcpuFd, shared: &Shared) -> Option<(ExitReason, String)> {
+    let exit = match vcpu.run() {
+        Ok(exit) => exit,
+        Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => return None,
+        Err(error) => return Some((ExitReason::Failed, format!("KVM cannot run a vCPU: {error}"))),
+    };
+    shared.counters.exits.add(1);
+    let failure = match exit {
+        VcpuExit::IoOut(port, data) => return shared.bus.port_write(port, data).map(|reason| (reason, String::new())),
+        VcpuExit::IoIn(port, data) => {
+            shared.bus.port_read(port, data);
+            return None;
+        }
+        VcpuExit::MmioRead(address, data) => {
+            shared.bus.memory_read(address, data);
+            return None;
+        }
+        VcpuExit::MmioWrite(address, data) => {
+            shared.bus.memory_write(address, data);
+            return None;
+        }
+        VcpuExit::Hlt | VcpuExit::Intr | VcpuExit::IrqWindowOpen | VcpuExit::SetTpr | VcpuExit::Nmi => return None,
+        VcpuExit::Shutdown => return Some((ExitReason::Reset, "triple fault".to_owned())),
+        VcpuExit::SystemEvent(kind, _) => {
+            return Some(match kind {
+                kvm_bindings::KVM_SYSTEM_EVENT_SHUTDOWN => (ExitReason::PowerOff, String::new()),
+                kvm_bindings::KVM_SYSTEM_EVENT_RESET => (ExitReason::Reset, String::new()),
+                kind => (ExitReason::Failed, format!("KVM reports system event {kind}")),
+            });
+        }
+        VcpuExit::FailEntry(reason, cpu) => {
+            format!("the processor refuses to enter the guest: reason {reason:#x} on CPU {cpu}")
+        }
+        exit => format!("KVM gives up on a vCPU: {exit:?}"),
+    };
+    let at = vcpu.get_regs().map_or(0, |regs| regs.rip);
+    Some((ExitReason::Failed, format!("{failure} (rip {at:#x})")))
+}

@@ -1,0 +1,156 @@
+//! `crn-vmm`: one process, one virtual machine.
+//!
+//! With `--control-fd` it waits for its controller's `Launch`; `run` builds a machine from files, for benches and
+//! debugging. Exit status: 0 powered off, 1 failed, 3 reset, 4 stopped.
+
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::io::{self, IsTerminal};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::{Args, Parser, Subcommand};
+use crn_protocol::control::{ConsoleSpec, Descriptor, DiskSpec, ExitReason, VmSpec, VsockSpec};
+use crn_vmm::control::Blueprint;
+use crn_vmm::error::chain;
+use crn_vmm::fd::inherit_listener;
+use crn_vmm::{Error, Result, Vmm};
+use tracing_subscriber::EnvFilter;
+
+/// One virtual machine.
+#[derive(Debug, Parser)]
+#[command(version, about, args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+struct Cli {
+    /// A listening UNIX stream socket, inherited as this descriptor, on which the controller connects.
+    #[arg(long, value_name = "N")]
+    control_fd: Option<i32>,
+    #[command(subcommand)]
+    command: Option<Mode>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Mode {
+    /// Runs a machine from files, its console on standard output.
+    Run(RunArguments),
+}
+
+#[derive(Debug, Args)]
+struct RunArguments {
+    /// An ELF vmlinux.
+    #[arg(long)]
+    kernel: PathBuf,
+    /// A cpio archive.
+    #[arg(long)]
+    initramfs: Option<PathBuf>,
+    /// The kernel's command line.
+    #[arg(long, default_value = "console=ttyS0 panic=1")]
+    cmdline: String,
+    /// A raw image; `,ro` behind it makes it read-only. The device's serial is disk0, disk1, …
+    #[arg(long = "disk", value_name = "FILE[,ro]")]
+    disks: Vec<String>,
+    /// A UNIX socket to create for vsock clients; the guest's context identifier is 3.
+    #[arg(long, value_name = "SOCKET")]
+    vsock: Option<PathBuf>,
+    /// MiB of memory.
+    #[arg(long, default_value_t = 256, value_name = "MIB")]
+    memory: u32,
+    /// vCPUs.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    vcpus: u8,
+}
+
+fn main() -> ExitCode {
+    let started = Instant::now();
+    let cli = Cli::parse();
+    log_to_stderr();
+    let reason = match serve(cli, started) {
+        Ok(reason) => reason,
+        Err(error) => {
+            tracing::error!(error = chain(&error), "failed");
+            ExitReason::Failed
+        }
+    };
+    ExitCode::from(reason.code())
+}
+
+/// Lines for people on a terminal, JSON lines elsewhere.
+fn log_to_stderr() {
+    // The queue library logs what hostile guests do; a device that stops for it says so once.
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,virtio_queue=off"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    if io::stderr().is_terminal() { builder.init() } else { builder.json().init() }
+}
+
+fn serve(cli: Cli, started: Instant) -> Result<ExitReason> {
+    let mut vmm = match (cli.control_fd, cli.command) {
+        (Some(fd), None) => {
+            let listener = inherit_listener(fd).map_err(|error| Error::Os("use --control-fd", error))?;
+            Vmm::new(Some(listener), started)?
+        },
+        (_, Some(Mode::Run(arguments))) => {
+            let mut vmm = Vmm::new(None, started)?;
+            vmm.launch(blueprint(&arguments)?)?;
+            vmm
+        }
+        (None, None) => return Err(Error::Os("start without --control-fd or run", io::ErrorKind::InvalidInput.into())),
+    };
+    let end = vmm.run().map_err(|error| Error::Os("wait for events", error))?;
+    Ok(end.reason)
+}
+
+fn blueprint(arguments: &RunArguments) -> Result<Blueprint> {
+    let mut files = Opened::default();
+    let kernel = files.open("--kernel", &arguments.kernel, false)?;
+    let initramfs = arguments.initramfs.as_ref().map(|path| files.open("--initramfs", path, false)).transpose()?;
+    let mut disks = Vec::new();
+    for (index, disk) in arguments.disks.iter().enumerate() {
+        let (path, read_only) = disk.strip_suffix(",ro").map_or((disk.as_str(), false), |path| (path, true));
+        let file = files.open("--disk", Path::new(path), !read_only)?;
+        disks.push(DiskSpec { file, read_only, serial: format!("disk{index}") });
+    }
+    let vsock = match &arguments.vsock {
+        None => None,
+        Some(path) => {
+            let listener = UnixListener::bind(path).map_err(|error| failed("--vsock", path, &error))?;
+            Some(VsockSpec { cid: 3, listener: files.keep(listener.into()) })
+        }
+    };
+    let stdout = rustix::io::fcntl_dupfd_cloexec(io::stdout(), 3).map_err(|error| Error::Os("use standard output", error.into()))?;
+    let spec = VmSpec {
+        vm: "run".to_owned(),
+        vcpus: arguments.vcpus,
+        memory_mib: arguments.memory,
+        kernel,
+        initramfs,
+        cmdline: arguments.cmdline.clone(),
+        disks,
+        nics: Vec::new(),
+        vsock,
+        console: ConsoleSpec { output: files.keep(stdout), max_bytes: 0 },
+    };
+    Blueprint::new(spec, files.0)
+}
+
+fn failed(field: &str, path: &Path, error: &io::Error) -> Error {
+    Error::Spec { field: field.to_owned(), reason: format!("{}: {error}", path.display()) }
+}
+
+/// Descriptors in the order in which the description names them.
+#[derive(Default)]
+struct Opened(Vec<OwnedFd>);
+
+impl Opened {
+    fn open(&mut self, field: &str, path: &Path, write: bool) -> Result<Descriptor> {
+        let file = File::options().read(true).write(write).open(path).map_err(|error| failed(field, path, &error))?;
+        Ok(self.keep(file.into()))
+    }
+
+    fn keep(&mut self, fd: OwnedFd) -> Descriptor {
+        self.0.push(fd);
+        Descriptor((self.0.len() - 1) as u8)
+    }
+}

@@ -1,0 +1,232 @@
+//! ACPI tables of a hardware-reduced machine: no fixed hardware but the sleep and reset registers.
+//!
+//! Linux finds virtio-mmio devices (`LNRO0005`), the serial port and the power button here; nothing is probed for.
+
+use acpi_tables::aml::{
+    Device, EISAName, Interrupt, IO, Memory32Fixed, Method, Name, Notify, Package, Path, ResourceTemplate, Scope,
+};
+use acpi_tables::fadt::{FADTBuilder, Flags, PmProfile};
+use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
+use acpi_tables::madt::{EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic};
+use acpi_tables::rsdp::Rsdp;
+use acpi_tables::sdt::Sdt;
+use acpi_tables::xsdt::XSDT;
+use acpi_tables::{Aml, AmlSink};
+
+use super::VirtioSlot;
+use super::layout::{
+    ACPI_TABLES, ACPI_TABLES_SIZE, IOAPIC_BASE, LAPIC_BASE, POWER_GSI, RESET_PORT, RESET_VALUE, SERIAL_GSI,
+    SERIAL_PORT, SLEEP_CONTROL_PORT, SLEEP_STATUS_PORT, VIRTIO_MMIO_SIZE,
+};
+
+/// The sleep type that means power off: first element of `\_S5`, and what the guest writes to sleep control.
+pub const S5_SLEEP_TYPE: u8 = 5;
+
+/// IA-PC boot architecture flags (ACPI 6.5, table 5.10): VGA, MSI-less and CMOS clock. A set bit says "not there".
+const NO_VGA: u16 = 1 << 2;
+const NO_CMOS_CLOCK: u16 = 1 << 5;
+
+const OEM_ID: [u8; 6] = *b"CRNVMM";
+const OEM_TABLE_ID: [u8; 8] = *b"CRNVMM  ";
+const OEM_REVISION: u32 = 1;
+
+/// All tables, RSDP first, linked for [`ACPI_TABLES`].
+#[must_use]
+pub fn tables(vcpus: u8, virtio: &[VirtioSlot]) -> Vec<u8> {
+    let mut image = Image { bytes: vec![0; Rsdp::len()] };
+    let dsdt = image.place(&dsdt(virtio));
+    let fadt = image.place(&fadt(dsdt));
+    let madt = image.place(&madt(vcpus));
+    let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+    xsdt.add_entry(fadt);
+    xsdt.add_entry(madt);
+    let xsdt = image.place(&xsdt);
+    let mut rsdp = Vec::with_capacity(Rsdp::len());
+    Rsdp::new(OEM_ID, xsdt).to_aml_bytes(&mut rsdp);
+    image.bytes[..rsdp.len()].copy_from_slice(&rsdp);
+    debug_assert!(image.bytes.len() as u64 <= ACPI_TABLES_SIZE);
+    image.bytes
+}
+
+struct Image {
+    bytes: Vec<u8>,
+}
+
+impl Image {
+    /// Appends a table at the next 16-byte boundary; returns its guest address.
+    fn place(&mut self, table: &dyn Aml) -> u64 {
+        self.bytes.resize(self.bytes.len().next_multiple_of(16), 0);
+        let address = ACPI_TABLES + self.bytes.len() as u64;
+        table.to_aml_bytes(&mut self.bytes);
+        address
+    }
+}
+
+fn io_register(port: u16) -> GAS {
+    GAS::new(AddressSpace::SystemIo, 8, 0, AccessSize::ByteAccess, u64::from(port))
+}
+
+fn fadt(dsdt: u64) -> impl Aml {
+    let mut fadt = FADTBuilder::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION)
+        .dsdt_64(dsdt)
+        .preferred_pm_profile(PmProfile::EnterpriseServer)
+        .flag(Flags::HwReducedAcpi)
+        .flag(Flags::ResetRegSup)
+        .flag(Flags::PwrButton)
+        .flag(Flags::SlpButton)
+        .flag(Flags::Headless);
+    fadt.iapc_boot_arch = (NO_VGA | NO_CMOS_CLOCK).into();
+    fadt.reset_reg = io_register(RESET_PORT);
+    fadt.reset_value = RESET_VALUE;
+    fadt.sleep_control_reg = io_register(SLEEP_CONTROL_PORT);
+    fadt.sleep_status_reg = io_register(SLEEP_STATUS_PORT);
+    fadt.finalize()
+}
+
+fn madt(vcpus: u8) -> MADT {
+    let mut madt = MADT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION, LocalInterruptController::Address(LAPIC_BASE));
+    for id in 0..vcpus {
+        madt.add_structure(ProcessorLocalApic::new(id, id, EnabledStatus::Enabled));
+    }
+    madt.add_structure(IoApic::new(0, IOAPIC_BASE, 0));
+    madt
+}
+
+/// An interrupt as all devices here have it: edge-triggered, active high, not shared.
+fn interrupt(gsi: u32) -> Interrupt {
+    Interrupt::new(true, true, false, false, gsi)
+}
+
+fn dsdt(virtio: &[VirtioSlot]) -> Sdt {
+    let mut dsdt = Sdt::new(*b"DSDT", 36, 2, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+    let mut body = Body(Vec::new());
+    for (index, slot) in virtio.iter().enumerate() {
+        virtio_device(index, *slot, &mut body.0);
+    }
+    serial_port(&mut body.0);
+    power_button(&mut body.0);
+    let mut aml = Vec::new();
+    Scope::new(Path::new("_SB_"), vec![&body]).to_aml_bytes(&mut aml);
+    Name::new(Path::new("_S5_"), &Package::new(vec![&S5_SLEEP_TYPE])).to_aml_bytes(&mut aml);
+    dsdt.append_slice(&aml);
+    dsdt
+}
+
+/// AML that is there already.
+struct Body(Vec<u8>);
+
+impl Aml for Body {
+    fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
+        sink.vec(&self.0);
+    }
+}
+
+fn virtio_device(index: usize, slot: VirtioSlot, aml: &mut Vec<u8>) {
+    let memory = Memory32Fixed::new(true, slot.address as u32, VIRTIO_MMIO_SIZE as u32);
+    Device::new(
+        format!("V{index:03}").as_str().into(),
+        vec![
+            &Name::new("_HID".into(), &"LNRO0005"),
+            &Name::new("_UID".into(), &(index as u32)),
+            &Name::new("_CCA".into(), &acpi_tables::aml::ONE),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&memory, &interrupt(slot.gsi)])),
+        ],
+    )
+    .to_aml_bytes(aml);
+}
+
+fn serial_port(aml: &mut Vec<u8>) {
+    let ports = IO::new(SERIAL_PORT, SERIAL_PORT, 0, 8);
+    Device::new(
+        "COM1".into(),
+        vec![
+            &Name::new("_HID".into(), &EISAName::new("PNP0501")),
+            &Name::new("_UID".into(), &acpi_tables::aml::ZERO),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&ports, &interrupt(SERIAL_GSI)])),
+        ],
+    )
+    .to_aml_bytes(aml);
+}
+
+/// The button and the event device whose interrupt says that it was pressed (notification 0x80).
+fn power_button(aml: &mut Vec<u8>) {
+    Device::new("PWRB".into(), vec![&Name::new("_HID".into(), &EISAName::new("PNP0C0C"))]).to_aml_bytes(aml);
+    Device::new(
+        "GED_".into(),
+        vec![
+            &Name::new("_HID".into(), &"ACPI0013"),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&interrupt(POWER_GSI)])),
+            &Method::new("_EVT".into(), 1, true, vec![&Notify::new(&Path::new("PWRB"), &0x80u8)]),
+        ],
+    )
+    .to_aml_bytes(aml);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Plan;
+
+    fn u32_at(bytes: &[u8], at: usize) -> u32 {
+        u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
+    }
+
+    fn u64_at(bytes: &[u8], at: usize) -> u64 {
+        u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
+    }
+
+    /// The table at a guest address, its checksum verified.
+    fn table(image: &[u8], address: u64) -> &[u8] {
+        let start = (address - ACPI_TABLES) as usize;
+        let length = u32_at(image, start + 4) as usize;
+        let table = &image[start..start + length];
+        assert_eq!(table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0, "checksum");
+        table
+    }
+
+    #[test]
+    fn every_table_is_reachable_from_the_rsdp_with_a_right_checksum() {
+        let image = Plan::new(64, 1024, 18).acpi;
+        assert!(image.len() as u64 <= ACPI_TABLES_SIZE);
+        assert_eq!(&image[..8], b"RSD PTR ");
+        assert_eq!(image[..36].iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0);
+        let xsdt = table(&image, u64_at(&image, 24));
+        assert_eq!(&xsdt[..4], b"XSDT");
+        let names: Vec<&[u8]> = (0..2).map(|n| &table(&image, u64_at(xsdt, 36 + 8 * n))[..4]).collect();
+        assert_eq!(names, [b"FACP", b"APIC"]);
+        let fadt = table(&image, u64_at(xsdt, 36));
+        assert_eq!(&table(&image, u64_at(fadt, 140))[..4], b"DSDT");
+    }
+
+    #[test]
+    fn the_fadt_names_the_reset_and_sleep_registers() {
+        let image = Plan::new(1, 64, 1).acpi;
+        let xsdt = table(&image, u64_at(&image, 24));
+        let fadt = table(&image, u64_at(xsdt, 36));
+        assert_eq!(fadt.len(), 276);
+        let flags = u32_at(fadt, 112);
+        assert_ne!(flags & 1 << 20, 0, "hardware-reduced");
+        assert_ne!(flags & 1 << 10, 0, "reset register supported");
+        assert_eq!((fadt[116], u64_at(fadt, 120), fadt[128]), (1, u64::from(RESET_PORT), RESET_VALUE));
+        assert_eq!((fadt[244], u64_at(fadt, 248)), (1, u64::from(SLEEP_CONTROL_PORT)));
+        assert_eq!((fadt[256], u64_at(fadt, 260)), (1, u64::from(SLEEP_STATUS_PORT)));
+    }
+
+    #[test]
+    fn the_madt_has_a_local_apic_for_each_vcpu_and_one_ioapic() {
+        let image = Plan::new(3, 64, 0).acpi;
+        let xsdt = table(&image, u64_at(&image, 24));
+        let madt = table(&image, u64_at(xsdt, 44));
+        assert_eq!(madt.len(), 44 + 3 * 8 + 12);
+        assert_eq!(&madt[44 + 8..44 + 16], &[0, 8, 1, 1, 1, 0, 0, 0]);
+        assert_eq!(&madt[44 + 24..44 + 26], &[1, 12]);
+    }
+
+    #[test]
+    fn the_dsdt_lists_each_virtio_device() {
+        let image = Plan::new(1, 64, 2).acpi;
+        let text = String::from_utf8_lossy(&image);
+        assert_eq!(text.matches("LNRO0005").count(), 2);
+        assert!(text.contains("V000") && text.contains("V001") && text.contains("ACPI0013"));
+    }
+}

@@ -1,0 +1,410 @@
+//! From reset to a live device, and back: the one state machine behind every virtio bus.
+//!
+//! The states own what may be changed in them. Queue drafts exist only between FEATURES_OK and DRIVER_OK; activation
+//! moves them into live queues, after which no register reaches them.
+
+use std::mem;
+use std::sync::Arc;
+
+use virtio_bindings::virtio_config::{
+    VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FAILED,
+    VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET, VIRTIO_F_VERSION_1,
+};
+use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
+use virtio_queue::{Queue, QueueT};
+use vm_memory::GuestAddress;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::{Interrupt, LiveQueue};
+use crate::memory::Ram;
+
+const ACKNOWLEDGE: u32 = VIRTIO_CONFIG_S_ACKNOWLEDGE;
+const DRIVER: u32 = ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER;
+const FEATURES_OK: u32 = DRIVER | VIRTIO_CONFIG_S_FEATURES_OK;
+const DRIVER_OK: u32 = FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK;
+
+/// What a device offers, the same for its whole life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// Device type (virtio 1.3, section 5).
+    pub device_id: u32,
+    /// Feature bits, VERSION_1 among them.
+    pub features: u64,
+    /// Largest size of each queue, powers of two.
+    pub queue_sizes: &'static [u16],
+    /// The device-specific configuration, read-only.
+    pub config: Vec<u8>,
+}
+
+/// A queue the driver is still describing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct QueueDraft {
+    size: u32,
+    descriptors: u64,
+    driver: u64,
+    device: u64,
+    ready: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    Reset,
+    Acknowledged,
+    Driver { features: u64 },
+    FeaturesOk { features: u64, drafts: Vec<QueueDraft> },
+    Live,
+    /// The driver or the negotiation gave up; only a reset leads out.
+    Failed,
+}
+
+/// What a register write means for the device behind it.
+#[derive(Debug)]
+pub enum Change {
+    /// The driver is ready.
+    Activate {
+        /// The agreed feature bits.
+        features: u64,
+        /// The queues, one for each in the offer.
+        queues: Vec<LiveQueue>,
+    },
+    /// The driver wants the device as it was at first; its queues are gone.
+    Reset,
+}
+
+/// A register every virtio bus has, under whatever address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Register {
+    /// Read: device type.
+    DeviceId,
+    /// Read: 32 feature bits, chosen by `DeviceFeaturesSelect`.
+    DeviceFeatures,
+    /// Write.
+    DeviceFeaturesSelect,
+    /// Write: 32 feature bits, chosen by `DriverFeaturesSelect`.
+    DriverFeatures,
+    /// Write.
+    DriverFeaturesSelect,
+    /// Write: which queue the queue registers mean.
+    QueueSelect,
+    /// Read.
+    QueueSizeMax,
+    /// Write.
+    QueueSize,
+    /// Read, write.
+    QueueReady,
+    /// Write: descriptor table, low half.
+    QueueDescriptorsLow,
+    /// Write: high half.
+    QueueDescriptorsHigh,
+    /// Write: available ring, low half.
+    QueueDriverLow,
+    /// Write: high half.
+    QueueDriverHigh,
+    /// Write: used ring, low half.
+    QueueDeviceLow,
+    /// Write: high half.
+    QueueDeviceHigh,
+    /// Read.
+    InterruptStatus,
+    /// Write.
+    InterruptAcknowledge,
+    /// Read, write.
+    Status,
+    /// Read.
+    ConfigGeneration,
+}
+
+/// One device's negotiation.
+#[derive(Debug)]
+pub struct Negotiator {
+    offer: Offer,
+    state: State,
+    device_features_select: u32,
+    driver_features_select: u32,
+    queue_select: u32,
+    interrupt: Interrupt,
+    doorbells: Vec<Arc<EventFd>>,
+    ram: Arc<Ram>,
+}
+
+impl Negotiator {
+    /// A device after power-on. `doorbells` has one for each queue of the offer.
+    #[must_use]
+    pub fn new(offer: Offer, interrupt: Interrupt, doorbells: Vec<Arc<EventFd>>, ram: Arc<Ram>) -> Self {
+        Self {
+            offer,
+            state: State::Reset,
+            device_features_select: 0,
+            driver_features_select: 0,
+            queue_select: 0,
+            interrupt,
+            doorbells,
+            ram,
+        }
+    }
+
+    /// The device-specific configuration.
+    #[must_use]
+    pub fn config(&self) -> &[u8] {
+        &self.offer.config
+    }
+
+    /// What the driver reads; write-only registers are zero.
+    #[must_use]
+    pub fn read(&self, register: Register) -> u32 {
+        match register {
+            Register::DeviceId => self.offer.device_id,
+            Register::DeviceFeatures => match self.device_features_select {
+                0 => self.offer.features as u32,
+                1 => (self.offer.features >> 32) as u32,
+                _ => 0,
+            },
+            Register::QueueSizeMax => self.offer.queue_sizes.get(self.queue_select as usize).map_or(0, |size| u32::from(*size)),
+            Register::QueueReady => match &self.state {
+                State::FeaturesOk { drafts, .. } => {
+                    u32::from(drafts.get(self.queue_select as usize).is_some_and(|draft| draft.ready))
+                }
+                State::Live => u32::from((self.queue_select as usize) < self.offer.queue_sizes.len()),
+                _ => 0,
+            },
+            Register::InterruptStatus => self.interrupt.status(),
+            Register::Status => self.status(),
+            // The configuration never changes.
+            Register::ConfigGeneration => 0,
+            _ => 0,
+        }
+    }
+
+    fn status(&self) -> u32 {
+        let status = match self.state {
+            State::Reset => 0,
+            State::Acknowledged => ACKNOWLEDGE,
+            State::Driver { .. } => DRIVER,
+            State::FeaturesOk { .. } => FEATURES_OK,
+            State::Live => DRIVER_OK,
+            State::Failed => DRIVER | VIRTIO_CONFIG_S_FAILED,
+        };
+        if self.interrupt.is_reset_needed() { status | VIRTIO_CONFIG_S_NEEDS_RESET } else { status }
+    }
+
+    /// What the driver writes; read-only registers and writes that mean nothing in this state are ignored.
+    #[must_use = "the device has to be told"]
+    pub fn write(&mut self, register: Register, value: u32) -> Option<Change> {
+        match register {
+            Register::DeviceFeaturesSelect => self.device_features_select = value,
+            Register::DriverFeaturesSelect => self.driver_features_select = value,
+            Register::QueueSelect => self.queue_select = value,
+            Register::InterruptAcknowledge => self.interrupt.acknowledge(value),
+            Register::Status => return self.write_status(value),
+            Register::DriverFeatures => {
+                if let State::Driver { features } = &mut self.state {
+                    match self.driver_features_select {
+                        0 => *features = (*features & !0xffff_ffff) | u64::from(value),
+                        1 => *features = (*features & 0xffff_ffff) | u64::from(value) << 32,
+                        _ => {}
+                    }
+                }
+            }
+            _ => self.write_draft(register, value),
+        }
+        None
+    }
+
+    fn write_draft(&mut self, register: Register, value: u32) {
+        let State::FeaturesOk { drafts, .. } = &mut self.state else { return };
+        let Some(draft) = drafts.get_mut(self.queue_select as usize) else { return };
+        if register == Register::QueueReady {
+            draft.ready = value == 1;
+        }
+        if draft.ready {
+            return;
+        }
+        match register {
+            Register::QueueSize => draft.size = value,
+            Register::QueueDescriptorsLow => set_low(&mut draft.descriptors, value),
+            Register::QueueDescriptorsHigh => set_high(&mut draft.descriptors, value),
+            Register::QueueDriverLow => set_low(&mut draft.driver, value),
+            Register::QueueDriverHigh => set_high(&mut draft.driver, value),
+            Register::QueueDeviceLow => set_low(&mut draft.device, value),
+            Register::QueueDeviceHigh => set_high(&mut draft.device, value),
+            _ => {}
+        }
+    }
+
+    fn write_status(&mut self, status: u32) -> Option<Change> {
+        if status == 0 {
+            let live = matches!(self.state, State::Live);
+            self.state = State::Reset;
+            self.device_features_select = 0;
+            self.driver_features_select = 0;
+            self.queue_select = 0;
+            if !live {
+                self.interrupt.reset();
+            }
+            return live.then_some(Change::Reset);
+        }
+        // The driver may or may not repeat NEEDS_RESET when it adds a bit.
+        let status = status & !VIRTIO_CONFIG_S_NEEDS_RESET;
+        if status == self.status() & !VIRTIO_CONFIG_S_NEEDS_RESET {
+            return None;
+        }
+        let mut change = None;
+        self.state = match (mem::replace(&mut self.state, State::Failed), status) {
+            (State::Reset, ACKNOWLEDGE) => State::Acknowledged,
+            (State::Reset | State::Acknowledged, DRIVER) => State::Driver { features: 0 },
+            (State::Driver { features }, FEATURES_OK) => {
+                if features & !self.offer.features == 0 && features & 1 << VIRTIO_F_VERSION_1 != 0 {
+                    let drafts = self
+                        .offer
+                        .queue_sizes
+                        .iter()
+                        .map(|size| QueueDraft { size: u32::from(*size), ..QueueDraft::default() })
+                        .collect();
+                    State::FeaturesOk { features, drafts }
+                } else {
+                    // FEATURES_OK stays unset: the driver sees that its choice was refused.
+                    State::Driver { features }
+                }
+            }
+            (State::FeaturesOk { features, drafts }, DRIVER_OK) => match self.activate(features, drafts) {
+                Some(queues) => {
+                    change = Some(Change::Activate { features, queues });
+                    State::Live
+                }
+                None => State::Failed,
+            },
+            // The device behind it goes on until the reset that must follow.
+            (State::Live, _) => State::Live,
+            _ => State::Failed,
+        };
+        change
+    }
+
+    /// Turns drafts into live queues; `None` if one is not ready or does not lie in guest memory.
+    fn activate(&self, features: u64, drafts: Vec<QueueDraft>) -> Option<Vec<LiveQueue>> {
+        drafts
+            .into_iter()
+            .zip(self.offer.queue_sizes)
+            .zip(&self.doorbells)
+            .map(|((draft, size_max), doorbell)| {
+                let mut queue = Queue::new(*size_max).ok()?;
+                if !draft.ready {
+                    return None;
+                }
+                queue.try_set_size(u16::try_from(draft.size).ok()?).ok()?;
+                queue.try_set_desc_table_address(GuestAddress(draft.descriptors)).ok()?;
+                queue.try_set_avail_ring_address(GuestAddress(draft.driver)).ok()?;
+                queue.try_set_used_ring_address(GuestAddress(draft.device)).ok()?;
+                queue.set_event_idx(features & 1 << VIRTIO_RING_F_EVENT_IDX != 0);
+                queue.set_ready(true);
+                queue
+                    .is_valid(&*self.ram)
+                    .then(|| LiveQueue::new(queue, self.interrupt.clone(), Arc::clone(doorbell)))
+            })
+            .collect()
+    }
+}
+
+fn set_low(address: &mut u64, value: u32) {
+    *address = *address & !0xffff_ffff | u64::from(value);
+}
+
+fn set_high(address: &mut u64, value: u32) {
+    *address = *address & 0xffff_ffff | u64::from(value) << 32;
+}
+
+#[cfg(test)]
+mod tests {
+    use vmm_sys_util::eventfd::EFD_NONBLOCK;
+
+    use super::*;
+
+    const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_EVENT_IDX | 1;
+
+    fn negotiator() -> Negotiator {
+        let ram = Arc::new(Ram::from_ranges(&[(GuestAddress(0), 0x10_0000)]).unwrap());
+        let offer = Offer { device_id: 4, features: FEATURES, queue_sizes: &[256, 64], config: vec![] };
+        let doorbells = (0..2).map(|_| Arc::new(EventFd::new(EFD_NONBLOCK).unwrap())).collect();
+        Negotiator::new(offer, Interrupt::new().unwrap(), doorbells, ram)
+    }
+
+    fn agree(negotiator: &mut Negotiator, features: u64) {
+        for (register, value) in [
+            (Register::Status, ACKNOWLEDGE),
+            (Register::Status, DRIVER),
+            (Register::DriverFeaturesSelect, 0),
+            (Register::DriverFeatures, features as u32),
+            (Register::DriverFeaturesSelect, 1),
+            (Register::DriverFeatures, (features >> 32) as u32),
+            (Register::Status, FEATURES_OK),
+        ] {
+            assert!(negotiator.write(register, value).is_none());
+        }
+    }
+
+    fn describe_queue(negotiator: &mut Negotiator, index: u32, base: u32) {
+        for (register, value) in [
+            (Register::QueueSelect, index),
+            (Register::QueueSize, 64),
+            (Register::QueueDescriptorsLow, base),
+            (Register::QueueDriverLow, base + 0x1000),
+            (Register::QueueDeviceLow, base + 0x2000),
+            (Register::QueueReady, 1),
+        ] {
+            assert!(negotiator.write(register, value).is_none());
+        }
+    }
+
+    #[test]
+    fn a_driver_by_the_book_gets_its_queues_and_a_reset_takes_them_back() {
+        let mut negotiator = negotiator();
+        agree(&mut negotiator, FEATURES);
+        assert_eq!(negotiator.read(Register::Status), FEATURES_OK);
+        describe_queue(&mut negotiator, 0, 0x1_0000);
+        describe_queue(&mut negotiator, 1, 0x2_0000);
+        assert_eq!(negotiator.read(Register::QueueReady), 1);
+        let Some(Change::Activate { features, queues }) = negotiator.write(Register::Status, DRIVER_OK) else {
+            panic!("not activated");
+        };
+        assert_eq!((features, queues.len()), (FEATURES, 2));
+        assert_eq!(negotiator.read(Register::Status), DRIVER_OK);
+        assert!(matches!(negotiator.write(Register::Status, 0), Some(Change::Reset)));
+        assert_eq!(negotiator.read(Register::Status), 0);
+        assert_eq!(negotiator.read(Register::QueueReady), 0);
+    }
+
+    #[test]
+    fn features_that_were_not_offered_are_refused() {
+        for features in [FEATURES | 1 << 7, FEATURES & !(1 << VIRTIO_F_VERSION_1)] {
+            let mut negotiator = negotiator();
+            agree(&mut negotiator, features);
+            assert_eq!(negotiator.read(Register::Status), DRIVER);
+        }
+    }
+
+    #[test]
+    fn a_queue_outside_memory_or_of_a_wrong_size_fails_the_device() {
+        for (size, base) in [(64, 0x1000_0000), (63, 0x1_0000), (512, 0x1_0000), (0, 0x1_0000), (0x1_0040, 0x1_0000)] {
+            let mut negotiator = negotiator();
+            agree(&mut negotiator, FEATURES);
+            describe_queue(&mut negotiator, 1, 0x2_0000);
+            assert!(negotiator.write(Register::QueueSelect, 0).is_none());
+            assert!(negotiator.write(Register::QueueSize, size).is_none());
+            assert!(negotiator.write(Register::QueueDescriptorsLow, base).is_none());
+            assert!(negotiator.write(Register::QueueDriverLow, base + 0x1000).is_none());
+            assert!(negotiator.write(Register::QueueDeviceLow, base + 0x2000).is_none());
+            assert!(negotiator.write(Register::QueueReady, 1).is_none());
+            assert!(negotiator.write(Register::Status, DRIVER_OK).is_none());
+            assert_ne!(negotiator.read(Register::Status) & VIRTIO_CONFIG_S_FAILED, 0);
+        }
+    }
+
+    #[test]
+    fn states_cannot_be_skipped() {
+        for status in [DRIVER_OK, FEATURES_OK, 2, 4, 8] {
+            let mut negotiator = negotiator();
+            assert!(negotiator.write(Register::Status, status).is_none());
+            assert_ne!(negotiator.read(Register::Status) & VIRTIO_CONFIG_S_FAILED, 0, "{status}");
+        }
+    }
+}

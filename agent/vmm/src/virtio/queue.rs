@@ -1,0 +1,117 @@
+//! A queue in use. Made once by activation; there is nothing here with which its place could be changed.
+
+use std::sync::Arc;
+
+use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::{DeviceFault, Interrupt};
+use crate::memory::Ram;
+
+/// Chains handled in one go before other devices get their turn.
+pub const BUDGET: usize = 256;
+
+/// A descriptor chain in guest memory.
+pub type Chain<'m> = DescriptorChain<&'m Ram>;
+
+/// A queue the driver has handed over.
+#[derive(Debug)]
+pub struct LiveQueue {
+    queue: Queue,
+    interrupt: Interrupt,
+    doorbell: Arc<EventFd>,
+}
+
+impl LiveQueue {
+    /// Takes over a queue whose addresses have been checked.
+    #[must_use]
+    pub fn new(queue: Queue, interrupt: Interrupt, doorbell: Arc<EventFd>) -> Self {
+        Self { queue, interrupt, doorbell }
+    }
+
+    /// The next chain the driver made available.
+    ///
+    /// # Errors
+    /// [`DeviceFault::Queue`] when the available ring is broken.
+    pub fn pop<'m>(&mut self, ram: &'m Ram) -> Result<Option<Chain<'m>>, DeviceFault> {
+        Ok(self.queue.iter(ram).map_err(DeviceFault::Queue)?.next())
+    }
+
+    /// Gives the last `count` popped chains back, unused.
+    pub fn rewind(&mut self, count: u16) {
+        let next = self.queue.next_avail().wrapping_sub(count);
+        self.queue.set_next_avail(next);
+    }
+
+    /// Returns a chain to the driver with `written` bytes in it.
+    ///
+    /// # Errors
+    /// [`DeviceFault::Queue`] when the head or the ring is out of bounds.
+    pub fn push_used(&mut self, ram: &Ram, head: u16, written: u32) -> Result<(), DeviceFault> {
+        self.queue.add_used(ram, head, written).map_err(DeviceFault::Queue)
+    }
+
+    /// Asks the driver not to ring while the queue is worked on.
+    ///
+    /// # Errors
+    /// [`DeviceFault::Queue`].
+    pub fn mute(&mut self, ram: &Ram) -> Result<(), DeviceFault> {
+        self.queue.disable_notification(ram).map_err(DeviceFault::Queue)
+    }
+
+    /// Asks the driver to ring again; true when chains have come meanwhile, for which it will not.
+    ///
+    /// # Errors
+    /// [`DeviceFault::Queue`].
+    pub fn unmute(&mut self, ram: &Ram) -> Result<bool, DeviceFault> {
+        self.queue.enable_notification(ram).map_err(DeviceFault::Queue)
+    }
+
+    /// Interrupts the driver if it wants to be.
+    ///
+    /// # Errors
+    /// [`DeviceFault::Queue`].
+    pub fn signal(&mut self, ram: &Ram) -> Result<(), DeviceFault> {
+        if self.queue.needs_notification(ram).map_err(DeviceFault::Queue)? {
+            self.interrupt.used_buffers();
+        }
+        Ok(())
+    }
+
+    /// Comes back to this queue after the other devices have had their turn.
+    pub fn ring_again(&self) {
+        // The counter can only refuse when it is full, and then the doorbell rings anyway.
+        let _ = self.doorbell.write(1);
+    }
+
+    /// Works through the available chains: `each` returns how many bytes it wrote into its chain.
+    ///
+    /// # Errors
+    /// `each`'s, or [`DeviceFault::Queue`].
+    pub fn drain<'m>(
+        &mut self,
+        ram: &'m Ram,
+        mut each: impl FnMut(Chain<'m>) -> Result<u32, DeviceFault>,
+    ) -> Result<(), DeviceFault> {
+        let mut left = BUDGET;
+        self.mute(ram)?;
+        loop {
+            while left > 0 {
+                let Some(chain) = self.pop(ram)? else { break };
+                let head = chain.head_index();
+                let written = each(chain)?;
+                self.push_used(ram, head, written)?;
+                left -= 1;
+            }
+            if left == 0 {
+                self.ring_again();
+                break;
+            }
+            if !self.unmute(ram)? {
+                break;
+            }
+            self.mute(ram)?;
+        }
+        self.signal(ram)
+    }
+}
