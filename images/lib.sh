@@ -84,7 +84,7 @@ bootstrap() {
     local -a exclude=()
     for p in doc man locale info lintian bash-completion zsh; do exclude+=("--dpkgopt=path-exclude=/usr/share/$p/*"); done
     find_mirrors
-    debian_sources main | nice mmdebstrap --quiet --variant="$variant" --mode=root --include="$packages" \
+    debian_sources main | mmdebstrap --quiet --variant="$variant" --mode=root --include="$packages" \
         --aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Check-Valid-Until "false"' \
         --aptopt='Acquire::Retries "3"' --aptopt='Acquire::Languages "none"' \
         "${exclude[@]}" "$@" "$SUITE" "$target" - >&2

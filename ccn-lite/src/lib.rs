@@ -1,1 +1,17 @@
-//! Placeholder root.
+//! The embedded core channel node: takes signed messages, keeps what they say, charges for it, and answers about it.
+//!
+//! A message comes in over HTTP (`api`), is checked and applied (`pipeline`, `kinds`) in one transaction of the
+//! database (`store`); file contents stand beside it (`files`). What changes goes out to WebSocket clients and to the
+//! scheduler.
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod config;
+pub mod files;
+pub mod genesis;
+pub mod kinds;
+pub mod money;
+pub mod node;
+pub mod pipeline;
+pub mod serve;
+pub mod store;

@@ -55,7 +55,7 @@ DEB822
 mkosi() {
     local p args=()
     for p in "${PROFILES[@]}"; do args+=("--profile=$p"); done
-    (cd "$HERE" && PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$TOOLS_TREE/usr/lib/python3/dist-packages" nice python3 -m mkosi \
+    (cd "$HERE" && PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$TOOLS_TREE/usr/lib/python3/dist-packages" python3 -m mkosi \
         --tools-tree="$TOOLS_TREE" --cache-dir="$STATE/cache" --package-cache-dir="$STATE/packages" \
         --workspace-dir="$STATE/workspace" --build-dir= --mirror="$DEBIAN_MIRROR" --sandbox-tree="$SANDBOX" \
         --secure-boot-key="$KEYS/mkosi.key" --secure-boot-certificate="$KEYS/mkosi.crt" \

@@ -21,7 +21,6 @@ use anyhow::Context;
 
 pub use guest::{is_init, run_as_init};
 pub use job::{Command, Ending};
-pub use kernel::cache_dir;
 
 use cpio::Archive;
 use job::{Frame, JOB_PATH, Job, MODULE_DIR};

@@ -37,7 +37,7 @@ fn main() -> Result<()> {
     let directory: PathBuf = root().join("target/run");
     let _ = std::fs::remove_dir_all(&directory);
     let ports = Ports::DEFAULT;
-    let accounts = Accounts::generate()?;
+    let accounts = Accounts::generate();
     let mut phases = Phases(Vec::new());
 
     let mut appliance = phases.run("appliance: power-on to ready", || {

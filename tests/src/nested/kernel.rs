@@ -8,6 +8,8 @@ use std::process::Command;
 
 use anyhow::{Context, anyhow, bail};
 
+use crate::testbed::products;
+
 /// Metapackage that depends on the newest cloud kernel of the host's distribution.
 const METAPACKAGE: &str = "linux-image-cloud-amd64";
 
@@ -22,7 +24,7 @@ pub struct Kernel {
 impl Kernel {
     /// The newest kernel apt offers; from the cache when it is there. With apt unable to answer, any cached one.
     pub fn fetch() -> anyhow::Result<Kernel> {
-        let cache = cache_dir()?.join("nested");
+        let cache = products::cache().join("nested");
         fs::create_dir_all(&cache).with_context(|| format!("make {}", cache.display()))?;
         let package = match newest_package() {
             Ok(package) => package,
@@ -83,15 +85,6 @@ impl Kernel {
         order.push((name.to_owned(), path));
         Ok(())
     }
-}
-
-/// `${CRN_CACHE:-$HOME/.cache/crn}`.
-pub fn cache_dir() -> anyhow::Result<PathBuf> {
-    if let Some(directory) = std::env::var_os("CRN_CACHE") {
-        return Ok(directory.into());
-    }
-    let home = std::env::var_os("HOME").context("neither CRN_CACHE nor HOME is set")?;
-    Ok(PathBuf::from(home).join(".cache/crn"))
 }
 
 struct Package {

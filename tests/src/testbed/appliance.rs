@@ -38,8 +38,14 @@ impl Appliance {
     ///
     /// # Errors
     /// When something is missing or the machine does not get ready; the end of its console is in the error.
-    pub fn boot(directory: &Path, ports: Ports, accounts: &Accounts, with_probe: bool) -> Result<Self> {
-        fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))?;
+    pub fn boot(
+        directory: &Path,
+        ports: Ports,
+        accounts: &Accounts,
+        with_probe: bool,
+    ) -> Result<Self> {
+        fs::create_dir_all(directory)
+            .with_context(|| format!("creating {}", directory.display()))?;
         let disk = directory.join("disk.raw");
         flash(&disk, &ports, accounts)?;
         let mut arguments = Vec::new();
@@ -48,7 +54,12 @@ impl Appliance {
         }
         let started = Instant::now();
         let child = power_on(directory, &disk, &ports, with_probe, &arguments)?;
-        let mut appliance = Self { child, directory: directory.to_owned(), ports, boot_time: Duration::ZERO };
+        let mut appliance = Self {
+            child,
+            directory: directory.to_owned(),
+            ports,
+            boot_time: Duration::ZERO,
+        };
         appliance.wait_until_ready()?;
         appliance.boot_time = started.elapsed();
         Ok(appliance)
@@ -61,9 +72,19 @@ impl Appliance {
     pub fn power_cycle(&mut self, with_probe: bool) -> Result<()> {
         self.child.kill().context("cutting the power")?;
         self.child.wait()?;
-        let arguments = if with_probe { probe::qemu_arguments(&self.directory)? } else { Vec::new() };
+        let arguments = if with_probe {
+            probe::qemu_arguments(&self.directory)?
+        } else {
+            Vec::new()
+        };
         let started = Instant::now();
-        self.child = power_on(&self.directory, &self.directory.join("disk.raw"), &self.ports, with_probe, &arguments)?;
+        self.child = power_on(
+            &self.directory,
+            &self.directory.join("disk.raw"),
+            &self.ports,
+            with_probe,
+            &arguments,
+        )?;
         self.wait_until_ready()?;
         self.boot_time = started.elapsed();
         Ok(())
@@ -95,16 +116,26 @@ impl Appliance {
 
     fn wait_until_ready(&mut self) -> Result<()> {
         let output = self.child.stdout.take().context("the console's pipe")?;
-        let log = OpenOptions::new().create(true).append(true).open(self.console()).context("opening the console's log")?;
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.console())
+            .context("opening the console's log")?;
         let (sender, ready) = mpsc::channel();
         thread::spawn(move || record(output, log, &sender));
         match ready.recv_timeout(BOOT_DEADLINE) {
             Ok(()) => Ok(()),
             Err(RecvTimeoutError::Timeout) => {
-                bail!("not ready after {BOOT_DEADLINE:?}; the console's end:\n{}", self.console_tail(60))
+                bail!(
+                    "not ready after {BOOT_DEADLINE:?}; the console's end:\n{}",
+                    self.console_tail(60)
+                )
             }
             Err(RecvTimeoutError::Disconnected) => {
-                bail!("the machine ended before it was ready; the console's end:\n{}", self.console_tail(60))
+                bail!(
+                    "the machine ended before it was ready; the console's end:\n{}",
+                    self.console_tail(60)
+                )
             }
         }
     }
@@ -134,15 +165,23 @@ fn record(output: impl std::io::Read, mut log: File, ready: &mpsc::Sender<()>) {
 /// What `dd` and a text editor do for an operator: the image on a disk, the configuration on its EFI partition.
 fn flash(disk: &Path, ports: &Ports, accounts: &Accounts) -> Result<()> {
     let image = product("appliance.raw")?;
-    run(Command::new("cp").args(["--sparse=always", "--reflink=auto"]).arg(&image).arg(disk))?;
+    run(Command::new("cp")
+        .args(["--sparse=always", "--reflink=auto"])
+        .arg(&image)
+        .arg(disk))?;
     let offset = esp_offset(disk)?;
     let target = format!("{}@@{offset}", disk.display());
     run(Command::new("mmd").args(["-D", "s", "-i", &target, "::/crn"]))?;
-    for (name, text) in [("agent.toml", settings::agent(ports, accounts)), ("ccn-lite.toml", settings::ccn(ports, accounts))]
-    {
+    for (name, text) in [
+        ("agent.toml", settings::agent(ports, accounts)),
+        ("ccn-lite.toml", settings::ccn(ports, accounts)),
+    ] {
         let file = disk.with_file_name(name);
         fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
-        run(Command::new("mcopy").args(["-o", "-i", &target]).arg(&file).arg(format!("::/crn/{name}")))?;
+        run(Command::new("mcopy")
+            .args(["-o", "-i", &target])
+            .arg(&file)
+            .arg(format!("::/crn/{name}")))?;
     }
     OpenOptions::new()
         .write(true)
@@ -154,24 +193,40 @@ fn flash(disk: &Path, ports: &Ports, accounts: &Accounts) -> Result<()> {
 /// Byte offset of the EFI system partition.
 fn esp_offset(disk: &Path) -> Result<u64> {
     const ESP_TYPE: &str = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B";
-    let output = Command::new("sfdisk").arg("-J").arg(disk).output().context("starting sfdisk")?;
-    let table: serde_json::Value = serde_json::from_slice(&output.stdout).context("sfdisk's answer")?;
+    let output = Command::new("sfdisk")
+        .arg("-J")
+        .arg(disk)
+        .output()
+        .context("starting sfdisk")?;
+    let table: serde_json::Value =
+        serde_json::from_slice(&output.stdout).context("sfdisk's answer")?;
     let table = &table["partitiontable"];
     let sector = table["sectorsize"].as_u64().unwrap_or(512);
     table["partitions"]
         .as_array()
         .into_iter()
         .flatten()
-        .find(|p| p["type"].as_str().is_some_and(|t| t.eq_ignore_ascii_case(ESP_TYPE)))
+        .find(|p| {
+            p["type"]
+                .as_str()
+                .is_some_and(|t| t.eq_ignore_ascii_case(ESP_TYPE))
+        })
         .and_then(|p| p["start"].as_u64())
         .map(|start| start * sector)
         .with_context(|| format!("{} has no EFI system partition", disk.display()))
 }
 
-fn power_on(directory: &Path, disk: &Path, ports: &Ports, with_probe: bool, extra: &[String]) -> Result<Child> {
+fn power_on(
+    directory: &Path,
+    disk: &Path,
+    ports: &Ports,
+    with_probe: bool,
+    extra: &[String],
+) -> Result<Child> {
     let variables = directory.join("efi-variables.fd");
     if !variables.exists() {
-        fs::copy("/usr/share/OVMF/OVMF_VARS_4M.fd", &variables).context("copying OVMF's variables")?;
+        fs::copy("/usr/share/OVMF/OVMF_VARS_4M.fd", &variables)
+            .context("copying OVMF's variables")?;
     }
     let mut forwards = format!(
         "user,id=n0,hostfwd=tcp:127.0.0.1:{}-:4024,hostfwd=tcp:127.0.0.1:{1}-:{1}",
@@ -185,16 +240,43 @@ fn power_on(directory: &Path, disk: &Path, ports: &Ports, with_probe: bool, extr
     }
     let mut command = Command::new("qemu-system-x86_64");
     command.args(["-M", "q35", "-m", &MEMORY_MIB.to_string(), "-smp", "2"]);
-    command.args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio"]);
+    command.args([
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-serial",
+        "stdio",
+    ]);
     command.args(acceleration());
-    command.args(["-drive", "if=pflash,format=raw,unit=0,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd"]);
-    command.args(["-drive", &format!("if=pflash,format=raw,unit=1,file={}", variables.display())]);
-    command.args(["-drive", &format!("if=none,id=d0,format=raw,discard=unmap,cache=writeback,file={}", disk.display())]);
-    command.args(["-device", "virtio-blk-pci,drive=d0", "-device", "virtio-rng-pci"]);
+    command.args([
+        "-drive",
+        "if=pflash,format=raw,unit=0,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
+    ]);
+    command.args([
+        "-drive",
+        &format!("if=pflash,format=raw,unit=1,file={}", variables.display()),
+    ]);
+    command.args([
+        "-drive",
+        &format!(
+            "if=none,id=d0,format=raw,discard=unmap,cache=writeback,file={}",
+            disk.display()
+        ),
+    ]);
+    command.args([
+        "-device",
+        "virtio-blk-pci,drive=d0",
+        "-device",
+        "virtio-rng-pci",
+    ]);
     command.args(["-netdev", &forwards, "-device", "virtio-net-pci,netdev=n0"]);
     command.args(extra);
     let errors = File::create(directory.join("qemu.log")).context("creating QEMU's log")?;
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(errors);
     command.spawn().context("starting qemu-system-x86_64")
 }
 
@@ -203,17 +285,34 @@ fn power_on(directory: &Path, disk: &Path, ports: &Ports, with_probe: bool, extr
 fn acceleration() -> &'static [&'static str] {
     let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let has = |flag: &str| flags.split_whitespace().any(|f| f == flag);
-    if (has("vmx") || has("svm")) && OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok() {
+    if (has("vmx") || has("svm"))
+        && OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/kvm")
+            .is_ok()
+    {
         &["-accel", "kvm", "-cpu", "host"]
     } else {
-        &["-accel", "tcg,thread=multi,tb-size=1024", "-cpu", "max,+svm,+npt"]
+        &[
+            "-accel",
+            "tcg,thread=multi,tb-size=1024",
+            "-cpu",
+            "max,+svm,+npt",
+        ]
     }
 }
 
 fn run(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("starting {command:?}"))?;
+    let output = command
+        .output()
+        .with_context(|| format!("starting {command:?}"))?;
     if !output.status.success() {
-        bail!("{command:?}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "{command:?}: {}\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     Ok(())
 }

@@ -34,7 +34,12 @@ impl Client {
             install(&place, &requirements)?;
         }
         fs::create_dir_all(home.join(".aleph-im/private-keys")).context("the client's home")?;
-        Ok(Self { program, home: home.to_owned(), ports, key: private_key })
+        Ok(Self {
+            program,
+            home: home.to_owned(),
+            ports,
+            key: private_key,
+        })
     }
 
     /// Runs one command; the account's key is added.
@@ -43,7 +48,11 @@ impl Client {
     /// When it exits with another status than 0, with what it printed.
     pub fn run(&self, arguments: &[&str]) -> Result<String> {
         let output = self.output(arguments)?;
-        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let text = format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
         if !output.status.success() {
             bail!("aleph {}: {}\n{text}", arguments.join(" "), output.status);
         }
@@ -55,7 +64,17 @@ impl Client {
     /// # Errors
     /// When it cannot be started.
     pub fn output(&self, arguments: &[&str]) -> Result<Output> {
-        Command::new(&self.program)
+        self.output_within(600, arguments)
+    }
+
+    /// The same, interrupted after some seconds: commands that follow a log end no other way.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn output_within(&self, seconds: u32, arguments: &[&str]) -> Result<Output> {
+        Command::new("timeout")
+            .args(["--signal=INT", "--kill-after=10", &seconds.to_string()])
+            .arg(&self.program)
             .args(arguments)
             .args(["--private-key", &self.key])
             .env_clear()
@@ -65,7 +84,10 @@ impl Client {
             .env("LC_ALL", "C.UTF-8")
             .env("ALEPH_CONFIG_HOME", self.home.join(".aleph-im"))
             .env("ALEPH_API_HOST", self.ports.ccn_url())
-            .env("ALEPH_CRN_LIST_URL", format!("{}/crns.json", self.ports.ccn_url()))
+            .env(
+                "ALEPH_CRN_LIST_URL",
+                format!("{}/crns.json", self.ports.ccn_url()),
+            )
             .current_dir(&self.home)
             .output()
             .context("starting the client")
@@ -82,12 +104,20 @@ fn install(place: &Path, requirements: &Path) -> Result<()> {
     let _ = fs::remove_dir_all(place);
     for command in [
         Command::new("python3").args(["-m", "venv"]).arg(place),
-        Command::new(place.join("bin/pip")).args(["install", "-q", "--disable-pip-version-check", "-r"]).arg(requirements),
+        Command::new(place.join("bin/pip"))
+            .args(["install", "-q", "--disable-pip-version-check", "-r"])
+            .arg(requirements),
     ] {
-        let output = command.output().with_context(|| format!("starting {command:?}"))?;
+        let output = command
+            .output()
+            .with_context(|| format!("starting {command:?}"))?;
         if !output.status.success() {
             let _ = fs::remove_dir_all(place);
-            bail!("{command:?}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+            bail!(
+                "{command:?}: {}\n{}",
+                output.status,
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
     }
     if !done.exists() {

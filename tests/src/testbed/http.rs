@@ -34,7 +34,11 @@ impl Answer {
     /// All values of one header field.
     #[must_use]
     pub fn header(&self, name: &str) -> Vec<&str> {
-        self.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str()).collect()
+        self.headers
+            .iter()
+            .filter(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, v)| v.as_str())
+            .collect()
     }
 }
 
@@ -42,7 +46,13 @@ impl Answer {
 ///
 /// # Errors
 /// When no answer came within `timeout`.
-pub fn request(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8], timeout: Duration) -> Result<Answer> {
+pub fn request(
+    method: &str,
+    url: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+    timeout: Duration,
+) -> Result<Answer> {
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .timeout_global(Some(timeout))
@@ -60,10 +70,22 @@ pub fn request(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8], t
     let headers = answer
         .headers()
         .iter()
-        .map(|(n, v)| (n.to_string(), String::from_utf8_lossy(v.as_bytes()).into_owned()))
+        .map(|(n, v)| {
+            (
+                n.to_string(),
+                String::from_utf8_lossy(v.as_bytes()).into_owned(),
+            )
+        })
         .collect();
-    let body = answer.into_body().read_to_vec().with_context(|| format!("{method} {url}: the body"))?;
-    Ok(Answer { status, headers, body })
+    let body = answer
+        .into_body()
+        .read_to_vec()
+        .with_context(|| format!("{method} {url}: the body"))?;
+    Ok(Answer {
+        status,
+        headers,
+        body,
+    })
 }
 
 /// GET with a minute's patience.

@@ -25,9 +25,12 @@ impl Outside {
     /// When no port is free on both.
     pub fn start() -> Result<Self> {
         for _ in 0..50 {
-            let v4 = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listening on 127.0.0.1")?;
+            let v4 =
+                TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listening on 127.0.0.1")?;
             let port = v4.local_addr()?.port();
-            let Ok(v6) = TcpListener::bind((Ipv6Addr::LOCALHOST, port)) else { continue };
+            let Ok(v6) = TcpListener::bind((Ipv6Addr::LOCALHOST, port)) else {
+                continue;
+            };
             for listener in [v4, v6] {
                 thread::spawn(move || serve(&listener));
             }

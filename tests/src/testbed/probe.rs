@@ -14,8 +14,14 @@ const SECTIONS: [(&str, &str); 5] = [
     ("links", "/usr/bin/ip -br link"),
     ("neighbours", "/usr/bin/ip -6 neigh show proxy"),
     ("firewall", "/usr/sbin/nft list ruleset"),
-    ("files", "/usr/bin/find /run/crn /var/lib/crn -not -name *.sqlite*"),
-    ("processes", "/usr/bin/find /proc -maxdepth 2 -name exe -lname /usr/bin/crn-vmm*"),
+    (
+        "files",
+        "/usr/bin/find /run/crn /var/lib/crn -not -name *.sqlite*",
+    ),
+    (
+        "processes",
+        "/usr/bin/find /proc -maxdepth 2 -name exe -lname /usr/bin/crn-vmm*",
+    ),
 ];
 
 /// The QEMU arguments that add the probe, its files written to `dir`.
@@ -29,7 +35,9 @@ pub fn qemu_arguments(dir: &Path) -> Result<Vec<String>> {
          [Service]\nType=oneshot\nStandardOutput=socket\nStandardError=null\n",
     );
     for (name, command) in SECTIONS {
-        service.push_str(&format!("ExecStart=-/usr/bin/echo ==={name}\nExecStart=-{command}\n"));
+        service.push_str(&format!(
+            "ExecStart=-/usr/bin/echo ==={name}\nExecStart=-{command}\n"
+        ));
     }
     let dropin = "[Unit]\nWants=probe.socket\n";
     let files: [(&str, &str); 3] = [
@@ -42,7 +50,10 @@ pub fn qemu_arguments(dir: &Path) -> Result<Vec<String>> {
         let path: PathBuf = dir.join(name);
         std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
         arguments.push("-fw_cfg".to_owned());
-        arguments.push(format!("name=opt/io.systemd.credentials/{name},file={}", path.display()));
+        arguments.push(format!(
+            "name=opt/io.systemd.credentials/{name},file={}",
+            path.display()
+        ));
     }
     Ok(arguments)
 }
@@ -68,23 +79,41 @@ impl Host {
     /// # Errors
     /// When it does not answer or leaves a section out.
     pub fn look(port: u16) -> Result<Self> {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).context("connecting to the probe")?;
+        let mut stream =
+            TcpStream::connect(("127.0.0.1", port)).context("connecting to the probe")?;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
         let mut text = String::new();
-        stream.read_to_string(&mut text).context("reading from the probe")?;
+        stream
+            .read_to_string(&mut text)
+            .context("reading from the probe")?;
         let section = |name: &str| -> Result<BTreeSet<String>> {
-            let start = text.find(&format!("==={name}\n")).with_context(|| format!("no section {name} in:\n{text}"))?;
+            let start = text
+                .find(&format!("==={name}\n"))
+                .with_context(|| format!("no section {name} in:\n{text}"))?;
             let body = &text[start + name.len() + 4..];
             let body = &body[..body.find("\n===").unwrap_or(body.len())];
-            Ok(body.lines().map(str::trim_end).filter(|l| !l.is_empty()).map(str::to_owned).collect())
+            Ok(body
+                .lines()
+                .map(str::trim_end)
+                .filter(|l| !l.is_empty())
+                .map(str::to_owned)
+                .collect())
         };
         Ok(Self {
-            taps: section("links")?.into_iter().filter(|l| l.starts_with("vmtap")).collect(),
+            taps: section("links")?
+                .into_iter()
+                .filter(|l| l.starts_with("vmtap"))
+                .collect(),
             neighbours: section("neighbours")?,
             firewall: section("firewall")?
                 .into_iter()
                 // Counters move on their own.
-                .map(|l| l.split(" counter packets").next().unwrap_or_default().to_owned())
+                .map(|l| {
+                    l.split(" counter packets")
+                        .next()
+                        .unwrap_or_default()
+                        .to_owned()
+                })
                 .collect(),
             files: section("files")?,
             monitors: section("processes")?,

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 
 use aleph_message::Keypair;
-use anyhow::Result;
 
 /// Ports on 127.0.0.1 that lead into the appliance. The node's HTTP port is the same inside, because the registry
 /// and the scheduler name the node by one URL.
@@ -24,13 +23,23 @@ impl Ports {
     pub const FORWARDED: u16 = 8;
 
     /// The ports of `make run`: those an operator would expect.
-    pub const DEFAULT: Self = Self { ccn: 4024, crn: 4020, first_forward: 24000, probe: 4999 };
+    pub const DEFAULT: Self = Self {
+        ccn: 4024,
+        crn: 4020,
+        first_forward: 24000,
+        probe: 4999,
+    };
 
     /// A block of ports derived from this process's id, so that two testbeds can run side by side.
     #[must_use]
     pub fn private() -> Self {
         let base = 30_000 + u16::try_from(std::process::id() % 1_500).unwrap_or(0) * 20;
-        Self { ccn: base, crn: base + 1, probe: base + 2, first_forward: base + 4 }
+        Self {
+            ccn: base,
+            crn: base + 1,
+            probe: base + 2,
+            first_forward: base + 4,
+        }
     }
 
     /// The core channel node's URL.
@@ -57,11 +66,12 @@ pub struct Accounts {
 
 impl Accounts {
     /// Two new accounts.
-    ///
-    /// # Errors
-    /// When the system has no randomness.
-    pub fn generate() -> Result<Self> {
-        Ok(Self { operator: Keypair::generate(), user: Keypair::generate() })
+    #[must_use]
+    pub fn generate() -> Self {
+        Self {
+            operator: Keypair::generate(),
+            user: Keypair::generate(),
+        }
     }
 }
 

@@ -41,9 +41,20 @@ impl Network {
     pub fn new(directory: &Path, ports: Ports, accounts: &Accounts) -> Result<Self> {
         fs::create_dir_all(directory)?;
         let operator_key = directory.join("operator.key");
-        fs::write(&operator_key, accounts.operator.to_hex()).context("writing the operator's key")?;
-        let client = Client::new(&directory.join("home"), ports, format!("0x{}", accounts.user.to_hex()))?;
-        Ok(Self { ports, client, ssh: Ssh::new(directory)?, directory: directory.to_owned(), operator_key })
+        fs::write(&operator_key, accounts.operator.to_secret_hex())
+            .context("writing the operator's key")?;
+        let client = Client::new(
+            &directory.join("home"),
+            ports,
+            format!("0x{}", accounts.user.to_secret_hex()),
+        )?;
+        Ok(Self {
+            ports,
+            client,
+            ssh: Ssh::new(directory)?,
+            directory: directory.to_owned(),
+            operator_key,
+        })
     }
 
     /// Publishes a file with the operator's command; returns the STORE message's item hash.
@@ -58,11 +69,22 @@ impl Network {
             .output()
             .context("starting ccn-lite publish")?;
         if !output.status.success() {
-            bail!("ccn-lite publish: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+            bail!(
+                "ccn-lite publish: {}\n{}",
+                output.status,
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
-        let printed: Value = serde_json::from_slice(&output.stdout)
-            .with_context(|| format!("ccn-lite publish printed {}", String::from_utf8_lossy(&output.stdout)))?;
-        Ok(printed["item_hash"].as_str().context("item_hash in what was printed")?.to_owned())
+        let printed: Value = serde_json::from_slice(&output.stdout).with_context(|| {
+            format!(
+                "ccn-lite publish printed {}",
+                String::from_utf8_lossy(&output.stdout)
+            )
+        })?;
+        Ok(printed["item_hash"]
+            .as_str()
+            .context("item_hash in what was printed")?
+            .to_owned())
     }
 
     /// Publishes the Python runtime.
@@ -89,13 +111,35 @@ impl Network {
         let code = self.directory.join("hello");
         let _ = fs::remove_dir_all(&code);
         fs::create_dir_all(&code)?;
-        fs::copy(root().join("tests/programs/hello/main.py"), code.join("main.py")).context("copying the program")?;
+        fs::copy(
+            root().join("tests/programs/hello/main.py"),
+            code.join("main.py"),
+        )
+        .context("copying the program")?;
         let output = self.client.run(&[
-            "program", "upload", code.to_str().context("a path")?, "main:app", "--name", "hello", "--runtime", runtime,
-            "--compute-units", "1", "--memory", "512", "--internet", "--skip-volume", "--env-vars", "DEMO_NAME=first-light",
-            "--payment-chain", "ETH", "--updatable", "--print-program-message",
+            "program",
+            "upload",
+            code.to_str().context("a path")?,
+            "main:app",
+            "--name",
+            "hello",
+            "--runtime",
+            runtime,
+            "--compute-units",
+            "1",
+            "--memory",
+            "512",
+            "--internet",
+            "--skip-volume",
+            "--env-vars",
+            "DEMO_NAME=first-light",
+            "--payment-chain",
+            "ETH",
+            "--updatable",
+            "--print-program-message",
         ])?;
-        self.newest("PROGRAM").with_context(|| format!("the client printed:\n{output}"))
+        self.newest("PROGRAM")
+            .with_context(|| format!("the client printed:\n{output}"))
     }
 
     /// `aleph instance create`; returns the INSTANCE message's item hash.
@@ -105,11 +149,30 @@ impl Network {
     pub fn create_instance(&self, rootfs: &str) -> Result<String> {
         let key = self.ssh.public_key();
         let output = self.client.run(&[
-            "instance", "create", "--payment-type", "credit", "--payment-chain", "ETH", "--name", "debian", "--rootfs",
-            rootfs, "--compute-units", "1", "--rootfs-size", "20480", "--skip-volume", "--ssh-pubkey-file",
-            key.to_str().context("a path")?, "--crn-hash", NODE_HASH, "--crn-auto-tac", "--print-message",
+            "instance",
+            "create",
+            "--payment-type",
+            "credit",
+            "--payment-chain",
+            "ETH",
+            "--name",
+            "debian",
+            "--rootfs",
+            rootfs,
+            "--compute-units",
+            "1",
+            "--rootfs-size",
+            "20480",
+            "--skip-volume",
+            "--ssh-pubkey-file",
+            key.to_str().context("a path")?,
+            "--crn-hash",
+            NODE_HASH,
+            "--crn-auto-tac",
+            "--print-message",
         ])?;
-        self.newest("INSTANCE").with_context(|| format!("the client printed:\n{output}"))
+        self.newest("INSTANCE")
+            .with_context(|| format!("the client printed:\n{output}"))
     }
 
     /// The newest message of one type on the network.
@@ -117,8 +180,15 @@ impl Network {
     /// # Errors
     /// When there is none.
     pub fn newest(&self, kind: &str) -> Result<String> {
-        let list = get_json(&format!("{}/api/v0/messages.json?msgType={kind}&pagination=1", self.ports.ccn_url()))?;
-        item_hash(list["messages"][0]["item_hash"].as_str().with_context(|| format!("no {kind} on the network"))?)
+        let list = get_json(&format!(
+            "{}/api/v0/messages.json?msgType={kind}&pagination=1",
+            self.ports.ccn_url()
+        ))?;
+        item_hash(
+            list["messages"][0]["item_hash"]
+                .as_str()
+                .with_context(|| format!("no {kind} on the network"))?,
+        )
     }
 
     /// A URL of a program by path.
@@ -134,7 +204,13 @@ impl Network {
     pub fn call_program(&self, program: &str, path: &str) -> Result<Value> {
         let started = Instant::now();
         loop {
-            let answer = http::request("GET", &self.program_url(program, path), &[], &[], PROGRAM_DEADLINE)?;
+            let answer = http::request(
+                "GET",
+                &self.program_url(program, path),
+                &[],
+                &[],
+                PROGRAM_DEADLINE,
+            )?;
             if answer.status == 200 {
                 return answer.json();
             }
@@ -150,14 +226,24 @@ impl Network {
     /// # Errors
     /// When the node does not answer.
     pub fn execution(&self, vm: &str) -> Result<Value> {
-        Ok(get_json(&format!("{}/v2/about/executions/list", self.ports.crn_url()))?[vm].clone())
+        Ok(get_json(&format!(
+            "{}/v2/about/executions/list",
+            self.ports.crn_url()
+        ))?[vm]
+            .clone())
     }
 
     /// Repeats until the node's view of a VM satisfies `wanted`.
     ///
     /// # Errors
     /// The last view, after `deadline`.
-    pub fn wait_execution(&self, vm: &str, what: &str, deadline: Duration, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+    pub fn wait_execution(
+        &self,
+        vm: &str,
+        what: &str,
+        deadline: Duration,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
         let started = Instant::now();
         loop {
             let view = self.execution(vm)?;
@@ -179,7 +265,9 @@ impl Network {
         let view = self.wait_execution(instance, "reachable", INSTANCE_DEADLINE, |v| {
             v["networking"]["mapped_ports"]["22"]["host"].is_u64() && v["running"] == true
         })?;
-        let port = view["networking"]["mapped_ports"]["22"]["host"].as_u64().unwrap_or_default();
+        let port = view["networking"]["mapped_ports"]["22"]["host"]
+            .as_u64()
+            .unwrap_or_default();
         u16::try_from(port).context("a port number")
     }
 }

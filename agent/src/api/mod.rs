@@ -1,0 +1,147 @@
+//! The HTTP API. Compatible with what published clients expect of a compute node: paths, shapes, status codes, texts.
+//!
+//! Own errors are JSON `{"error": …}`; a program's answers are passed through untouched.
+
+mod about;
+mod allocations;
+mod error;
+mod logs;
+mod machine;
+mod owner;
+mod programs;
+mod time_text;
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use tokio::sync::Semaphore;
+use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
+
+pub use self::error::ApiError;
+use crate::auth::scheduler::Schedulers;
+use crate::config::Config;
+use crate::intake::Intake;
+use crate::ledger::Ledger;
+use crate::reconcile::Reconciler;
+use crate::reconcile::host::Hypervisor;
+
+/// The interface's version: that of the implementation whose interface this is. Clients compare it.
+pub const COMPATIBLE_VERSION: &str = "1.14.0";
+const SERVER: HeaderValue = HeaderValue::from_static("aleph-vm/1.14.0");
+
+/// Viewers of logs at a time.
+const MAX_VIEWERS: usize = 64;
+
+/// What the handlers share.
+pub struct Shared {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// What runs and what is wanted.
+    pub ledger: Ledger,
+    /// Messages and what the core channel node knows.
+    pub intake: Intake,
+    /// The machines.
+    pub reconciler: Reconciler,
+    /// Addresses and logs.
+    pub host: Arc<dyn Hypervisor>,
+    /// Who may push allocations.
+    pub schedulers: Schedulers,
+    /// The address at which forwarded ports are reached.
+    pub host_ipv4: Option<Ipv4Addr>,
+    /// One push at a time.
+    pub pushes: Semaphore,
+    /// Viewers of logs.
+    pub viewers: Semaphore,
+}
+
+/// What a handler is given.
+pub type App = Arc<Shared>;
+
+impl Shared {
+    /// The state of a fresh API.
+    #[must_use]
+    pub fn new(
+        config: Arc<Config>,
+        ledger: Ledger,
+        intake: Intake,
+        reconciler: Reconciler,
+        host: Arc<dyn Hypervisor>,
+        host_ipv4: Option<Ipv4Addr>,
+    ) -> App {
+        Arc::new(Self {
+            schedulers: Schedulers::new(&config.trust),
+            // A node known by an address is reached at it, whatever its own interface is called.
+            host_ipv4: config.domain.parse().ok().or(host_ipv4),
+            config,
+            ledger,
+            intake,
+            reconciler,
+            host,
+            pushes: Semaphore::new(1),
+            viewers: Semaphore::new(MAX_VIEWERS),
+        })
+    }
+}
+
+/// All routes.
+pub fn router(app: App) -> Router {
+    let cors = CorsLayer::new()
+        .allow_origin(AllowOrigin::mirror_request())
+        .allow_methods(AllowMethods::mirror_request())
+        .allow_headers(AllowHeaders::mirror_request())
+        .allow_credentials(true)
+        .expose_headers(ExposeHeaders::list([header::CONTENT_TYPE, header::CONTENT_LENGTH, header::SERVER]));
+    let open = Router::new()
+        .route("/about/login", get(about::login))
+        .route("/about/executions/list", get(about::executions_v1))
+        .route("/v2/about/executions/list", get(about::executions_v2))
+        .route("/about/usage/system", get(about::usage))
+        .route("/about/capability", get(about::capability))
+        .route("/status/config", get(about::config))
+        .route("/status/check/ipv6", get(about::check_ipv6))
+        .route("/status/check/version", get(about::check_version))
+        .route("/control/allocation/notify", post(allocations::notify))
+        .route("/control/reserve_resources", post(allocations::reserve))
+        .route("/control/machine/{hash}/update", post(machine::update))
+        .route("/control/{hash}/update", post(machine::update))
+        .route("/control/machine/{hash}/stop", post(machine::stop))
+        .route("/control/machine/{hash}/start", post(machine::start))
+        .route("/control/machine/{hash}/reboot", post(machine::reboot))
+        .route("/control/machine/{hash}/erase", post(machine::erase))
+        .route("/control/machine/{hash}/logs", get(logs::history))
+        .route("/control/machine/{hash}/stream_logs", get(logs::stream))
+        .route_layer(cors);
+    Router::new()
+        .merge(open)
+        .route("/control/allocations", post(allocations::push))
+        .route("/vm/{hash}", axum::routing::any(programs::by_path))
+        .route("/vm/{hash}/", axum::routing::any(programs::by_path))
+        .route("/vm/{hash}/{*path}", axum::routing::any(programs::by_path))
+        .fallback(fallback)
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), programs::by_host))
+        .layer(middleware::from_fn(server_header))
+        .with_state(app)
+}
+
+async fn server_header(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    response.headers_mut().insert(header::SERVER, SERVER);
+    response
+}
+
+async fn fallback(State(app): State<App>, request: Request) -> Response {
+    let path = request.uri().path();
+    if ["/about/", "/control/", "/status/", "/v2/"].iter().any(|prefix| path.starts_with(prefix)) {
+        return ApiError::new(StatusCode::NOT_FOUND, "404: Not Found").into_response();
+    }
+    if path == "/" && programs::host_of(&request).is_none_or(|host| host == app.config.domain) {
+        return about::index(&app).into_response();
+    }
+    ApiError::new(StatusCode::NOT_FOUND, "404: Invalid message reference").into_response()
+}

@@ -1,0 +1,390 @@
+//! The configuration file: read once at start, unknown keys refused, every error names its field.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+/// What the file may say. Paths are absolute; see `ARCHITECTURE.md` for the contract.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where the HTTP API listens.
+    pub listen: SocketAddr,
+    /// Host part of this node's URL as clients use it, without a port.
+    pub domain: String,
+    /// Base URL of the core channel node, without a trailing slash.
+    pub ccn: String,
+    /// Ledger, cache and disks.
+    pub state_dir: PathBuf,
+    /// Control and vsock sockets.
+    pub run_dir: PathBuf,
+    /// The `crn-vmm` executable.
+    pub vmm: PathBuf,
+    /// Guest kernel, an ELF `vmlinux`.
+    pub kernel: PathBuf,
+    /// Guest initramfs, a cpio archive.
+    pub initramfs: PathBuf,
+    /// Who this node is.
+    pub node: Node,
+    /// Who may decide what runs here.
+    pub trust: Trust,
+    /// What guests are connected with.
+    pub network: Network,
+    /// What may be given to guests.
+    pub limits: Limits,
+    /// Programs on demand.
+    pub program: Program,
+}
+
+/// `[node]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Node {
+    /// This node's hash in the corechannel registry, 64 hexadecimal digits.
+    pub hash: Option<String>,
+    /// The operator's address.
+    pub owner: Option<String>,
+    /// The address payment streams go to; the owner's when absent.
+    pub payment_receiver: Option<String>,
+}
+
+/// `[trust]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Trust {
+    /// Addresses that may push allocations.
+    pub allocation_signers: Vec<String>,
+    /// Files with one such address each, read again when they change.
+    pub allocation_signer_files: Vec<PathBuf>,
+}
+
+/// `[network]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Network {
+    /// The interface to the outside; the default route's when absent.
+    pub interface: Option<String>,
+    /// Cut into a /24 for each machine.
+    pub ipv4_pool: String,
+    /// The node's own /64 or /56: machine addresses are computed in it.
+    pub ipv6_pool: String,
+    /// Resolvers for guests; the host's when empty.
+    pub dns: Vec<IpAddr>,
+    /// Host ports that may be forwarded to guests.
+    #[serde(deserialize_with = "port_range")]
+    pub host_ports: PortRange,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// MiB of memory never given to guests.
+    pub host_memory_mib: u64,
+    /// vCPUs given out for each CPU of the host.
+    pub vcpu_overcommit: u32,
+    /// The longest file fetched into the cache, in bytes.
+    pub max_file_bytes: u64,
+    /// MiB of disk kept free.
+    pub host_disk_mib: u64,
+    /// A console log is begun again at this length, in bytes.
+    pub console_bytes: u64,
+}
+
+/// `[program]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Program {
+    /// Seconds from the start of a program's machine until it must answer.
+    #[serde(rename = "start_timeout_seconds", deserialize_with = "seconds")]
+    pub start_timeout: Duration,
+    /// Seconds without a request after which a program is stopped.
+    #[serde(rename = "idle_seconds", deserialize_with = "seconds")]
+    pub idle: Duration,
+    /// The least time a program has for its answer, whatever its message says.
+    #[serde(rename = "min_timeout_seconds", deserialize_with = "seconds")]
+    pub min_timeout: Duration,
+    /// `resources.seconds` is multiplied by this.
+    pub timeout_multiplier: u32,
+}
+
+/// Host ports, first and last included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortRange {
+    /// The first.
+    pub first: u16,
+    /// The last.
+    pub last: u16,
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 4020)),
+            domain: "127.0.0.1".to_owned(),
+            ccn: "http://127.0.0.1:4024".to_owned(),
+            state_dir: "/var/lib/crn".into(),
+            run_dir: "/run/crn".into(),
+            vmm: "/usr/bin/crn-vmm".into(),
+            kernel: "/usr/lib/crn/vmlinux".into(),
+            initramfs: "/usr/lib/crn/initramfs".into(),
+            node: Node::default(),
+            trust: Trust::default(),
+            network: Network::default(),
+            limits: Limits::default(),
+            program: Program::default(),
+        }
+    }
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self {
+            interface: None,
+            ipv4_pool: "172.16.0.0/12".to_owned(),
+            ipv6_pool: "fc00:1:2:3::/64".to_owned(),
+            dns: Vec::new(),
+            host_ports: PortRange { first: 24000, last: 24999 },
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            host_memory_mib: 512,
+            vcpu_overcommit: 4,
+            max_file_bytes: 64 << 30,
+            host_disk_mib: 512,
+            console_bytes: 8 << 20,
+        }
+    }
+}
+
+impl Default for Program {
+    fn default() -> Self {
+        Self {
+            start_timeout: Duration::from_secs(60),
+            idle: Duration::from_secs(3600),
+            min_timeout: Duration::from_secs(10),
+            timeout_multiplier: 1,
+        }
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is not what is expected; the cause names line and key.
+    #[error("cannot understand {path}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: toml::de::Error,
+    },
+    /// One field's value makes no sense.
+    #[error("{field}: {problem}")]
+    Field {
+        /// Its name, dotted.
+        field: &'static str,
+        /// What is wrong and what is expected.
+        problem: String,
+    },
+}
+
+impl Config {
+    /// Reads and checks the file.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let mut config: Self =
+            toml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })?;
+        config.ccn.truncate(config.ccn.trim_end_matches('/').len());
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Checks what the types do not.
+    ///
+    /// # Errors
+    /// [`ConfigError::Field`].
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |field, problem: &str| Err(ConfigError::Field { field, problem: problem.to_owned() });
+        if self.domain.is_empty() || self.domain.contains(['/', ':', ' ']) {
+            return wrong("domain", "expected a host name or address without scheme and port");
+        }
+        match self.ccn.parse::<http::Uri>() {
+            Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() => {}
+            _ => return wrong("ccn", "expected an http:// or https:// URL"),
+        }
+        for (field, path) in [
+            ("state_dir", &self.state_dir),
+            ("run_dir", &self.run_dir),
+            ("vmm", &self.vmm),
+            ("kernel", &self.kernel),
+            ("initramfs", &self.initramfs),
+        ] {
+            if !path.is_absolute() {
+                return wrong(field, "expected an absolute path");
+            }
+        }
+        if let Some(hash) = &self.node.hash
+            && (hash.len() != 64 || !hash.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase()))
+        {
+            return wrong("node.hash", "expected 64 lower-case hexadecimal digits");
+        }
+        for (field, address) in [("node.owner", &self.node.owner), ("node.payment_receiver", &self.node.payment_receiver)]
+        {
+            if let Some(address) = address
+                && !is_address(address)
+            {
+                return wrong(field, "expected 0x and 40 hexadecimal digits");
+            }
+        }
+        if !self.trust.allocation_signers.iter().all(|address| is_address(address)) {
+            return wrong("trust.allocation_signers", "expected addresses of 0x and 40 hexadecimal digits");
+        }
+        match pool::<std::net::Ipv4Addr>(&self.network.ipv4_pool) {
+            Some((_, 8..=23)) => {}
+            _ => return wrong("network.ipv4_pool", "expected an IPv4 network from /8 to /23"),
+        }
+        match pool::<std::net::Ipv6Addr>(&self.network.ipv6_pool) {
+            Some((_, 56 | 64)) => {}
+            _ => return wrong("network.ipv6_pool", "expected an IPv6 network of /64 or /56"),
+        }
+        if self.network.host_ports.first < 1024 || self.network.host_ports.first > self.network.host_ports.last {
+            return wrong("network.host_ports", "expected first-last, both 1024 or more");
+        }
+        if self.limits.vcpu_overcommit == 0 {
+            return wrong("limits.vcpu_overcommit", "expected 1 or more");
+        }
+        if self.program.timeout_multiplier == 0 {
+            return wrong("program.timeout_multiplier", "expected 1 or more");
+        }
+        Ok(())
+    }
+
+    /// The address payment streams go to, empty when the operator named none.
+    #[must_use]
+    pub fn payment_receiver(&self) -> &str {
+        self.node.payment_receiver.as_deref().or(self.node.owner.as_deref()).unwrap_or_default()
+    }
+}
+
+fn is_address(text: &str) -> bool {
+    text.strip_prefix("0x").is_some_and(|digits| digits.len() == 40 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+fn pool<A: std::str::FromStr>(text: &str) -> Option<(A, u8)> {
+    let (address, length) = text.split_once('/')?;
+    Some((address.parse().ok()?, length.parse().ok()?))
+}
+
+fn port_range<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PortRange, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.split_once('-')
+        .and_then(|(first, last)| Some(PortRange { first: first.trim().parse().ok()?, last: last.trim().parse().ok()? }))
+        .ok_or_else(|| serde::de::Error::custom("host_ports: expected \"first-last\", such as \"24000-24999\""))
+}
+
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    Ok(Duration::from_secs(u64::from(u32::deserialize(deserializer)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::load(&path)
+    }
+
+    #[test]
+    fn an_empty_file_is_the_defaults() {
+        let config = load("").unwrap();
+        assert_eq!(config.listen.port(), 4020);
+        assert_eq!(config.network.host_ports, PortRange { first: 24000, last: 24999 });
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        let error = load("[network]\nipv4_pol = \"10.0.0.0/8\"").unwrap_err();
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains("ipv4_pol"), "{cause}");
+    }
+
+    #[test]
+    fn a_wrong_value_names_its_field() {
+        for (text, field) in [
+            ("ccn = \"localhost\"", "ccn"),
+            ("state_dir = \"var\"", "state_dir"),
+            ("[node]\nhash = \"ab\"", "node.hash"),
+            ("[network]\nipv6_pool = \"fec0::/96\"", "network.ipv6_pool"),
+            ("[network]\nhost_ports = \"25000-24000\"", "network.host_ports"),
+            ("[trust]\nallocation_signers = [\"me\"]", "trust.allocation_signers"),
+        ] {
+            let error = load(text).unwrap_err();
+            assert!(error.to_string().starts_with(field), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_documented_file_is_accepted() {
+        let config = load(
+            r#"
+            listen = "0.0.0.0:4020"
+            domain = "127.0.0.1"
+            ccn = "http://127.0.0.1:4024/"
+            state_dir = "/var/lib/crn"
+            run_dir = "/run/crn"
+            vmm = "/usr/bin/crn-vmm"
+            kernel = "/usr/lib/crn/vmlinux"
+            initramfs = "/usr/lib/crn/initramfs"
+            [node]
+            hash = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+            owner = "0x0000000000000000000000000000000000000001"
+            [trust]
+            allocation_signers = ["0x0000000000000000000000000000000000000001"]
+            allocation_signer_files = ["/var/lib/ccn-lite/address"]
+            [network]
+            interface = "eth0"
+            ipv4_pool = "172.16.0.0/12"
+            ipv6_pool = "fec0::/64"
+            dns = ["10.0.2.3"]
+            host_ports = "24000-24999"
+            [program]
+            min_timeout_seconds = 30
+            "#,
+        )
+        .unwrap();
+        assert_eq!(config.ccn, "http://127.0.0.1:4024");
+        assert_eq!(config.program.min_timeout, Duration::from_secs(30));
+        assert_eq!(config.payment_receiver(), "0x0000000000000000000000000000000000000001");
+    }
+}

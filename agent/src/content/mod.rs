@@ -1,0 +1,298 @@
+//! The content-addressed cache. A file is hashed while it streams to a temporary name and gets its own name only when
+//! the hash is the one asked for; nothing else ever stands under that name.
+//!
+//! `cache/<hash>` are whole files, `cache/tmp/` is emptied at every start. One download for each hash at a time,
+//! whoever asks.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aleph_message::ItemHash;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared};
+use http_body_util::BodyExt as _;
+use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncWriteExt as _, BufWriter};
+
+use crate::intake::ccn::{Ccn, CcnError};
+
+/// Downloads of one file before its failure is reported.
+const ATTEMPTS: u32 = 4;
+/// The wait after the first failure; doubled after each further one.
+const BACKOFF: Duration = Duration::from_millis(500);
+/// A download that stands still this long is begun again.
+const STALL: Duration = Duration::from_secs(60);
+/// Bytes collected before a write.
+const BUFFER: usize = 1 << 20;
+
+/// A file in the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cached {
+    /// Where it stands; read-only, shared by all that use it.
+    pub path: PathBuf,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+/// Why a file is not in the cache.
+#[derive(Debug, thiserror::Error)]
+pub enum ContentError {
+    /// The node did not give it.
+    #[error("file {hash} cannot be fetched")]
+    Fetch {
+        /// The file.
+        hash: String,
+        /// Why.
+        #[source]
+        source: CcnError,
+    },
+    /// The node does not have it.
+    #[error("file {hash} is not known to the core channel node")]
+    Unknown {
+        /// The file.
+        hash: String,
+    },
+    /// The stream broke off.
+    #[error("the download of file {hash} broke off: {detail}")]
+    Broken {
+        /// The file.
+        hash: String,
+        /// Why.
+        detail: String,
+    },
+    /// What came is something else.
+    #[error("what was received as file {hash} is {got}: it is corrupt")]
+    Corrupt {
+        /// The file.
+        hash: String,
+        /// The hash of what came.
+        got: String,
+    },
+    /// It is longer than this node takes.
+    #[error("file {hash} is longer than {limit} bytes, the most this node takes")]
+    TooLarge {
+        /// The file.
+        hash: String,
+        /// The configured limit.
+        limit: u64,
+    },
+    /// Its hash is of a kind this node cannot check.
+    #[error("file {hash} cannot be verified by this node: {why}")]
+    Unverifiable {
+        /// The file.
+        hash: String,
+        /// What is not supported.
+        why: String,
+    },
+    /// The cache's own disk failed.
+    #[error("file {hash} cannot be stored")]
+    Disk {
+        /// The file.
+        hash: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl ContentError {
+    /// Whether asking again may help.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        !matches!(self, Self::TooLarge { .. } | Self::Unverifiable { .. })
+    }
+}
+
+type Flight = Shared<BoxFuture<'static, Result<Cached, Arc<ContentError>>>>;
+
+/// The cache; clones share it.
+#[derive(Clone)]
+pub struct Cache {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    dir: PathBuf,
+    source: Ccn,
+    max_bytes: u64,
+    flights: Mutex<HashMap<String, Flight>>,
+}
+
+impl Cache {
+    /// Opens the cache in `dir` and takes away what an interrupted download left. Blocks; meant for the start.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn open(dir: &Path, source: Ccn, max_bytes: u64) -> io::Result<Self> {
+        let temporary = dir.join("tmp");
+        match std::fs::remove_dir_all(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        std::fs::create_dir_all(&temporary)?;
+        let inner = Inner { dir: dir.to_owned(), source, max_bytes, flights: Mutex::default() };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The file with this hash, from the cache or fetched, verified.
+    ///
+    /// # Errors
+    /// [`ContentError`], after the retries that could help. Shared by all that waited for the same file.
+    pub async fn get(&self, hash: &ItemHash) -> Result<Cached, Arc<ContentError>> {
+        let key = hash.to_string();
+        let path = self.inner.dir.join(&key);
+        if let Ok(metadata) = tokio::fs::metadata(&path).await {
+            return Ok(Cached { path, bytes: metadata.len() });
+        }
+        let flight = {
+            let mut flights = self.inner.flights.lock().unwrap_or_else(PoisonError::into_inner);
+            flights.entry(key.clone()).or_insert_with(|| Arc::clone(&self.inner).take_off(key)).clone()
+        };
+        flight.await
+    }
+}
+
+impl Inner {
+    /// Starts a download that goes on even when nobody waits for it any more.
+    fn take_off(self: Arc<Self>, key: String) -> Flight {
+        let task = tokio::spawn(async move {
+            let result = self.fetch(&key).await.map_err(Arc::new);
+            self.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+            result
+        });
+        async move {
+            task.await.unwrap_or_else(|error| {
+                Err(Arc::new(ContentError::Broken { hash: String::new(), detail: error.to_string() }))
+            })
+        }
+        .boxed()
+        .shared()
+    }
+
+    async fn fetch(&self, key: &str) -> Result<Cached, ContentError> {
+        let path = self.dir.join(key);
+        // A download may have landed between the caller's look and this one.
+        if let Ok(metadata) = tokio::fs::metadata(&path).await {
+            return Ok(Cached { path, bytes: metadata.len() });
+        }
+        let mut attempt = 1;
+        loop {
+            match self.download(key, &path).await {
+                Ok(bytes) => return Ok(Cached { path, bytes }),
+                Err(error) if attempt < ATTEMPTS && error.is_transient() => {
+                    tracing::warn!(file = key, attempt, "{}", crate::chain(&error));
+                    tokio::time::sleep(BACKOFF * 2u32.pow(attempt - 1)).await;
+                    attempt += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn download(&self, key: &str, path: &Path) -> Result<u64, ContentError> {
+        let mut hasher = Hasher::for_file(key)?;
+        let hash = || key.to_owned();
+        let disk = |source| ContentError::Disk { hash: hash(), source };
+        let broken = |detail: String| ContentError::Broken { hash: hash(), detail };
+
+        let response = self
+            .source
+            .file(key)
+            .await
+            .map_err(|source| ContentError::Fetch { hash: hash(), source })?
+            .ok_or_else(|| ContentError::Unknown { hash: hash() })?;
+        let length = content_length(&response);
+        if length.is_some_and(|length| length > self.max_bytes) {
+            return Err(ContentError::TooLarge { hash: hash(), limit: self.max_bytes });
+        }
+
+        // Dropped, and so deleted, on every way out but the last.
+        let temporary = Temporary(self.dir.join("tmp").join(key));
+        let file = tokio::fs::File::create(&temporary.0).await.map_err(disk)?;
+        let mut file = BufWriter::with_capacity(BUFFER, file);
+        let mut body = response.into_body();
+        let mut bytes = 0u64;
+        loop {
+            let frame = match tokio::time::timeout(STALL, body.frame()).await {
+                Err(_) => return Err(broken(format!("nothing came for {} s", STALL.as_secs()))),
+                Ok(None) => break,
+                Ok(Some(Err(error))) => return Err(broken(crate::chain(&error))),
+                Ok(Some(Ok(frame))) => frame,
+            };
+            let Ok(data) = frame.into_data() else { continue };
+            bytes += data.len() as u64;
+            if bytes > self.max_bytes {
+                return Err(ContentError::TooLarge { hash: hash(), limit: self.max_bytes });
+            }
+            hasher.update(&data);
+            file.write_all(&data).await.map_err(disk)?;
+        }
+        if length.is_some_and(|length| length != bytes) {
+            return Err(broken(format!("{bytes} bytes came of {}", length.unwrap_or_default())));
+        }
+        file.flush().await.map_err(disk)?;
+        let got = hasher.finish();
+        if got != key {
+            return Err(ContentError::Corrupt { hash: hash(), got });
+        }
+        let file = file.into_inner();
+        file.sync_all().await.map_err(disk)?;
+        tokio::fs::rename(&temporary.0, path).await.map_err(disk)?;
+        let dir = tokio::fs::File::open(&self.dir).await.map_err(disk)?;
+        dir.sync_all().await.map_err(disk)?;
+        tracing::info!(file = key, bytes, "fetched and verified");
+        Ok(bytes)
+    }
+}
+
+fn content_length<B>(response: &http::Response<B>) -> Option<u64> {
+    response.headers().get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// A file that goes when it is dropped, unless it was renamed before.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // Gone already after the rename; at worst the next start takes it away.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// The hash function a file's name calls for.
+enum Hasher {
+    Sha256(Box<Sha256>),
+    Cid(Box<aleph_cid::verify::Hasher>),
+}
+
+impl Hasher {
+    fn for_file(key: &str) -> Result<Self, ContentError> {
+        if key.len() == 64 {
+            return Ok(Self::Sha256(Box::default()));
+        }
+        let unverifiable = |why: String| ContentError::Unverifiable { hash: key.to_owned(), why };
+        let cid = aleph_cid::cid::Cid::try_from(key).map_err(|error| unverifiable(error.to_string()))?;
+        let hasher = aleph_cid::verify::Hasher::for_expected(&cid).map_err(|error| unverifiable(error.to_string()))?;
+        Ok(Self::Cid(Box::new(hasher)))
+    }
+
+    fn update(&mut self, data: &[u8]) {
+        match self {
+            Self::Sha256(hasher) => hasher.update(data),
+            Self::Cid(hasher) => hasher.update(data),
+        }
+    }
+
+    fn finish(self) -> String {
+        match self {
+            Self::Sha256(hasher) => hex::encode(hasher.finalize()),
+            Self::Cid(hasher) => hasher.finalize().as_str().to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

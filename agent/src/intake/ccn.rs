@@ -1,0 +1,262 @@
+//! The core channel node's public HTTP API, the few calls the agent makes. Nothing that comes back is trusted: replies
+//! are capped, messages and files are verified by who asked.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::Incoming;
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// The longest JSON reply taken, in bytes: a page of messages, 200 kB each.
+const MAX_JSON: usize = 8 * 1024 * 1024;
+/// The longest message content stored as a file, in bytes.
+const MAX_CONTENT: usize = 4 * 1024 * 1024;
+/// How long a reply's head may take.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a JSON reply may take.
+const JSON_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A client of one core channel node.
+#[derive(Debug, Clone)]
+pub struct Ccn {
+    base: String,
+    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+}
+
+/// Why the node gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CcnError {
+    /// The address makes no URL.
+    #[error("{url} is no URL")]
+    Url {
+        /// The address.
+        url: String,
+        /// Why.
+        #[source]
+        source: http::uri::InvalidUri,
+    },
+    /// No connection, or it broke.
+    #[error("{url} cannot be reached")]
+    Connect {
+        /// The address.
+        url: String,
+        /// Why.
+        #[source]
+        source: hyper_util::client::legacy::Error,
+    },
+    /// The reply broke off or is longer than allowed.
+    #[error("the reply from {url} broke off")]
+    Body {
+        /// The address.
+        url: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// No answer in time.
+    #[error("{url} did not answer in time")]
+    Timeout {
+        /// The address.
+        url: String,
+    },
+    /// Another status than expected.
+    #[error("{url} answered {status}")]
+    Status {
+        /// The address.
+        url: String,
+        /// Its answer.
+        status: StatusCode,
+    },
+    /// The reply is not what is documented.
+    #[error("the reply from {url} is not understood")]
+    Json {
+        /// The address.
+        url: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// `GET /api/v0/messages/{hash}`
+#[derive(Debug, Clone, Deserialize)]
+pub struct MessageReply {
+    /// `processed`, `pending`, `rejected`, `forgotten`, `removing` or `removed`.
+    pub status: String,
+    /// The message, when there is one to give.
+    #[serde(default)]
+    pub message: Option<Value>,
+}
+
+/// `GET /api/v0/addresses/{address}/balance`
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct Balance {
+    /// Credits.
+    #[serde(default)]
+    pub credit_balance: u64,
+}
+
+/// `GET /api/v0/price/{hash}`
+#[derive(Debug, Clone, Deserialize)]
+pub struct Price {
+    /// In the payment type's unit: tokens, tokens a second, credits a second. Decimal digits.
+    pub cost: String,
+    /// `hold`, `superfluid` or `credit`.
+    pub payment_type: String,
+}
+
+impl Ccn {
+    /// A client for the node at `base`, an http or https URL without a trailing slash.
+    #[must_use]
+    pub fn new(base: &str) -> Self {
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_connect_timeout(Some(Duration::from_secs(10)));
+        http.set_keepalive(Some(Duration::from_secs(30)));
+        let https = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_webpki_roots()
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(http);
+        Self { base: base.to_owned(), client: Client::builder(TokioExecutor::new()).build(https) }
+    }
+
+    /// The node's URL for `path`, with the scheme of a WebSocket.
+    #[must_use]
+    pub fn websocket_url(&self, path: &str) -> String {
+        // http → ws, https → wss.
+        format!("ws{}{path}", self.base.strip_prefix("http").unwrap_or(&self.base))
+    }
+
+    /// The reply to a GET, whatever its status.
+    async fn get(&self, path: &str) -> Result<Response<Incoming>, CcnError> {
+        let url = format!("{}{path}", self.base);
+        let uri: Uri = url.parse().map_err(|source| CcnError::Url { url: url.clone(), source })?;
+        let mut request = Request::new(Empty::new());
+        *request.method_mut() = Method::GET;
+        *request.uri_mut() = uri;
+        match tokio::time::timeout(HEAD_TIMEOUT, self.client.request(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(source)) => Err(CcnError::Connect { url, source }),
+            Err(_) => Err(CcnError::Timeout { url }),
+        }
+    }
+
+    async fn bytes(&self, path: &str, cap: usize) -> Result<Option<Bytes>, CcnError> {
+        let response = self.get(path).await?;
+        let url = || format!("{}{path}", self.base);
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND => return Ok(None),
+            status => return Err(CcnError::Status { url: url(), status }),
+        }
+        match tokio::time::timeout(JSON_TIMEOUT, Limited::new(response.into_body(), cap).collect()).await {
+            Ok(Ok(body)) => Ok(Some(body.to_bytes())),
+            Ok(Err(source)) => Err(CcnError::Body { url: url(), source }),
+            Err(_) => Err(CcnError::Timeout { url: url() }),
+        }
+    }
+
+    async fn json<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, CcnError> {
+        let Some(bytes) = self.bytes(path, MAX_JSON).await? else { return Ok(None) };
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|source| CcnError::Json { url: format!("{}{path}", self.base), source })
+    }
+
+    /// A message and its status; `None` when unknown.
+    ///
+    /// # Errors
+    /// [`CcnError`].
+    pub async fn message(&self, hash: &str) -> Result<Option<MessageReply>, CcnError> {
+        self.json(&format!("/api/v0/messages/{hash}")).await
+    }
+
+    /// The amendments of the STORE message `hash` by `owner`, newest first, as envelopes.
+    ///
+    /// # Errors
+    /// [`CcnError`].
+    pub async fn store_amendments(&self, hash: &str, owner: &str) -> Result<Vec<Value>, CcnError> {
+        #[derive(Deserialize)]
+        struct Page {
+            messages: Vec<Value>,
+        }
+        let owner = query_value(owner);
+        let path = format!("/api/v0/messages.json?msgType=STORE&sortOrder=-1&refs={hash}&owners={owner}&pagination=20");
+        Ok(self.json::<Page>(&path).await?.map(|page| page.messages).unwrap_or_default())
+    }
+
+    /// The content of a message that is not inline.
+    ///
+    /// # Errors
+    /// [`CcnError`].
+    pub async fn content(&self, hash: &str) -> Result<Option<Bytes>, CcnError> {
+        self.bytes(&format!("/api/v0/storage/raw/{hash}"), MAX_CONTENT).await
+    }
+
+    /// A file as a stream, with its length when the node says it; `None` when unknown.
+    ///
+    /// # Errors
+    /// [`CcnError`].
+    pub async fn file(&self, hash: &str) -> Result<Option<Response<Incoming>>, CcnError> {
+        let path = format!("/api/v0/storage/raw/{hash}");
+        let response = self.get(&path).await?;
+        match response.status() {
+            StatusCode::OK => Ok(Some(response)),
+            StatusCode::NOT_FOUND => Ok(None),
+            status => Err(CcnError::Status { url: format!("{}{path}", self.base), status }),
+        }
+    }
+
+    /// The value of one of an address's aggregates; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`CcnError`].
+    pub async fn aggregate(&self, address: &str, key: &str) -> Result<Option<Value>, CcnError> {
+        #[derive(Deserialize)]
+        struct Reply {
+            data: serde_json::Map<String, Value>,
+        }
+        let address = query_value(address);
+        let reply: Option<Reply> = self.json(&format!("/api/v0/aggregates/{address}.json?keys={key}")).await?;
+        Ok(reply.and_then(|mut reply| reply.data.remove(key)))
+    }
+
+    /// What an address owns; nothing when unknown.
+    ///
+    /// # Errors
+    /// [`CcnError`].
+    pub async fn balance(&self, address: &str) -> Result<Balance, CcnError> {
+        let address = query_value(address);
+        Ok(self.json(&format!("/api/v0/addresses/{address}/balance")).await?.unwrap_or_default())
+    }
+
+    /// What a message costs; `None` when unknown.
+    ///
+    /// # Errors
+    /// [`CcnError`].
+    pub async fn price(&self, hash: &str) -> Result<Option<Price>, CcnError> {
+        self.json(&format!("/api/v0/price/{hash}")).await
+    }
+}
+
+/// Percent-encodes what is not a letter, a digit or one of `-._~`: addresses come out of strangers' messages.
+fn query_value(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}

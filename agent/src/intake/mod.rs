@@ -1,0 +1,331 @@
+//! From a hash to a verified workload: the message is fetched, its hash, signature and permissions are checked here
+//! whatever the core channel node says, and the files it names are resolved and fetched.
+
+pub mod ccn;
+pub mod watch;
+pub mod workload;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use aleph_message::{Body, Content, Envelope, ItemHash, ItemType, Rejection, StoreContent};
+use futures_util::future::try_join_all;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use self::ccn::{Ccn, CcnError};
+use self::workload::{Reference, Resolved, Unsupported, Workload};
+use crate::content::{Cache, Cached, ContentError};
+
+/// The first bytes of a qcow2 image.
+const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
+
+/// Fetches and verifies; clones share connections and cache.
+#[derive(Clone)]
+pub struct Intake {
+    /// The core channel node.
+    pub ccn: Ccn,
+    cache: Cache,
+}
+
+/// A message whose hash, signature and permissions have been checked.
+#[derive(Debug, Clone)]
+pub struct Verified {
+    /// The envelope.
+    pub envelope: Envelope,
+    /// The content.
+    pub content: Content,
+    /// Both as text, for the ledger.
+    pub text: String,
+}
+
+/// How a message is kept in the ledger.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    message: Value,
+    /// The content of a message that is not inline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    content: Option<String>,
+}
+
+/// Why there is no workload.
+#[derive(Debug, thiserror::Error)]
+pub enum IntakeError {
+    /// The core channel node gave no answer.
+    #[error("cannot ask the core channel node")]
+    Ccn(#[from] CcnError),
+    /// Nobody knows the message.
+    #[error("message {0} is not known")]
+    Unknown(ItemHash),
+    /// The message is not processed.
+    #[error("message {hash} is {status}")]
+    Status {
+        /// The message.
+        hash: ItemHash,
+        /// Its status.
+        status: String,
+    },
+    /// The message is not what its hash or signature says.
+    #[error("message {hash} is refused")]
+    Forged {
+        /// The message.
+        hash: ItemHash,
+        /// Why.
+        #[source]
+        source: Rejection,
+    },
+    /// Something else came for this hash.
+    #[error("message {hash} was asked for and {got} was answered")]
+    Other {
+        /// The message.
+        hash: ItemHash,
+        /// The hash of what came.
+        got: ItemHash,
+    },
+    /// The content of a message that is not inline.
+    #[error("the content of message {hash} is refused: {why}")]
+    Content {
+        /// The message.
+        hash: ItemHash,
+        /// Why.
+        why: String,
+    },
+    /// The sender may not act for the address in the content.
+    #[error("message {hash} is refused: {sender} may not act for {owner}")]
+    Permission {
+        /// The message.
+        hash: ItemHash,
+        /// Who signed.
+        sender: String,
+        /// For whom.
+        owner: String,
+    },
+    /// A workload names something that is no file.
+    #[error("message {0} is not a STORE message")]
+    NotAStore(ItemHash),
+    /// This node cannot do it.
+    #[error("this node cannot run {hash}")]
+    Unsupported {
+        /// The message.
+        hash: ItemHash,
+        /// Why.
+        #[source]
+        source: Unsupported,
+    },
+    /// A file could not be had.
+    #[error("a file of the workload is missing")]
+    File(#[source] Arc<ContentError>),
+    /// A disk image in a format this node does not read.
+    #[error("file {0} is a qcow2 image: this node takes raw disk images only")]
+    Qcow2(ItemHash),
+    /// The cache's disk failed.
+    #[error("the cache cannot be read")]
+    Disk(#[source] std::io::Error),
+    /// What was kept in the ledger does not parse any more.
+    #[error("the message kept in the ledger is not understood")]
+    Kept(#[source] serde_json::Error),
+}
+
+impl IntakeError {
+    /// Whether trying again may help.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Ccn(_) | Self::Unknown(_) | Self::Other { .. } | Self::Disk(_) | Self::Kept(_) => true,
+            Self::Status { status, .. } => status == "pending",
+            Self::File(error) => error.is_transient(),
+            _ => false,
+        }
+    }
+}
+
+impl Intake {
+    /// Reads from `ccn` and keeps files in `cache`.
+    #[must_use]
+    pub const fn new(ccn: Ccn, cache: Cache) -> Self {
+        Self { ccn, cache }
+    }
+
+    /// Fetches and verifies a message.
+    ///
+    /// # Errors
+    /// [`IntakeError`].
+    pub async fn message(&self, hash: &ItemHash) -> Result<Verified, IntakeError> {
+        let reply = self.ccn.message(hash.as_str()).await?.ok_or_else(|| IntakeError::Unknown(hash.clone()))?;
+        // A message about to be removed for want of funds still runs until it is.
+        if !matches!(reply.status.as_str(), "processed" | "removing") {
+            return Err(IntakeError::Status { hash: hash.clone(), status: reply.status });
+        }
+        let message = reply.message.ok_or_else(|| IntakeError::Unknown(hash.clone()))?;
+        self.verify(hash, message).await
+    }
+
+    /// A message's status as the core channel node has it, `None` when it knows nothing.
+    ///
+    /// # Errors
+    /// [`CcnError`].
+    pub async fn status(&self, hash: &ItemHash) -> Result<Option<String>, CcnError> {
+        Ok(self.ccn.message(hash.as_str()).await?.map(|reply| reply.status))
+    }
+
+    /// Reads again what was verified before.
+    ///
+    /// # Errors
+    /// [`IntakeError::Kept`], [`IntakeError::Forged`].
+    pub fn kept(hash: &ItemHash, text: &str) -> Result<Verified, IntakeError> {
+        let kept: Kept = serde_json::from_str(text).map_err(IntakeError::Kept)?;
+        let forged = |source| IntakeError::Forged { hash: hash.clone(), source };
+        let envelope = Envelope::parse(&kept.message).map_err(forged)?;
+        let content = match (envelope.inline_content().map_err(forged)?, &kept.content) {
+            (Some(content), _) => content,
+            (None, Some(text)) => envelope.parse_content(text).map_err(forged)?,
+            (None, None) => return Err(IntakeError::Content { hash: hash.clone(), why: "it was not kept".to_owned() }),
+        };
+        Ok(Verified { envelope, content, text: text.to_owned() })
+    }
+
+    async fn verify(&self, hash: &ItemHash, message: Value) -> Result<Verified, IntakeError> {
+        let forged = |source| IntakeError::Forged { hash: hash.clone(), source };
+        let envelope = Envelope::parse(&message).map_err(forged)?;
+        if envelope.item_hash != *hash {
+            return Err(IntakeError::Other { hash: hash.clone(), got: envelope.item_hash });
+        }
+        envelope.verify_signature().map_err(forged)?;
+        let (content, text) = match envelope.inline_content().map_err(forged)? {
+            Some(content) => (content, None),
+            None => {
+                let text = self.stored_content(&envelope).await?;
+                (envelope.parse_content(&text).map_err(forged)?, Some(text))
+            }
+        };
+        if !self.is_permitted(&envelope, &content).await? {
+            return Err(IntakeError::Permission {
+                hash: hash.clone(),
+                sender: envelope.sender,
+                owner: content.address().to_owned(),
+            });
+        }
+        let text = serde_json::to_string(&Kept { message, content: text }).map_err(IntakeError::Kept)?;
+        Ok(Verified { envelope, content, text })
+    }
+
+    /// The content of a message that is not inline, checked against its hash.
+    async fn stored_content(&self, envelope: &Envelope) -> Result<String, IntakeError> {
+        let hash = &envelope.item_hash;
+        let refused = |why: &str| IntakeError::Content { hash: hash.clone(), why: why.to_owned() };
+        if envelope.item_type != ItemType::Storage {
+            return Err(refused("contents on IPFS cannot be verified by this node"));
+        }
+        let bytes = self.ccn.content(hash.as_str()).await?.ok_or_else(|| IntakeError::Unknown(hash.clone()))?;
+        if ItemHash::of(&bytes) != *hash {
+            return Err(refused("it does not match its hash"));
+        }
+        String::from_utf8(bytes.into()).map_err(|_| refused("it is not text"))
+    }
+
+    /// Whether the signer may act for the content's address: they are the same, or the owner's `security` aggregate
+    /// says so for this kind of message.
+    async fn is_permitted(&self, envelope: &Envelope, content: &Content) -> Result<bool, IntakeError> {
+        if envelope.sender.eq_ignore_ascii_case(content.address()) {
+            return Ok(true);
+        }
+        let Some(security) = self.ccn.aggregate(content.address(), "security").await? else { return Ok(false) };
+        Ok(delegates(&security, envelope))
+    }
+
+    /// The STORE message behind a reference, or its newest amendment by the same owner when that is meant.
+    async fn store(&self, reference: &Reference) -> Result<StoreContent, IntakeError> {
+        let original = as_store(self.message(&reference.hash).await?)?;
+        if !reference.use_latest {
+            return Ok(original);
+        }
+        let owner = original.base.address.as_str();
+        for message in self.ccn.store_amendments(reference.hash.as_str(), owner).await? {
+            let Some(hash) = message.get("item_hash").and_then(Value::as_str).and_then(|hash| hash.parse().ok()) else {
+                continue;
+            };
+            // A list filtered by the other side is a hint: what does not verify or does not belong is passed over.
+            let amendment = match self.verify(&hash, message).await {
+                Ok(verified) => as_store(verified),
+                Err(error) if error.is_transient() => return Err(error),
+                Err(error) => Err(error),
+            };
+            match amendment {
+                Ok(store)
+                    if store.base.address == owner && store.reference.as_deref() == Some(reference.hash.as_str()) =>
+                {
+                    return Ok(store);
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!(amendment = %hash, "passed over: {}", crate::chain(&error)),
+            }
+        }
+        Ok(original)
+    }
+
+    async fn file(&self, reference: &Reference) -> Result<(ItemHash, Cached), IntakeError> {
+        let store = self.store(reference).await?;
+        let cached = self.cache.get(&store.item_hash).await.map_err(IntakeError::File)?;
+        Ok((reference.hash.clone(), cached))
+    }
+
+    /// Fetches everything a workload names, all at once.
+    ///
+    /// # Errors
+    /// [`IntakeError`], the first that came.
+    pub async fn resolve(&self, workload: Workload) -> Result<Resolved, IntakeError> {
+        let files = try_join_all(workload.references().into_iter().map(|reference| self.file(reference))).await?;
+        let files: BTreeMap<_, _> = files.into_iter().collect();
+        if let workload::Body::Instance { image, .. } = &workload.body
+            && let Some(cached) = files.get(&image.hash)
+            && is_qcow2(&cached.path).await.map_err(IntakeError::Disk)?
+        {
+            return Err(IntakeError::Qcow2(image.hash.clone()));
+        }
+        Ok(Resolved { workload, files })
+    }
+}
+
+/// A workload out of a verified message.
+///
+/// # Errors
+/// [`IntakeError::Unsupported`].
+pub fn workload(verified: &Verified) -> Result<Workload, IntakeError> {
+    let hash = &verified.envelope.item_hash;
+    Workload::read(hash, &verified.content)
+        .map_err(|source| IntakeError::Unsupported { hash: hash.clone(), source })
+}
+
+fn as_store(verified: Verified) -> Result<StoreContent, IntakeError> {
+    match verified.content.body {
+        Body::Store(store) => Ok(store),
+        _ => Err(IntakeError::NotAStore(verified.envelope.item_hash)),
+    }
+}
+
+async fn is_qcow2(path: &std::path::Path) -> std::io::Result<bool> {
+    use tokio::io::AsyncReadExt as _;
+    let mut magic = Vec::new();
+    tokio::fs::File::open(path).await?.take(QCOW2_MAGIC.len() as u64).read_to_end(&mut magic).await?;
+    Ok(magic == QCOW2_MAGIC)
+}
+
+/// Whether a `security` aggregate lets the signer publish this message: any one entry for the signer whose non-empty
+/// filters all match.
+#[must_use]
+pub fn delegates(security: &Value, envelope: &Envelope) -> bool {
+    let Some(entries) = security.get("authorizations").and_then(Value::as_array) else { return false };
+    let allows = |entry: &Value, filter: &str, word: Option<&str>| match entry.get(filter).and_then(Value::as_array) {
+        None => true,
+        Some(words) => words.is_empty() || words.iter().any(|allowed| allowed.as_str().is_some() && allowed.as_str() == word),
+    };
+    entries.iter().any(|entry| {
+        entry.get("address").and_then(Value::as_str).is_some_and(|address| address.eq_ignore_ascii_case(&envelope.sender))
+            && entry.get("chain").and_then(Value::as_str).is_none_or(|chain| chain == envelope.chain.as_str())
+            && allows(entry, "channels", envelope.channel.as_deref())
+            && allows(entry, "types", Some(envelope.message_type.as_str()))
+    })
+}
+
+#[cfg(test)]
+mod tests;

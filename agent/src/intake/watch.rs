@@ -1,0 +1,142 @@
+//! What happens in the network to what runs here: a WebSocket brings forgotten messages and new port wishes within
+//! seconds, a periodic sweep finds whatever the WebSocket missed.
+
+use std::time::Duration;
+
+use aleph_message::{Body, Envelope, ItemHash};
+use futures_util::StreamExt as _;
+use rand::Rng as _;
+use serde_json::Value;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+
+use super::Intake;
+use crate::ledger::{Ledger, LedgerError, State, now_us};
+use crate::reconcile::Reconciler;
+
+/// Between two sweeps.
+const SWEEP: Duration = Duration::from_secs(60);
+/// A connection that is silent this long is taken for dead: the other side pings every 30 s.
+const SILENCE: Duration = Duration::from_secs(90);
+/// The first and the longest wait before connecting again.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// The longest frame taken, in bytes.
+const MAX_FRAME: usize = 2 * 1024 * 1024;
+/// Asked for again at each connection, in seconds: clocks differ a little.
+const OVERLAP: i64 = 10;
+
+/// Watches for as long as the process runs.
+#[derive(Clone)]
+pub struct Watch {
+    /// Whom to ask.
+    pub intake: Intake,
+    /// What is here.
+    pub ledger: Ledger,
+    /// Whom to tell.
+    pub reconciler: Reconciler,
+}
+
+impl Watch {
+    /// Starts both watches.
+    pub fn start(self) {
+        let sweeper = self.clone();
+        tokio::spawn(async move { sweeper.sweep_for_ever().await });
+        tokio::spawn(async move { self.listen_for_ever().await });
+    }
+
+    async fn sweep_for_ever(&self) {
+        loop {
+            if let Err(error) = self.sweep().await {
+                tracing::error!("{}", crate::chain(&error));
+            }
+            tokio::time::sleep(SWEEP).await;
+        }
+    }
+
+    async fn sweep(&self) -> Result<(), LedgerError> {
+        for record in self.ledger.all().await? {
+            if record.state != State::Erased {
+                self.erase_if_gone(&record.hash).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Erases a machine whose message is no more. Whoever says so, the core channel node is asked.
+    async fn erase_if_gone(&self, hash: &ItemHash) -> Result<(), LedgerError> {
+        match self.intake.status(hash).await {
+            Ok(Some(status)) if matches!(status.as_str(), "forgotten" | "removed" | "rejected") => {
+                if self.reconciler.erase(hash, false).await? {
+                    tracing::info!(vm = %hash, status, "its message is gone: erasing");
+                }
+            }
+            Ok(_) => {}
+            Err(error) => tracing::debug!(vm = %hash, "status unknown: {}", crate::chain(&error)),
+        }
+        Ok(())
+    }
+
+    async fn listen_for_ever(&self) {
+        let mut since = now_us() / 1_000_000;
+        let mut wait = BACKOFF.0;
+        loop {
+            let url = self.intake.ccn.websocket_url(&format!("/api/ws0/messages?startDate={}", since - OVERLAP));
+            match self.listen(&url, &mut since).await {
+                Ok(()) => wait = BACKOFF.0,
+                Err(error) => tracing::debug!("message stream: {error}"),
+            }
+            // Spread over half the wait, so that nodes do not all come back at once.
+            tokio::time::sleep(wait.mul_f64(rand::rng().random_range(0.5..1.0))).await;
+            wait = (wait * 2).min(BACKOFF.1);
+        }
+    }
+
+    /// Until the connection ends. `since` follows the messages seen.
+    async fn listen(&self, url: &str, since: &mut i64) -> Result<(), tokio_tungstenite::tungstenite::Error> {
+        let config = WebSocketConfig::default().max_message_size(Some(MAX_FRAME)).max_frame_size(Some(MAX_FRAME));
+        let connecting = tokio_tungstenite::connect_async_with_config(url, Some(config), false);
+        let Ok(connected) = timeout(SILENCE, connecting).await else { return Ok(()) };
+        let (mut stream, _) = connected?;
+        tracing::info!("listening to the core channel node's messages");
+        while let Ok(Some(frame)) = timeout(SILENCE, stream.next()).await {
+            let Message::Text(text) = frame? else { continue };
+            let Ok(message) = serde_json::from_str::<Value>(&text) else { continue };
+            // Times are the senders' own: one from the future must not hide what comes before it.
+            if let Some(time) = message.get("time").and_then(Value::as_f64) {
+                *since = (*since).max(time as i64).min(now_us() / 1_000_000);
+            }
+            if let Err(error) = self.heed(&message).await {
+                tracing::error!("{}", crate::chain(&error));
+            }
+        }
+        Ok(())
+    }
+
+    async fn heed(&self, message: &Value) -> Result<(), LedgerError> {
+        let kind = message.get("type").and_then(Value::as_str);
+        if !matches!(kind, Some("FORGET" | "AGGREGATE")) {
+            return Ok(());
+        }
+        let Ok((_, Some(content))) = Envelope::parse_with_content(message) else { return Ok(()) };
+        match content.body {
+            Body::Forget(forget) => {
+                for hash in forget.hashes {
+                    if self.ledger.get(&hash).await?.is_some_and(|record| record.state != State::Erased) {
+                        self.erase_if_gone(&hash).await?;
+                    }
+                }
+            }
+            Body::Aggregate(aggregate) if aggregate.key == "port-forwarding" => {
+                for record in self.ledger.all().await? {
+                    let own = record.owner.as_deref() == Some(aggregate.base.address.as_str());
+                    if own && record.state != State::Erased && record.lease.is_some() {
+                        self.reconciler.refresh_ports(&record.hash).await?;
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,297 @@
+//! What a message asks for, in the agent's own terms: everything that is not supported has been refused, every length
+//! has been capped.
+
+use std::collections::BTreeMap;
+
+use aleph_message::{
+    Body as MessageBody, Content, InstanceContent, ItemHash, MachineVolume, ProgramContent, VolumePersistence, VolumeSource,
+};
+use crn_protocol::guest::{Encoding, Interface};
+
+use crate::content::Cached;
+use crate::ledger::{Demand, Kind};
+
+/// vCPUs the VMM can give one machine.
+const MAX_VCPUS: u32 = 64;
+/// Further disks; what fits beside the first two on a machine's virtio devices.
+const MAX_VOLUMES: usize = 16;
+
+/// What this node cannot do for a message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unsupported(pub String);
+
+/// A program or an instance.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Workload {
+    /// The hash of its message.
+    pub hash: ItemHash,
+    /// What it is.
+    pub kind: Kind,
+    /// `content.address`.
+    pub owner: String,
+    /// How it is paid for.
+    pub payment: Payment,
+    /// The node it must run on, when it names one.
+    pub node_hash: Option<String>,
+    /// 1 or more.
+    pub vcpus: u32,
+    /// MiB, exactly.
+    pub memory_mib: u64,
+    /// Seconds a program has for its answer.
+    pub seconds: u64,
+    /// Whether it may reach the internet.
+    pub internet: bool,
+    /// The program's environment.
+    pub variables: BTreeMap<String, String>,
+    /// OpenSSH public keys of those who may log in.
+    pub authorized_keys: Vec<String>,
+    /// What runs.
+    pub body: Body,
+    /// Further disks, in the message's order.
+    pub volumes: Vec<Volume>,
+}
+
+/// How a workload is paid for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payment {
+    /// `hold`, `superfluid` or `credit`.
+    pub method: &'static str,
+    /// The address a stream goes to.
+    pub receiver: Option<String>,
+}
+
+/// A STORE message that a workload names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// Its hash.
+    pub hash: ItemHash,
+    /// Its newest amendment by the same owner is meant.
+    pub use_latest: bool,
+}
+
+/// What runs.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Body {
+    /// A function.
+    Program {
+        /// The root file system, squashfs.
+        runtime: Reference,
+        /// The program.
+        code: Reference,
+        /// The code's form.
+        encoding: Encoding,
+        /// How it is started.
+        interface: Interface,
+        /// `module:app`, or a file's name.
+        entrypoint: String,
+        /// An executable's arguments.
+        arguments: Vec<String>,
+    },
+    /// A machine of its own.
+    Instance {
+        /// The image its disk begins as, raw.
+        image: Reference,
+        /// The disk's length in MiB.
+        size_mib: u64,
+    },
+}
+
+/// A further disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Volume {
+    /// A read-only squashfs image.
+    Image {
+        /// The image.
+        image: Reference,
+        /// Where it is mounted.
+        mount: String,
+    },
+    /// A writable disk, blank at first.
+    Disk {
+        /// MiB.
+        size_mib: u64,
+        /// Where it is mounted.
+        mount: String,
+        /// It is blank again after every stop.
+        ephemeral: bool,
+    },
+}
+
+/// A workload with the files it names.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// What is asked for.
+    pub workload: Workload,
+    /// The verified files, by the hash of the reference.
+    pub files: BTreeMap<ItemHash, Cached>,
+}
+
+impl Workload {
+    /// Every STORE message it names.
+    #[must_use]
+    pub fn references(&self) -> Vec<&Reference> {
+        let mut all = match &self.body {
+            Body::Program { runtime, code, .. } => vec![runtime, code],
+            Body::Instance { image, .. } => vec![image],
+        };
+        all.extend(self.volumes.iter().filter_map(|volume| match volume {
+            Volume::Image { image, .. } => Some(image),
+            Volume::Disk { .. } => None,
+        }));
+        all
+    }
+
+    /// What it needs of the host.
+    #[must_use]
+    pub fn demand(&self) -> Demand {
+        let root = match self.body {
+            Body::Instance { size_mib, .. } => size_mib,
+            Body::Program { .. } => 0,
+        };
+        let disks = self.volumes.iter().map(|volume| match volume {
+            Volume::Disk { size_mib, .. } => *size_mib,
+            Volume::Image { .. } => 0,
+        });
+        Demand { memory_mib: self.memory_mib, vcpus: self.vcpus, disk_mib: disks.fold(root, u64::saturating_add) }
+    }
+
+    /// The guest's host name: base32 of the hash, lower case, without padding; the hash itself when it is a CID.
+    #[must_use]
+    pub fn hostname(&self) -> String {
+        self.hash.host_label().unwrap_or_else(|| self.hash.to_string())
+    }
+
+    /// Reads what a verified message asks for.
+    ///
+    /// # Errors
+    /// [`Unsupported`], for what this node cannot do.
+    pub fn read(hash: &ItemHash, content: &Content) -> Result<Self, Unsupported> {
+        let Some(executable) = content.executable() else {
+            return unsupported("it is neither a PROGRAM nor an INSTANCE");
+        };
+        let (kind, body, internet) = match &content.body {
+            MessageBody::Program(program) => program_body(program)?,
+            MessageBody::Instance(instance) => instance_body(instance)?,
+            _ => return unsupported("it is neither a PROGRAM nor an INSTANCE"),
+        };
+        if executable.requirements.as_ref().and_then(|r| r.gpu.as_ref()).is_some_and(|gpu| !gpu.is_empty()) {
+            return unsupported("this node has no GPU to give");
+        }
+        let mut volumes = executable
+            .volumes
+            .iter()
+            .enumerate()
+            .map(|(index, volume)| read_volume(index, volume))
+            .collect::<Result<Vec<_>, _>>()?;
+        if let MessageBody::Program(program) = &content.body
+            && let Some(data) = &program.data
+        {
+            if data.encoding != aleph_message::Encoding::Squashfs {
+                return unsupported("data is only taken as a squashfs image");
+            }
+            let image = Reference { hash: data.reference.clone(), use_latest: data.use_latest == Some(true) };
+            volumes.push(Volume::Image { image, mount: absolute(&data.mount)? });
+        }
+        if volumes.len() > MAX_VOLUMES {
+            return unsupported("it has too many volumes");
+        }
+        let resources = &executable.resources;
+        if !(1..=MAX_VCPUS).contains(&resources.vcpus) {
+            return unsupported("a machine has 1 to 64 vCPUs");
+        }
+        Ok(Self {
+            hash: hash.clone(),
+            kind,
+            owner: content.address().to_owned(),
+            payment: Payment {
+                method: executable.payment_type().as_str(),
+                receiver: executable.payment.as_ref().and_then(|payment| payment.receiver.clone()),
+            },
+            node_hash: executable.pinned_node().map(ToString::to_string),
+            vcpus: resources.vcpus,
+            memory_mib: resources.memory,
+            seconds: resources.seconds,
+            internet,
+            variables: executable.variables.clone().unwrap_or_default(),
+            authorized_keys: executable.authorized_keys.clone().unwrap_or_default(),
+            body,
+            volumes,
+        })
+    }
+}
+
+type Parts = (Kind, Body, bool);
+
+fn program_body(program: &ProgramContent) -> Result<Parts, Unsupported> {
+    use aleph_message::{Encoding as From, Interface as Call};
+    let kind = if program.is_persistent() { Kind::PersistentProgram } else { Kind::Microvm };
+    let code = &program.code;
+    let body = Body::Program {
+        runtime: Reference { hash: program.runtime.reference.clone(), use_latest: program.runtime.use_latest },
+        code: Reference { hash: code.reference.clone(), use_latest: code.use_latest },
+        encoding: match code.encoding {
+            From::Plain => Encoding::Plain,
+            From::Zip => Encoding::Zip,
+            From::Squashfs => Encoding::Squashfs,
+        },
+        interface: match code.inferred_interface() {
+            Call::Asgi => Interface::Asgi,
+            Call::Binary => Interface::Executable,
+        },
+        entrypoint: code.entrypoint.clone(),
+        arguments: code.args.clone().unwrap_or_default(),
+    };
+    Ok((kind, body, program.environment.internet))
+}
+
+fn instance_body(instance: &InstanceContent) -> Result<Parts, Unsupported> {
+    if instance.environment.trusted_execution.is_some() {
+        return unsupported("this node has no confidential computing");
+    }
+    let parent = &instance.rootfs.parent;
+    let body = Body::Instance {
+        image: Reference { hash: parent.reference.clone(), use_latest: parent.use_latest },
+        size_mib: instance.rootfs.size_mib,
+    };
+    Ok((Kind::Instance, body, true))
+}
+
+fn read_volume(index: usize, volume: &MachineVolume) -> Result<Volume, Unsupported> {
+    let mount = |name: Option<&str>| match (&volume.mount, name) {
+        (Some(mount), _) => absolute(mount),
+        (None, Some(name)) if !name.is_empty() => absolute(&format!("/mnt/{name}")),
+        (None, _) => Ok(format!("/mnt/vol{index}")),
+    };
+    Ok(match &volume.source {
+        VolumeSource::Immutable { reference, use_latest } => Volume::Image {
+            image: Reference { hash: reference.clone(), use_latest: *use_latest },
+            mount: mount(None)?,
+        },
+        VolumeSource::Ephemeral { size_mib, .. } => {
+            Volume::Disk { size_mib: *size_mib, mount: mount(None)?, ephemeral: true }
+        }
+        VolumeSource::Persistent { parent: Some(_), .. } => {
+            return unsupported("a persistent volume cannot begin as a copy of a parent here");
+        }
+        VolumeSource::Persistent { persistence: Some(VolumePersistence::Store), .. } => {
+            return unsupported("a volume cannot be kept in the network's storage here: ask for persistence on the host");
+        }
+        VolumeSource::Persistent { size_mib, name, .. } => {
+            Volume::Disk { size_mib: *size_mib, mount: mount(name.as_deref())?, ephemeral: false }
+        }
+    })
+}
+
+/// A mount point must be an absolute path without steps upwards.
+fn absolute(mount: &str) -> Result<String, Unsupported> {
+    if mount.starts_with('/') && mount.len() > 1 && !mount.split('/').any(|part| part == "..") {
+        Ok(mount.to_owned())
+    } else {
+        unsupported(format!("mount point {mount:?} is not an absolute path"))
+    }
+}
+
+fn unsupported<T>(what: impl Into<String>) -> Result<T, Unsupported> {
+    Err(Unsupported(what.into()))
+}

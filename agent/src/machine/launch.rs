@@ -1,0 +1,127 @@
+//! From a [`MachineSpec`] to open files and a started process: the blocking part of a start.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use crn_protocol::control::{ConsoleSpec, Descriptor, DiskSpec, NicSpec, VmSpec, VsockSpec};
+
+use super::process::Process;
+use super::{CONTROL_SOCKET, MachineError, MachineSpec, VSOCK_SOCKET};
+
+/// A log of the VMM's own words that is longer is begun again at the next start, in bytes.
+const LOG_BYTES: u64 = 1 << 20;
+
+/// What `Launch` says and carries.
+#[derive(Debug)]
+pub struct Launch {
+    /// The line's content.
+    pub spec: VmSpec,
+    descriptors: Vec<OwnedFd>,
+}
+
+impl Launch {
+    /// In the order in which the spec names them.
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        self.descriptors.iter().map(AsFd::as_fd).collect()
+    }
+
+    fn attach(&mut self, descriptor: impl Into<OwnedFd>) -> Result<Descriptor, MachineError> {
+        let at = u8::try_from(self.descriptors.len()).map_err(|_| MachineError::TooManyDisks)?;
+        self.descriptors.push(descriptor.into());
+        Ok(Descriptor(at))
+    }
+}
+
+/// Opens everything, makes the run directory with its sockets, starts the process.
+/// After an error the run directory is gone.
+pub fn prepare(spec: MachineSpec) -> Result<(Process, Launch), MachineError> {
+    let run_dir = spec.run_dir.clone();
+    let prepared = try_prepare(spec);
+    if prepared.is_err() {
+        fs::remove_dir_all(&run_dir).ok();
+    }
+    prepared
+}
+
+fn try_prepare(spec: MachineSpec) -> Result<(Process, Launch), MachineError> {
+    fresh_dir(&spec.run_dir)?;
+    let control = listen(&spec.run_dir.join(CONTROL_SOCKET))?;
+    let vsock = listen(&spec.run_dir.join(VSOCK_SOCKET))?;
+    let log = spec.state_dir.join("vmm.log");
+    let log = open(&log, OpenOptions::new().append(true).create(true).mode(0o600)).and_then(|file| {
+        if file.metadata().is_ok_and(|metadata| metadata.len() > LOG_BYTES) {
+            file.set_len(0).map_err(failed("empty", &log))?;
+        }
+        Ok(file)
+    })?;
+    let launch = describe(&spec, vsock)?;
+    let launch = with_nic(launch, spec.nic)?;
+    let process = Process::spawn(&spec.vmm, control.into(), log, &spec.run_dir).map_err(failed("start", &spec.vmm))?;
+    Ok((process, launch))
+}
+
+fn describe(spec: &MachineSpec, vsock: UnixListener) -> Result<Launch, MachineError> {
+    let read = |path: &Path| open(path, OpenOptions::new().read(true));
+    let vm_spec = VmSpec {
+        vm: spec.vm.clone(),
+        vcpus: spec.vcpus,
+        memory_mib: spec.memory_mib,
+        kernel: Descriptor(0),
+        initramfs: None,
+        cmdline: spec.cmdline.clone(),
+        disks: Vec::new(),
+        nics: Vec::new(),
+        vsock: None,
+        console: ConsoleSpec { output: Descriptor(0), max_bytes: spec.console_bytes },
+    };
+    let mut launch = Launch { spec: vm_spec, descriptors: Vec::new() };
+    launch.spec.kernel = launch.attach(read(&spec.kernel)?)?;
+    launch.spec.initramfs = Some(launch.attach(read(&spec.initramfs)?)?);
+    for disk in &spec.disks {
+        let file = open(&disk.path, OpenOptions::new().read(true).write(!disk.read_only))?;
+        let file = launch.attach(file)?;
+        launch.spec.disks.push(DiskSpec { file, read_only: disk.read_only, serial: disk.serial.clone() });
+    }
+    launch.spec.vsock = Some(VsockSpec { cid: spec.cid, listener: launch.attach(vsock)? });
+    let console = spec.state_dir.join("console.log");
+    let console = open(&console, OpenOptions::new().read(true).append(true).create(true).mode(0o600))?;
+    launch.spec.console.output = launch.attach(console)?;
+    Ok(launch)
+}
+
+fn with_nic(mut launch: Launch, nic: Option<super::Nic>) -> Result<Launch, MachineError> {
+    if let Some(nic) = nic {
+        let tap = launch.attach(nic.tap)?;
+        launch.spec.nics.push(NicSpec { tap, mac: nic.mac, mtu: nic.mtu });
+    }
+    if launch.descriptors.len() > crn_protocol::descriptors::MAX_DESCRIPTORS {
+        return Err(MachineError::TooManyDisks);
+    }
+    Ok(launch)
+}
+
+/// Whatever stood there belonged to a machine that is gone: running ones are adopted, not started.
+fn fresh_dir(dir: &Path) -> Result<(), MachineError> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("clear", dir)(error)),
+        _ => {}
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed("make", dir))
+}
+
+fn listen(path: &Path) -> Result<UnixListener, MachineError> {
+    UnixListener::bind(path).map_err(failed("listen on", path))
+}
+
+fn open(path: &Path, options: &OpenOptions) -> Result<File, MachineError> {
+    options.open(path).map_err(failed("open", path))
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> MachineError + use<> {
+    let path = path.to_owned();
+    move |source| MachineError::File { action, path, source }
+}

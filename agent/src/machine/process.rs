@@ -1,0 +1,130 @@
+//! The `crn-vmm` process: started so that it outlives the agent, found again by its number and start time, killed
+//! through a pidfd so that a recycled number is never hit.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use command_fds::{CommandFdExt, FdMapping};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::process::Child;
+
+/// Where the listening control socket stands in the child.
+const CONTROL_FD: i32 = 3;
+const PID_FILE: &str = "vmm.pid";
+
+/// A running `crn-vmm`.
+#[derive(Debug)]
+pub struct Process {
+    pidfd: AsyncFd<OwnedFd>,
+    /// Only for those this agent started.
+    child: Option<Child>,
+}
+
+impl Process {
+    /// Starts `program --control-fd 3` in a process group of its own, so that no signal for the agent's reaches it, and
+    /// notes it in `run_dir`. Blocks; needs a runtime around it.
+    pub fn spawn(program: &Path, control: OwnedFd, log: File, run_dir: &Path) -> io::Result<Self> {
+        let mut command = Command::new(program);
+        command
+            .arg("--control-fd")
+            .arg(CONTROL_FD.to_string())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .process_group(0);
+        command
+            .fd_mappings(vec![FdMapping { parent_fd: control, child_fd: CONTROL_FD }])
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let child = tokio::process::Command::from(command).spawn()?;
+        let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        let pid = pid.ok_or_else(|| io::Error::other("the process ended at once"))?;
+        let process = Self { pidfd: open(pid)?, child: Some(child) };
+        let noted = start_time(pid).and_then(|since| {
+            let temporary = run_dir.join("vmm.pid.tmp");
+            fs::write(&temporary, format!("{} {since}\n", pid.as_raw_nonzero()))?;
+            fs::rename(&temporary, run_dir.join(PID_FILE))
+        });
+        if let Err(error) = noted {
+            process.kill().ok();
+            return Err(error);
+        }
+        Ok(process)
+    }
+
+    /// Finds the process noted in `run_dir`; `None` when it is not running any more. Blocks; needs a runtime around it.
+    pub fn find(run_dir: &Path) -> io::Result<Option<Self>> {
+        let note = match fs::read_to_string(run_dir.join(PID_FILE)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            note => note?,
+        };
+        let Some((pid, since)) = parse(&note) else { return Ok(None) };
+        let Ok(pidfd) = open(pid) else { return Ok(None) };
+        // The pidfd holds on to whoever has the number now; whether that is ours, its start time tells.
+        match start_time(pid) {
+            Ok(found) if found == since => Ok(Some(Self { pidfd, child: None })),
+            _ => Ok(None),
+        }
+    }
+
+    /// Waits for the end; the exit status when it is known (not of an adopted process, nor after a signal).
+    /// May be dropped and called again.
+    pub async fn ended(&mut self) -> Option<i32> {
+        if let Some(child) = &mut self.child {
+            return child.wait().await.ok().and_then(|status| status.code());
+        }
+        // A pidfd becomes readable when its process ends, and stays so.
+        if let Err(error) = self.pidfd.ready(Interest::READABLE).await {
+            tracing::warn!(%error, "cannot wait for a pidfd");
+        }
+        None
+    }
+
+    /// SIGKILL; one that has ended already is no error.
+    pub fn kill(&self) -> io::Result<()> {
+        match pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn open(pid: Pid) -> io::Result<AsyncFd<OwnedFd>> {
+    Ok(AsyncFd::register_with_interest(pidfd_open(pid, PidfdFlags::NONBLOCK)?, Interest::READABLE)?)
+}
+
+/// In clock ticks since boot; two processes with one number never share it.
+fn start_time(pid: Pid) -> io::Result<u64> {
+    let stat = procfs::process::Process::new(pid.as_raw_nonzero().get()).and_then(|process| process.stat());
+    stat.map(|stat| stat.starttime).map_err(io::Error::other)
+}
+
+fn parse(note: &str) -> Option<(Pid, u64)> {
+    let (pid, since) = note.trim_end().split_once(' ')?;
+    Some((Pid::from_raw(pid.parse().ok()?)?, since.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_recycled_process_number_is_not_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = std::process::id();
+        let since = start_time(Pid::from_raw(own.cast_signed()).unwrap()).unwrap();
+        fs::write(dir.path().join(PID_FILE), format!("{own} {since}\n")).unwrap();
+        assert!(Process::find(dir.path()).unwrap().is_some());
+        fs::write(dir.path().join(PID_FILE), format!("{own} {}\n", since + 1)).unwrap();
+        assert!(Process::find(dir.path()).unwrap().is_none());
+        for damaged in ["", "0 0", "-3 1", "x y", "99999999999 1"] {
+            fs::write(dir.path().join(PID_FILE), damaged).unwrap();
+            assert!(Process::find(dir.path()).unwrap().is_none(), "{damaged:?}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! `crn-agent`: reads the configuration, puts the parts together, serves until told to stop. Machines outlive it.
+
+#![forbid(unsafe_code)]
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use crn_agent::api;
+use crn_agent::config::Config;
+use crn_agent::content::Cache;
+use crn_agent::intake::Intake;
+use crn_agent::intake::ccn::Ccn;
+use crn_agent::intake::watch::Watch;
+use crn_agent::ledger::Ledger;
+use crn_agent::net::{Net, Pools};
+use crn_agent::reconcile::Reconciler;
+use crn_agent::reconcile::host::Hypervisor;
+use crn_agent::reconcile::kvm::Kvm;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The compute node's daemon.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", default_value = "/usr/lib/crn/agent.toml", env = "CRN_AGENT_CONFIG", global = true)]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Read and check the configuration, and do nothing else.
+    CheckConfig,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("crn-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let config = Config::load(&arguments.config)?;
+    if let Some(Command::CheckConfig) = arguments.command {
+        println!("{}: good", arguments.config.display());
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(serve(Arc::new(config)))
+}
+
+async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
+    for dir in [config.state_dir.join("vm"), config.state_dir.join("cache"), config.run_dir.join("vm")] {
+        std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    }
+    let ledger_file = config.state_dir.join("agent.sqlite");
+    let ledger = Ledger::open(&ledger_file).with_context(|| format!("cannot open {}", ledger_file.display()))?;
+    let ccn = Ccn::new(&config.ccn);
+    let cache = Cache::open(&config.state_dir.join("cache"), ccn.clone(), config.limits.max_file_bytes)
+        .context("cannot open the cache")?;
+    let intake = Intake::new(ccn, cache);
+
+    let pools = Pools::parse(&config.network.ipv4_pool, &config.network.ipv6_pool)?;
+    let net = Net::open(config.network.interface.as_deref(), pools).await.context("cannot set up the network")?;
+    let host_ipv4 = net.host_ipv4().await.context("cannot read the host's address")?;
+    let dns = resolvers(&config).await;
+    tracing::info!(uplink = net.uplink(), ?host_ipv4, ?dns, "network");
+    let host: Arc<dyn Hypervisor> = Arc::new(Kvm::new(Arc::clone(&config), net, dns));
+
+    let listener = tokio::net::TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", config.listen))?;
+    let reconciler =
+        Reconciler::start(Arc::clone(&config), ledger.clone(), intake.clone(), Arc::clone(&host)).await?;
+    Watch { intake: intake.clone(), ledger: ledger.clone(), reconciler: reconciler.clone() }.start();
+    let app = api::Shared::new(Arc::clone(&config), ledger, intake, reconciler, host, host_ipv4);
+    let service = api::router(app).into_make_service_with_connect_info::<SocketAddr>();
+
+    // Absent when not started by a service manager.
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!("the service manager was not told: {error}");
+    }
+    tracing::info!(listen = %config.listen, version = env!("CARGO_PKG_VERSION"), "ready");
+
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        served = async { axum::serve(listener, service).await } => served.context("the server failed")?,
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    // Every acknowledged write is on the disk and machines are not our children: there is nothing to wait for.
+    tracing::info!("ending; machines go on");
+    Ok(())
+}
+
+/// The guests' resolvers: the configured ones, or the host's own without those only the host can reach.
+async fn resolvers(config: &Config) -> Vec<IpAddr> {
+    if !config.network.dns.is_empty() {
+        return config.network.dns.clone();
+    }
+    for path in ["/run/systemd/resolve/resolv.conf", "/etc/resolv.conf"] {
+        let Ok(text) = tokio::fs::read_to_string(Path::new(path)).await else { continue };
+        let found: Vec<IpAddr> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("nameserver")?.trim().parse::<IpAddr>().ok())
+            .filter(|address| !address.is_loopback())
+            .collect();
+        if !found.is_empty() {
+            return found;
+        }
+    }
+    Vec::new()
+}

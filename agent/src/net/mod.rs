@@ -1,0 +1,285 @@
+//! What connects machines: addresses ([`plan`]), TAP devices, routes and neighbours ([`Net`]), the firewall
+//! ([`firewall`]).
+//!
+//! What comes in: plans and the complete set of guests. What may be touched: devices named `vmtap*`, proxy neighbours
+//! on the uplink, the forwarding switches, the nftables table `inet crn`.
+
+pub mod firewall;
+pub mod plan;
+mod sysctl;
+mod tap;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::OwnedFd;
+
+use futures_util::TryStreamExt;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressScope};
+use rtnetlink::packet_route::link::LinkAttribute;
+use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags};
+use rtnetlink::packet_route::route::RouteAttribute;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
+
+pub use firewall::{Forward, Guest, Transport};
+pub use plan::{IPV4_PREFIX, IPV6_PREFIX, Kind, Plan, PlanError, Pools};
+pub use sysctl::SysctlError;
+
+/// The kernel's own bound for a device without a smaller one, for uplinks that report none.
+const DEFAULT_MTU: u16 = 1500;
+
+/// The host's network, open for work. Clones share one netlink socket.
+#[derive(Debug, Clone)]
+pub struct Net {
+    handle: Handle,
+    pools: Pools,
+    uplink: String,
+    uplink_index: u32,
+    mtu: u16,
+}
+
+/// What went wrong with the host's network.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    /// No netlink socket.
+    #[error("cannot open a netlink socket")]
+    Socket(#[source] io::Error),
+    /// The kernel refused something.
+    #[error("cannot {action} {what}")]
+    Netlink {
+        /// What was attempted.
+        action: &'static str,
+        /// On what.
+        what: String,
+        /// Why not.
+        #[source]
+        source: rtnetlink::Error,
+    },
+    /// No interface is configured and there is no default route to tell.
+    #[error("no default route: name the interface in network.interface")]
+    NoUplink,
+    /// A switch could not be set.
+    #[error("cannot prepare the host for forwarding")]
+    Sysctl(#[from] SysctlError),
+    /// No TAP device.
+    #[error("cannot make the TAP device {tap}")]
+    Tap {
+        /// Its name.
+        tap: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The firewall's transaction was refused; the old rules stand.
+    #[error("cannot replace the firewall table inet crn")]
+    Firewall(#[source] nftables::helper::NftablesError),
+    /// The thread that does the blocking part is gone: the agent is shutting down.
+    #[error("the runtime is shutting down")]
+    Shutdown(#[from] tokio::task::JoinError),
+}
+
+impl Net {
+    /// Finds the uplink (`interface`, or the default route's), and switches forwarding on.
+    ///
+    /// # Errors
+    /// [`NetError`].
+    pub async fn open(interface: Option<&str>, pools: Pools) -> Result<Self, NetError> {
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(NetError::Socket)?;
+        tokio::spawn(connection);
+        let uplink_index = match interface {
+            Some(name) => index_of(&handle, name).await?.ok_or_else(|| no_such_link(name))?,
+            None => default_route(&handle).await?.ok_or(NetError::NoUplink)?,
+        };
+        let link = handle.link().get().match_index(uplink_index).execute().try_next().await;
+        let link = link.map_err(failed("read", "the uplink"))?.ok_or(NetError::NoUplink)?;
+        let (mut uplink, mut mtu) = (String::new(), DEFAULT_MTU);
+        for attribute in link.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => uplink = name,
+                LinkAttribute::Mtu(bytes) => mtu = u16::try_from(bytes).unwrap_or(u16::MAX),
+                _ => {}
+            }
+        }
+        let name = uplink.clone();
+        tokio::task::spawn_blocking(move || sysctl::forward(&name)).await??;
+        Ok(Self { handle, pools, uplink, uplink_index, mtu })
+    }
+
+    /// The uplink's name.
+    #[must_use]
+    pub fn uplink(&self) -> &str {
+        &self.uplink
+    }
+
+    /// The uplink's MTU in bytes, which is every guest's.
+    #[must_use]
+    pub const fn mtu(&self) -> u16 {
+        self.mtu
+    }
+
+    /// Where machines' addresses come from.
+    #[must_use]
+    pub const fn pools(&self) -> &Pools {
+        &self.pools
+    }
+
+    /// The uplink's first IPv4 address of global scope.
+    ///
+    /// # Errors
+    /// [`NetError::Netlink`].
+    pub async fn host_ipv4(&self) -> Result<Option<Ipv4Addr>, NetError> {
+        let mut addresses = self.handle.address().get().set_link_index_filter(self.uplink_index).execute();
+        while let Some(message) = addresses.try_next().await.map_err(failed("read the addresses of", &self.uplink))? {
+            if message.header.scope != AddressScope::Universe {
+                continue;
+            }
+            for attribute in message.attributes {
+                if let AddressAttribute::Local(IpAddr::V4(address)) = attribute {
+                    return Ok(Some(address));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes the machine's TAP, gives it its addresses, and announces the guest's IPv6 address on the uplink.
+    /// The descriptor is the VMM's queue: the device lives until it and all its copies are closed, or [`Net::detach`].
+    ///
+    /// # Errors
+    /// [`NetError`]; nothing is left behind then.
+    pub async fn attach(&self, plan: &Plan) -> Result<OwnedFd, NetError> {
+        let name = plan.tap.clone();
+        let queue = tokio::task::spawn_blocking(move || {
+            let queue = tap::create(&name).map_err(|source| NetError::Tap { tap: name.clone(), source })?;
+            sysctl::harden(&name)?;
+            Ok::<_, NetError>(queue)
+        })
+        .await??;
+        if let Err(error) = self.configure(plan).await {
+            drop(queue);
+            self.unannounce(plan).await.ok();
+            return Err(error);
+        }
+        Ok(queue)
+    }
+
+    async fn configure(&self, plan: &Plan) -> Result<(), NetError> {
+        let index = index_of(&self.handle, &plan.tap).await?.ok_or_else(|| no_such_link(&plan.tap))?;
+        let up = LinkUnspec::new_with_index(index).mtu(u32::from(self.mtu)).up().build();
+        self.handle.link().set(up).execute().await.map_err(failed("switch on", &plan.tap))?;
+        let add = |address: IpAddr, prefix: u8| {
+            let mut request = self.handle.address().add(index, address, prefix).replace();
+            // Nobody else is on this link: the address is usable at once, without asking around for a second.
+            request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+            request.execute()
+        };
+        add(IpAddr::V4(plan.ipv4_gateway), IPV4_PREFIX).await.map_err(failed("give an IPv4 address to", &plan.tap))?;
+        add(IpAddr::V6(plan.ipv6_network), IPV6_PREFIX).await.map_err(failed("give an IPv6 address to", &plan.tap))?;
+        self.handle
+            .neighbours()
+            .add(self.uplink_index, IpAddr::V6(plan.ipv6))
+            .flags(NeighbourFlags::Proxy)
+            .replace()
+            .execute()
+            .await
+            .map_err(failed("announce on", &self.uplink))
+    }
+
+    /// Undoes [`Net::attach`]; what is already gone is no error.
+    ///
+    /// # Errors
+    /// [`NetError::Netlink`].
+    pub async fn detach(&self, plan: &Plan) -> Result<(), NetError> {
+        self.unannounce(plan).await?;
+        if let Some(index) = index_of(&self.handle, &plan.tap).await? {
+            gone(self.handle.link().del(index).execute().await).map_err(failed("remove", &plan.tap))?;
+        }
+        Ok(())
+    }
+
+    async fn unannounce(&self, plan: &Plan) -> Result<(), NetError> {
+        let mut proxies = self.handle.neighbours().get().proxies().set_address_family(AddressFamily::Inet6).execute();
+        let guest = NeighbourAttribute::Destination(NeighbourAddress::Inet6(plan.ipv6));
+        let mut found = Vec::new();
+        while let Some(message) = proxies.try_next().await.map_err(failed("read the neighbours of", &self.uplink))? {
+            if message.header.ifindex == self.uplink_index && message.attributes.contains(&guest) {
+                found.push(message);
+            }
+        }
+        for message in found {
+            gone(self.handle.neighbours().del(message).execute().await)
+                .map_err(failed("take back an announcement on", &self.uplink))?;
+        }
+        Ok(())
+    }
+
+    /// Replaces the whole firewall with the rules for exactly these guests, in one transaction; with none, removes it.
+    ///
+    /// # Errors
+    /// [`NetError::Firewall`].
+    pub async fn apply(&self, guests: &[Guest]) -> Result<(), NetError> {
+        let rules = firewall::ruleset(&self.uplink, &self.pools, guests);
+        nftables::helper::apply_ruleset_async(&rules).await.map_err(NetError::Firewall)
+    }
+}
+
+fn failed(action: &'static str, what: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> NetError {
+    let what = what.into();
+    move |source| NetError::Netlink { action, what, source }
+}
+
+fn no_such_link(name: &str) -> NetError {
+    NetError::Netlink {
+        action: "find the interface",
+        what: name.to_owned(),
+        source: rtnetlink::Error::RequestFailed,
+    }
+}
+
+/// Takes "there is no such thing" for success.
+fn gone(result: Result<(), rtnetlink::Error>) -> Result<(), rtnetlink::Error> {
+    match result {
+        Err(error) if is_missing(&error) => Ok(()),
+        other => other,
+    }
+}
+
+fn is_missing(error: &rtnetlink::Error) -> bool {
+    use rustix::io::Errno;
+    let rtnetlink::Error::NetlinkError(message) = error else { return false };
+    matches!(
+        message.to_io().raw_os_error().map(Errno::from_raw_os_error),
+        Some(Errno::NODEV | Errno::NOENT | Errno::SRCH | Errno::NXIO)
+    )
+}
+
+async fn index_of(handle: &Handle, name: &str) -> Result<Option<u32>, NetError> {
+    match handle.link().get().match_name(name.to_owned()).execute().try_next().await {
+        Ok(link) => Ok(link.map(|link| link.header.index)),
+        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) => Err(failed("find", name)(error)),
+    }
+}
+
+async fn default_route(handle: &Handle) -> Result<Option<u32>, NetError> {
+    for message in
+        [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()]
+    {
+        let mut routes = handle.route().get(message).execute();
+        while let Some(route) = routes.try_next().await.map_err(failed("read", "the routes"))? {
+            let has_destination = route.attributes.iter().any(|a| matches!(a, RouteAttribute::Destination(_)));
+            if route.header.destination_prefix_length > 0 || has_destination {
+                continue;
+            }
+            for attribute in route.attributes {
+                if let RouteAttribute::Oif(index) = attribute {
+                    return Ok(Some(index));
+                }
+            }
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests;

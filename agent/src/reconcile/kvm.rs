@@ -1,0 +1,382 @@
+//! The host as it is: `crn-vmm` machines, TAP devices, nftables, files.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aleph_message::ItemHash;
+use crn_protocol::control::ExitReason;
+use crn_protocol::guest::GuestConfig;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
+
+use super::host::{Guest, GuestEvent, HostError, Hypervisor, NetworkOf, Place};
+use crate::config::Config;
+use crate::intake::workload::{Body, Reference, Resolved, Volume};
+use crate::ledger::Kind;
+use crate::machine::spec::{self, Base, ProgramParts, VolumeParts};
+use crate::machine::{Machine, MachineEvent};
+use crate::net::{self, Net};
+use crate::volume::{self, Seed};
+
+/// How long a program has between SIGTERM and SIGKILL.
+const PROGRAM_GRACE: Duration = Duration::from_secs(3);
+/// How long a VMM has to end when told to, before it is killed.
+const STOP_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The host.
+pub struct Kvm {
+    config: Arc<Config>,
+    net: Net,
+    dns: Vec<IpAddr>,
+}
+
+impl Kvm {
+    /// The host, with resolvers for the guests.
+    #[must_use]
+    pub const fn new(config: Arc<Config>, net: Net, dns: Vec<IpAddr>) -> Self {
+        Self { config, net, dns }
+    }
+
+    fn disks(&self, hash: &ItemHash) -> PathBuf {
+        self.config.state_dir.join("vm").join(hash.as_str())
+    }
+
+    fn sockets(&self, hash: &ItemHash) -> PathBuf {
+        self.config.run_dir.join("vm").join(hash.as_str())
+    }
+
+    fn plan(&self, hash: &ItemHash, place: Place) -> Result<net::Plan, HostError> {
+        let kind = match place.kind {
+            Kind::Microvm => net::Kind::Program,
+            Kind::PersistentProgram => net::Kind::PersistentProgram,
+            Kind::Instance => net::Kind::Instance,
+        };
+        self.net.pools().plan(place.slot, hash.as_str(), kind).map_err(HostError::during("plan its addresses"))
+    }
+
+    fn base(&self, resolved: &Resolved, place: Place) -> Result<Base, HostError> {
+        let workload = &resolved.workload;
+        let connected = workload.kind == Kind::Instance || workload.internet;
+        let plan = if connected { Some(self.plan(&workload.hash, place)?) } else { None };
+        let narrow = "fit its size into a machine";
+        Ok(Base {
+            vm: workload.hash.to_string(),
+            vmm: self.config.vmm.clone(),
+            kernel: self.config.kernel.clone(),
+            initramfs: self.config.initramfs.clone(),
+            run_dir: self.config.run_dir.clone(),
+            state_dir: self.config.state_dir.clone(),
+            console_bytes: self.config.limits.console_bytes,
+            vcpus: u8::try_from(workload.vcpus).map_err(HostError::during(narrow))?,
+            memory_mib: u32::try_from(workload.memory_mib).map_err(HostError::during(narrow))?,
+            cid: spec::cid(place.slot),
+            hostname: workload.hostname(),
+            plan,
+            mtu: self.net.mtu(),
+            dns: self.dns.clone(),
+        })
+    }
+
+    fn volumes(&self, resolved: &Resolved) -> Result<Vec<VolumeParts>, HostError> {
+        let dir = self.disks(&resolved.workload.hash);
+        resolved
+            .workload
+            .volumes
+            .iter()
+            .enumerate()
+            .map(|(index, volume)| {
+                Ok(match volume {
+                    Volume::Image { image, mount } => {
+                        VolumeParts { path: file(resolved, image)?.0, mount: mount.clone(), read_only: true }
+                    }
+                    Volume::Disk { mount, .. } => VolumeParts {
+                        path: dir.join(format!("vol{index}.raw")),
+                        mount: mount.clone(),
+                        read_only: false,
+                    },
+                })
+            })
+            .collect()
+    }
+
+    async fn start_machine(&self, resolved: &Resolved, place: Place) -> Result<Box<dyn Guest>, HostError> {
+        let base = self.base(resolved, place)?;
+        let plan = base.plan.clone();
+        let tap = match &plan {
+            Some(plan) => Some(self.net.attach(plan).await.map_err(HostError::during("connect it"))?),
+            None => None,
+        };
+        let volumes = self.volumes(resolved)?;
+        let spec = match &resolved.workload.body {
+            Body::Program { .. } => spec::program(base, tap, program_parts(resolved)?, volumes),
+            Body::Instance { .. } => {
+                let dir = self.disks(&resolved.workload.hash);
+                spec::instance(base, tap, dir.join("root.raw"), dir.join("seed.img"), volumes)
+            }
+        };
+        match Machine::start(spec).await {
+            Ok((machine, events)) => Ok(Box::new(KvmGuest { kind: place.kind, machine, events })),
+            Err(error) => {
+                if let Some(plan) = plan
+                    && let Err(error) = self.net.detach(&plan).await
+                {
+                    tracing::error!(vm = %resolved.workload.hash, "{}", crate::chain(&error));
+                }
+                Err(HostError::during("start its machine")(error))
+            }
+        }
+    }
+
+    async fn make(&self, resolved: &Resolved, place: Place) -> Result<(), HostError> {
+        let workload = &resolved.workload;
+        let dir = self.disks(&workload.hash);
+        let mut jobs = Vec::new();
+        for (index, volume) in workload.volumes.iter().enumerate() {
+            if let Volume::Disk { size_mib, ephemeral, .. } = volume {
+                jobs.push((dir.join(format!("vol{index}.raw")), *size_mib, *ephemeral));
+            }
+        }
+        let root = match &workload.body {
+            Body::Instance { image, size_mib } => {
+                let seed = InstanceSeed {
+                    vm: workload.hash.to_string(),
+                    hostname: workload.hostname(),
+                    keys: workload.authorized_keys.clone(),
+                    plan: self.plan(&workload.hash, place)?,
+                    mtu: self.net.mtu(),
+                    dns: self.dns.clone(),
+                };
+                Some((file(resolved, image)?.0, *size_mib, seed))
+            }
+            Body::Program { .. } => None,
+        };
+        blocking("make its disks", move || {
+            std::fs::create_dir_all(&dir).map_err(HostError::during("make its directory"))?;
+            for (path, size_mib, ephemeral) in jobs {
+                if ephemeral && path.exists() {
+                    std::fs::remove_file(&path).map_err(HostError::during("clear an ephemeral volume"))?;
+                }
+                volume::prepare_blank(&path, size_mib).map_err(HostError::during("make a volume"))?;
+            }
+            if let Some((image, size_mib, seed)) = root {
+                volume::prepare_root(&image, &dir.join("root.raw"), size_mib)
+                    .map_err(HostError::during("make its disk"))?;
+                let seed_file = dir.join("seed.img");
+                volume::write_seed(&seed_file, &seed.seed()).map_err(HostError::during("write its seed"))?;
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Owns what a [`Seed`] borrows.
+struct InstanceSeed {
+    vm: String,
+    hostname: String,
+    keys: Vec<String>,
+    plan: net::Plan,
+    mtu: u16,
+    dns: Vec<IpAddr>,
+}
+
+impl InstanceSeed {
+    fn seed(&self) -> Seed<'_> {
+        Seed {
+            vm: &self.vm,
+            hostname: &self.hostname,
+            ssh_keys: &self.keys,
+            plan: &self.plan,
+            mtu: self.mtu,
+            dns: &self.dns,
+        }
+    }
+}
+
+fn program_parts(resolved: &Resolved) -> Result<ProgramParts, HostError> {
+    let Body::Program { runtime, code, encoding, interface, entrypoint, arguments } = &resolved.workload.body else {
+        return Err(HostError::during("run an instance as a program")("it is an instance"));
+    };
+    let (code, code_bytes) = file(resolved, code)?;
+    Ok(ProgramParts {
+        runtime: file(resolved, runtime)?.0,
+        code,
+        encoding: *encoding,
+        code_bytes,
+        interface: *interface,
+        entrypoint: entrypoint.clone(),
+        arguments: arguments.clone(),
+        variables: resolved.workload.variables.clone(),
+    })
+}
+
+fn file(resolved: &Resolved, reference: &Reference) -> Result<(PathBuf, u64), HostError> {
+    let cached = resolved
+        .files
+        .get(&reference.hash)
+        .ok_or_else(|| HostError::during("find a file")(format!("{} was not fetched", reference.hash)))?;
+    Ok((cached.path.clone(), cached.bytes))
+}
+
+async fn blocking<T: Send + 'static>(
+    attempt: &'static str,
+    work: impl FnOnce() -> Result<T, HostError> + Send + 'static,
+) -> Result<T, HostError> {
+    tokio::task::spawn_blocking(work).await.map_err(HostError::during(attempt))?
+}
+
+impl Hypervisor for Kvm {
+    fn slots(&self) -> u16 {
+        // The vsock context identifiers made of slots must stay in range too.
+        u16::try_from(self.net.pools().slots()).unwrap_or(u16::MAX)
+    }
+
+    fn addresses(&self, hash: &ItemHash, place: Place) -> Result<net::Plan, HostError> {
+        self.plan(hash, place)
+    }
+
+    fn guest_config(&self, resolved: &Resolved, place: Place) -> Result<GuestConfig, HostError> {
+        let base = self.base(resolved, place)?;
+        Ok(match &resolved.workload.body {
+            Body::Program { .. } => spec::program_guest(&base, &program_parts(resolved)?, &self.volumes(resolved)?),
+            Body::Instance { .. } => spec::instance_guest(&base),
+        })
+    }
+
+    fn make_disks<'a>(&'a self, resolved: &'a Resolved, place: Place) -> BoxFuture<'a, Result<(), HostError>> {
+        self.make(resolved, place).boxed()
+    }
+
+    fn start<'a>(&'a self, resolved: &'a Resolved, place: Place) -> BoxFuture<'a, Result<Box<dyn Guest>, HostError>> {
+        self.start_machine(resolved, place).boxed()
+    }
+
+    fn adopt<'a>(
+        &'a self,
+        hash: &'a ItemHash,
+        guest: GuestConfig,
+    ) -> BoxFuture<'a, Result<Option<Box<dyn Guest>>, HostError>> {
+        async move {
+            let kind = match &guest.workload {
+                crn_protocol::guest::Workload::Instance { .. } => Kind::Instance,
+                crn_protocol::guest::Workload::Program(_) => Kind::Microvm,
+            };
+            let found = Machine::adopt(hash.as_str(), &self.sockets(hash), guest)
+                .await
+                .map_err(HostError::during("find its machine again"))?;
+            Ok(found.map(|(machine, events)| Box::new(KvmGuest { kind, machine, events }) as Box<dyn Guest>))
+        }
+        .boxed()
+    }
+
+    fn clean<'a>(&'a self, hash: &'a ItemHash, place: Option<Place>) -> BoxFuture<'a, Result<(), HostError>> {
+        async move {
+            if let Some(place) = place
+                && let Ok(plan) = self.plan(hash, place)
+            {
+                self.net.detach(&plan).await.map_err(HostError::during("disconnect it"))?;
+            }
+            let sockets = self.sockets(hash);
+            blocking("remove its sockets", move || {
+                volume::erase(&sockets).map_err(HostError::during("remove its sockets"))
+            })
+            .await
+        }
+        .boxed()
+    }
+
+    fn erase<'a>(&'a self, hash: &'a ItemHash) -> BoxFuture<'a, Result<(), HostError>> {
+        let dir = self.disks(hash);
+        blocking("erase its disks", move || volume::erase(&dir).map_err(HostError::during("erase its disks"))).boxed()
+    }
+
+    fn apply(&self, networks: Vec<NetworkOf>) -> BoxFuture<'_, Result<(), HostError>> {
+        async move {
+            let guests = networks
+                .iter()
+                .map(|network| {
+                    let forwards = network.ports.iter().flat_map(|port| {
+                        let one = |transport| net::Forward { transport, host: port.host_port, guest: port.guest_port };
+                        let tcp = port.tcp.then(|| one(net::Transport::Tcp));
+                        tcp.into_iter().chain(port.udp.then(|| one(net::Transport::Udp)))
+                    });
+                    Ok(net::Guest { plan: self.plan(&network.hash, network.place)?, forwards: forwards.collect() })
+                })
+                .collect::<Result<Vec<_>, HostError>>()?;
+            self.net.apply(&guests).await.map_err(HostError::during("apply the rules"))
+        }
+        .boxed()
+    }
+
+    fn vsock(&self, hash: &ItemHash) -> PathBuf {
+        self.sockets(hash).join("vsock.sock")
+    }
+
+    fn console(&self, hash: &ItemHash) -> PathBuf {
+        self.disks(hash).join("console.log")
+    }
+
+    fn leftovers(&self) -> BoxFuture<'_, Vec<ItemHash>> {
+        let dirs = [self.config.state_dir.join("vm"), self.config.run_dir.join("vm")];
+        async move {
+            let found = blocking("look for leftovers", move || {
+                let entries = dirs.iter().filter_map(|dir| std::fs::read_dir(dir).ok()).flatten().flatten();
+                let mut found: Vec<ItemHash> =
+                    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+                found.sort_unstable();
+                found.dedup();
+                Ok(found)
+            })
+            .await;
+            found.unwrap_or_default()
+        }
+        .boxed()
+    }
+}
+
+struct KvmGuest {
+    kind: Kind,
+    machine: Machine,
+    events: mpsc::Receiver<MachineEvent>,
+}
+
+impl Guest for KvmGuest {
+    fn event(&mut self) -> BoxFuture<'_, GuestEvent> {
+        async move {
+            match self.events.recv().await {
+                Some(MachineEvent::GuestReady) => GuestEvent::Ready,
+                Some(MachineEvent::GuestFailed { stage, error }) => {
+                    GuestEvent::Failed { reason: format!("the guest could not {stage}: {error}") }
+                }
+                Some(MachineEvent::ProgramExited { code, signal }) => GuestEvent::Failed {
+                    reason: match (code, signal) {
+                        (Some(code), _) => format!("the program ended with status {code}"),
+                        (None, Some(signal)) => format!("the program was ended by signal {signal}"),
+                        (None, None) => "the program ended".to_owned(),
+                    },
+                },
+                Some(MachineEvent::Exited { reason, detail }) => GuestEvent::Exited { reason, detail },
+                None => GuestEvent::Exited { reason: ExitReason::Failed, detail: "its events ended".to_owned() },
+            }
+        }
+        .boxed()
+    }
+
+    fn ask_to_stop(&mut self) -> BoxFuture<'_, Result<(), HostError>> {
+        async move {
+            match self.kind {
+                Kind::Instance => self.machine.power_button().await,
+                Kind::Microvm | Kind::PersistentProgram => self.machine.shutdown_program(PROGRAM_GRACE).await,
+            }
+            .map_err(HostError::during("ask it to shut down"))
+        }
+        .boxed()
+    }
+
+    fn stop(&mut self) -> BoxFuture<'_, Result<(), HostError>> {
+        async move { self.machine.stop(STOP_DEADLINE).await.map_err(HostError::during("end its machine")) }.boxed()
+    }
+}

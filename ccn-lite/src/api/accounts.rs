@@ -1,0 +1,287 @@
+//! What an address has: balance, credits, files, channels, post types, counters.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde_json::{Map, Value, json};
+
+use super::error::ApiError;
+use super::paged;
+use super::params::Params;
+use super::render::iso;
+use crate::node::Node;
+use crate::pipeline::charge;
+use crate::store::accounts::{self, Lot};
+use crate::store::{StoreError, files, messages, now};
+
+/// `GET /addresses/{address}/balance`. Unknown addresses have nothing, which is an answer too.
+pub async fn balance(
+    State(node): State<Node>,
+    Path(address): Path<String>,
+    params: Params,
+) -> Result<Json<Value>, ApiError> {
+    let chain = params.get("chain").map(str::to_owned);
+    let with_lots = params.flag("include_credit_details");
+    let body = node
+        .store
+        .read::<_, StoreError, _>(move |conn| {
+            let now = now();
+            let mut details = Map::new();
+            let mut total = 0.0;
+            for row in accounts::balances(conn, &address)? {
+                if chain.as_ref().is_some_and(|chain| *chain != row.chain) {
+                    continue;
+                }
+                let amount: f64 = row.balance.parse().unwrap_or(0.0);
+                total += amount;
+                details.insert(row.chain, json!(amount));
+            }
+            let lots = with_lots
+                .then(|| accounts::lots(conn, &address))
+                .transpose()?
+                .map(|lots| {
+                    lots.iter()
+                        .filter(|lot| lot.expiration.is_none_or(|at| at > now))
+                        .map(|lot| {
+                            json!({
+                                "expiration_date": lot.expiration.map(iso),
+                                "amount": lot.remaining,
+                            })
+                        })
+                        .collect::<Vec<_>>()
+                });
+            Ok(json!({
+                "address": address,
+                "balance": total,
+                "details": (!details.is_empty()).then_some(details),
+                "locked_amount": charge::locked_amount(conn, &address)?,
+                "credit_balance": accounts::credit_balance(conn, &address, now)?,
+                "credit_balance_details": lots,
+            }))
+        })
+        .await?;
+    Ok(Json(body))
+}
+
+/// `GET /addresses/{address}/files`.
+///
+/// Clients disagree on `created`: those that ask by page read text, those that ask by cursor read seconds.
+pub async fn files(
+    State(node): State<Node>,
+    Path(address): Path<String>,
+    params: Params,
+) -> Result<Json<Value>, ApiError> {
+    let ascending = params.ascending()?;
+    let file_hash = params.get("fileHash").map(str::to_owned);
+    // The cursor of this list is the number of the next page.
+    let by_cursor = params.has("cursor");
+    let mut page = params.page(100, true)?;
+    if by_cursor {
+        page.limit = page.limit.min(200);
+        page.page = params.number("cursor")?.unwrap_or(1).max(1);
+    }
+    let owner = address.clone();
+    let (rows, total, bytes) = node
+        .store
+        .read::<_, StoreError, _>(move |conn| {
+            files::of_owner(conn, &owner, file_hash.as_deref(), ascending, page)
+        })
+        .await?;
+    if total == 0 {
+        return Err(ApiError::not_found("No files found for this address"));
+    }
+    let items: Vec<Value> = rows
+        .iter()
+        .map(|row| {
+            json!({
+                "file_hash": row.pin.file_hash,
+                "size": row.size,
+                "type": row.kind,
+                "created": if by_cursor { json!(row.pin.created) } else { json!(iso(row.pin.created)) },
+                "item_hash": row.pin.item_hash,
+            })
+        })
+        .collect();
+    let mut body = paged("files", items, page, total);
+    body["address"] = json!(address);
+    body["total_size"] = json!(bytes);
+    if by_cursor {
+        let more = page.page.saturating_mul(page.limit) < total;
+        body["next_cursor"] = json!(more.then(|| (page.page + 1).to_string()));
+    }
+    Ok(Json(body))
+}
+
+/// `GET /addresses/{address}/post_types`.
+pub async fn post_types(
+    State(node): State<Node>,
+    Path(address): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    let owner = address.clone();
+    let types = node
+        .store
+        .read::<_, StoreError, _>(move |conn| messages::post_types(conn, &owner))
+        .await?;
+    Ok(Json(json!({"address": address, "post_types": types})))
+}
+
+/// `GET /addresses/{address}/channels`.
+pub async fn channels(
+    State(node): State<Node>,
+    Path(address): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    let owner = address.clone();
+    let channels = node
+        .store
+        .read::<_, StoreError, _>(move |conn| messages::channels(conn, Some(&owner)))
+        .await?;
+    Ok(Json(json!({"address": address, "channels": channels})))
+}
+
+/// `GET /channels/list.json`.
+pub async fn all_channels(State(node): State<Node>) -> Result<Json<Value>, ApiError> {
+    let channels = node
+        .store
+        .read::<_, StoreError, _>(|conn| messages::channels(conn, None))
+        .await?;
+    Ok(Json(json!({"channels": channels})))
+}
+
+async fn counters(
+    node: &Node,
+    addresses: Vec<String>,
+) -> Result<BTreeMap<String, Value>, ApiError> {
+    let rows = node
+        .store
+        .read::<_, StoreError, _>(move |conn| messages::stats(conn, &addresses))
+        .await?;
+    let mut all: BTreeMap<String, Value> = BTreeMap::new();
+    for (owner, kind, count) in rows {
+        let entry = all.entry(owner).or_insert_with(|| {
+            json!({"messages": 0, "aggregate": 0, "forget": 0, "instance": 0, "post": 0, "program": 0, "store": 0})
+        });
+        let sum = entry["messages"].as_i64().unwrap_or(0) + count;
+        entry["messages"] = json!(sum);
+        entry[kind] = json!(count);
+    }
+    Ok(all)
+}
+
+/// `GET /api/v0/addresses/stats.json`.
+pub async fn stats_v0(
+    State(node): State<Node>,
+    params: Params,
+) -> Result<Json<Value>, ApiError> {
+    let addresses = params.first_list(&["addresses[]", "addresses"]);
+    Ok(Json(json!({"data": counters(&node, addresses).await?})))
+}
+
+/// `GET /api/v1/addresses/stats.json`.
+pub async fn stats_v1(
+    State(node): State<Node>,
+    params: Params,
+) -> Result<Json<Value>, ApiError> {
+    let page = params.page(20, true)?;
+    let part = params
+        .get("addressContains")
+        .unwrap_or_default()
+        .to_ascii_lowercase();
+    let mut rows: Vec<(String, Value)> = counters(&node, Vec::new())
+        .await?
+        .into_iter()
+        .filter(|(address, _)| address.to_ascii_lowercase().contains(&part))
+        .collect();
+    let total = rows.len() as u64;
+    let key = params.get("sortBy").unwrap_or("messages").to_owned();
+    let ascending = params.ascending()?;
+    rows.sort_by_key(|(_, counters)| {
+        let count = counters[key.as_str()].as_i64().unwrap_or(0);
+        if ascending { count } else { -count }
+    });
+    let skip = page.limit.saturating_mul(page.page - 1);
+    let data: Map<String, Value> = rows
+        .into_iter()
+        .skip(usize::try_from(skip).unwrap_or(usize::MAX))
+        .take(usize::try_from(page.limit).unwrap_or(usize::MAX))
+        .collect();
+    Ok(Json(json!({
+        "data": data,
+        "pagination_per_page": page.limit,
+        "pagination_page": page.page,
+        "pagination_total": total,
+        "pagination_item": "addresses",
+    })))
+}
+
+async fn history(node: &Node, address: &str) -> Result<Vec<Lot>, ApiError> {
+    let address = address.to_owned();
+    Ok(node
+        .store
+        .read::<_, StoreError, _>(move |conn| accounts::lots(conn, &address))
+        .await?)
+}
+
+/// `GET /addresses/{address}/credit_history`: every lot was one entry.
+pub async fn credit_history(
+    State(node): State<Node>,
+    Path(address): Path<String>,
+    params: Params,
+) -> Result<Json<Value>, ApiError> {
+    let page = params.page(0, true)?;
+    let mut lots = history(&node, &address).await?;
+    if lots.is_empty() {
+        return Err(ApiError::not_found(
+            "No credit history found for this address",
+        ));
+    }
+    if !params.ascending()? {
+        lots.reverse();
+    }
+    let total = lots.len() as u64;
+    let skip = page.limit.saturating_mul(page.page - 1);
+    let items = lots
+        .iter()
+        .skip(usize::try_from(skip).unwrap_or(usize::MAX))
+        .take(usize::try_from(page.limit).unwrap_or(usize::MAX))
+        .map(|lot| {
+            json!({
+                "amount": lot.amount,
+                "price": null,
+                "bonus_amount": null,
+                "tx_hash": null,
+                "token": null,
+                "chain": null,
+                "provider": null,
+                "origin": null,
+                "origin_ref": null,
+                "payment_method": lot.payment_method,
+                "credit_ref": lot.credit_ref,
+                "credit_index": lot.credit_index,
+                "expiration_date": lot.expiration.map(iso),
+                "message_timestamp": iso(lot.message_time),
+                "expense_count": null,
+                "expense_size_mib": null,
+            })
+        })
+        .collect();
+    let mut body = paged("credit_history", items, page, total);
+    body["address"] = json!(address);
+    Ok(Json(body))
+}
+
+/// `GET /addresses/{address}/credit_history/summary`.
+pub async fn credit_summary(
+    State(node): State<Node>,
+    Path(address): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    let lots = history(&node, &address).await?;
+    let incoming: i64 = lots.iter().map(|lot| lot.amount).sum();
+    Ok(Json(json!({
+        "address": address,
+        "entry_count": lots.len(),
+        "total_amount": incoming,
+        "total_incoming": incoming,
+        "total_outgoing": 0,
+    })))
+}

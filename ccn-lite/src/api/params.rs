@@ -1,0 +1,199 @@
+//! Query parameters: comma separated lists, both spellings of each name, unknown names ignored.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+
+use axum::extract::{FromRequestParts, Query};
+use axum::http::request::Parts;
+
+use super::error::ApiError;
+use crate::store::Page;
+
+/// Largest page in cursor mode.
+const CURSOR_PAGE: u64 = 200;
+/// Largest page at all: answers are built in memory.
+const MAX_PAGE: u64 = 10_000;
+
+/// The query of a request.
+#[derive(Debug, Clone, Default)]
+pub struct Params(HashMap<String, String>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Params {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let pairs = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
+            .map(|Query(pairs)| pairs)
+            .unwrap_or_default();
+        Ok(Self(pairs.into_iter().collect()))
+    }
+}
+
+fn snake(name: &str) -> String {
+    let mut out = String::with_capacity(name.len() + 4);
+    for c in name.chars() {
+        if c.is_ascii_uppercase() {
+            out.push('_');
+        }
+        out.push(c.to_ascii_lowercase());
+    }
+    out
+}
+
+impl Params {
+    /// The value of `name`, in camel or snake case; empty counts as absent.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0
+            .get(name)
+            .or_else(|| self.0.get(&snake(name)))
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
+    }
+
+    /// Whether `name` is there, even empty.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// A comma separated list; empty when absent.
+    pub fn list(&self, name: &str) -> Vec<String> {
+        self.get(name)
+            .map(|value| {
+                value
+                    .split(',')
+                    .filter(|item| !item.is_empty())
+                    .map(str::to_owned)
+                    .collect()
+            })
+            .unwrap_or_default()
+    }
+
+    /// The first non-empty of several lists.
+    pub fn first_list(&self, names: &[&str]) -> Vec<String> {
+        names
+            .iter()
+            .map(|name| self.list(name))
+            .find(|list| !list.is_empty())
+            .unwrap_or_default()
+    }
+
+    /// A number.
+    pub fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, ApiError> {
+        self.get(name)
+            .map(|value| {
+                value.parse().map_err(|_| {
+                    ApiError::unprocessable(format!("{name}: {value:?} is not a number"))
+                })
+            })
+            .transpose()
+    }
+
+    /// A flag; absent is false.
+    pub fn flag(&self, name: &str) -> bool {
+        matches!(self.get(name), Some("true" | "True" | "1" | "yes" | "on"))
+    }
+
+    /// `sortOrder`: ascending for 1.
+    pub fn ascending(&self) -> Result<bool, ApiError> {
+        match self.get("sortOrder") {
+            None | Some("-1") => Ok(false),
+            Some("1") => Ok(true),
+            Some(other) => Err(ApiError::unprocessable(format!(
+                "sortOrder: {other:?} is neither 1 nor -1"
+            ))),
+        }
+    }
+
+    /// `pagination` and `page`.
+    pub fn page(&self, default: u64, zero_is_all: bool) -> Result<Page, ApiError> {
+        let asked = self.number::<u64>("pagination")?.unwrap_or(default);
+        let limit = match asked {
+            0 if zero_is_all => MAX_PAGE,
+            0 => return Err(ApiError::unprocessable("pagination: must not be 0")),
+            n => n.min(MAX_PAGE),
+        };
+        let page = self.number::<u64>("page")?.unwrap_or(1);
+        if page == 0 {
+            return Err(ApiError::unprocessable("page: counts from 1"));
+        }
+        Ok(Page { limit, page })
+    }
+
+    /// Page and place to continue of a cursor request; `None` when it is not one.
+    pub fn cursor(&self, default: u64) -> Result<Option<(Page, Option<Cursor>)>, ApiError> {
+        if !self.has("cursor") {
+            return Ok(None);
+        }
+        let asked = self.number::<u64>("pagination")?.unwrap_or(default);
+        if asked == 0 {
+            return Err(ApiError::unprocessable(
+                "pagination: must not be 0 with a cursor",
+            ));
+        }
+        let page = Page {
+            limit: asked.min(CURSOR_PAGE),
+            page: 1,
+        };
+        let after = self.get("cursor").map(Cursor::decode).transpose()?;
+        Ok(Some((page, after)))
+    }
+}
+
+/// Where a list continues: the sort time and the hash of the last row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cursor {
+    /// Unix seconds.
+    pub time: f64,
+    /// Hash.
+    pub hash: String,
+}
+
+impl Cursor {
+    /// Opaque text for clients.
+    pub fn encode(&self) -> String {
+        use base64::Engine;
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(
+            serde_json::json!({"h": self.hash, "t": self.time.to_bits().to_string()}).to_string(),
+        )
+    }
+
+    fn decode(text: &str) -> Result<Self, ApiError> {
+        use base64::Engine;
+        let parse = || -> Option<Self> {
+            let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
+                .decode(text)
+                .ok()?;
+            let value: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+            let time = f64::from_bits(value["t"].as_str()?.parse().ok()?);
+            time.is_finite().then_some(())?;
+            Some(Self {
+                time,
+                hash: value["h"].as_str()?.to_owned(),
+            })
+        };
+        parse().ok_or_else(|| ApiError::unprocessable("cursor: invalid"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_spellings_are_understood() {
+        let params = Params([("sort_order".to_owned(), "1".to_owned())].into());
+        assert!(params.ascending().unwrap());
+        let params = Params([("sortOrder".to_owned(), "1".to_owned())].into());
+        assert!(params.ascending().unwrap());
+    }
+
+    #[test]
+    fn cursor_survives_the_round_trip() {
+        let cursor = Cursor {
+            time: 1_700_000_000.123_456_7,
+            hash: "ab".into(),
+        };
+        assert_eq!(Cursor::decode(&cursor.encode()).unwrap(), cursor);
+        assert!(Cursor::decode("%%%").is_err());
+    }
+}

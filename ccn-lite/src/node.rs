@@ -1,0 +1,151 @@
+//! The node: what every request and background task shares.
+
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aleph_message::Keypair;
+use tokio::sync::{Notify, broadcast};
+
+use crate::config::Config;
+use crate::files::Blobs;
+use crate::store::messages::Message;
+use crate::store::{Store, StoreError};
+
+/// Events a slow listener may fall behind before it loses some.
+const EVENTS: usize = 1024;
+
+/// What happened to a message, sent after it is committed.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// It is in force.
+    Processed(Arc<Message>),
+    /// It is refused.
+    Rejected(Arc<str>),
+    /// It waits for something.
+    Postponed(Arc<str>),
+}
+
+impl Event {
+    /// The message's item hash.
+    pub fn item_hash(&self) -> &str {
+        match self {
+            Self::Processed(message) => &message.item_hash,
+            Self::Rejected(hash) | Self::Postponed(hash) => hash,
+        }
+    }
+}
+
+/// Why the node could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A file or directory cannot be used.
+    #[error("cannot use {path}")]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// Cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The database cannot be used.
+    #[error("cannot use the database")]
+    Store(#[from] StoreError),
+    /// `node.key` does not hold a key.
+    #[error("{path} holds no valid key")]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// Cause.
+        #[source]
+        source: aleph_message::SigningError,
+    },
+}
+
+/// Shared state.
+pub struct Inner {
+    /// The configuration.
+    pub config: Config,
+    /// The database.
+    pub store: Store,
+    /// The files.
+    pub blobs: Blobs,
+    /// This node's key.
+    pub key: Keypair,
+    /// What happens to messages.
+    pub events: broadcast::Sender<Event>,
+    /// Tells the worker that a message may be due.
+    pub due: Notify,
+}
+
+/// Handle on the node, cheap to clone.
+#[derive(Clone)]
+pub struct Node(Arc<Inner>);
+
+impl Deref for Node {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> StartError {
+    let path = path.to_owned();
+    move |source| StartError::Io { path, source }
+}
+
+/// Writes `text` so that the file is there completely or not at all. Temporary files are private to the user.
+fn write_atomically(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
+    let parent = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(parent)?;
+    file.write_all(text.as_bytes())?;
+    file.as_file()
+        .set_permissions(std::fs::Permissions::from_mode(mode))?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    std::fs::File::open(parent)?.sync_all()
+}
+
+fn load_key(data_dir: &Path) -> Result<Keypair, StartError> {
+    let path = data_dir.join("node.key");
+    let key = match std::fs::read_to_string(&path) {
+        Ok(text) => Keypair::from_hex(&text).map_err(|source| StartError::Key {
+            path: path.clone(),
+            source,
+        })?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let key = Keypair::generate();
+            write_atomically(&path, &(key.to_secret_hex() + "\n"), 0o600).map_err(io(&path))?;
+            key
+        }
+        Err(error) => return Err(io(&path)(error)),
+    };
+    let path = data_dir.join("address");
+    write_atomically(&path, &(key.address() + "\n"), 0o644).map_err(io(&path))?;
+    Ok(key)
+}
+
+impl Node {
+    /// Opens the data directory, creating what is missing, and applies the genesis.
+    pub async fn open(config: Config) -> Result<Self, StartError> {
+        let dir = &config.data_dir;
+        std::fs::create_dir_all(dir).map_err(io(dir))?;
+        let key = load_key(dir)?;
+        let files = dir.join("files");
+        let blobs = Blobs::open(&files).map_err(io(&files))?;
+        let store = Store::open(&dir.join("ccn-lite.sqlite"))?;
+        crate::genesis::apply(&store, &config, &key.address()).await?;
+        let (events, _) = broadcast::channel(EVENTS);
+        Ok(Self(Arc::new(Inner {
+            config,
+            store,
+            blobs,
+            key,
+            events,
+            due: Notify::new(),
+        })))
+    }
+}

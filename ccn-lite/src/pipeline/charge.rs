@@ -1,0 +1,256 @@
+//! What a message costs and whether its owner can pay.
+
+use std::collections::BTreeMap;
+
+use aleph_message::{Body, Content, ErrorCode, ItemHash, PaymentType, Rejection};
+use rusqlite::Connection;
+use serde_json::json;
+
+use super::{Refusal, Verified};
+use crate::config::Config;
+use crate::kinds::vm::resolve;
+use crate::money::{
+    self, CostError, CostRow, CostType, Decimal, Prices, check_payment_method, is_free,
+    payment_type, required_credits, total,
+};
+use crate::store::accounts::{self, Cost};
+use crate::store::{StoreError, aggregates, files};
+
+/// Sizes claimed by whoever asks for an estimate, bytes, by STORE message or file; real ones come first.
+pub type Sizes = BTreeMap<String, u64>;
+
+/// The price of a message.
+#[derive(Debug, Clone)]
+pub struct Quote {
+    /// Who pays.
+    pub owner: String,
+    /// How.
+    pub payment: PaymentType,
+    /// What it consists of.
+    pub rows: Vec<CostRow>,
+}
+
+/// Amounts in the database were written by this program.
+fn amount(text: &str) -> Decimal {
+    text.parse().unwrap_or_default()
+}
+
+fn to_record(row: &CostRow, owner: &str, hash: &str, payment: PaymentType) -> Cost {
+    Cost {
+        owner: owner.to_owned(),
+        item_hash: hash.to_owned(),
+        kind: row.cost_type.as_str().to_owned(),
+        name: row.name.clone(),
+        reference: row.reference.clone(),
+        payment_type: payment.to_string(),
+        hold: row.hold.to_fixed(),
+        stream: row.stream.to_fixed(),
+        credit: row.credit.to_fixed(),
+        size_mib: row.size_mib.as_ref().map(Decimal::to_string),
+    }
+}
+
+fn from_record(cost: Cost) -> CostRow {
+    const TYPES: [CostType; 9] = [
+        CostType::Execution,
+        CostType::InstanceRootfs,
+        CostType::ProgramCode,
+        CostType::ProgramRuntime,
+        CostType::ProgramData,
+        CostType::VolumeImmutable,
+        CostType::VolumePersistent,
+        CostType::VolumeDiscount,
+        CostType::Storage,
+    ];
+    CostRow {
+        cost_type: TYPES
+            .into_iter()
+            .find(|known| known.as_str() == cost.kind)
+            .unwrap_or(CostType::Execution),
+        name: cost.name,
+        reference: cost.reference,
+        hold: amount(&cost.hold),
+        stream: amount(&cost.stream),
+        credit: amount(&cost.credit),
+        size_mib: cost.size_mib.as_deref().map(amount),
+    }
+}
+
+fn charged(
+    conn: &Connection,
+    owner: &str,
+    payment: PaymentType,
+) -> Result<Decimal, StoreError> {
+    let records = accounts::costs_of_owner(conn, owner, payment.as_str())?;
+    let rows: Vec<CostRow> = records.into_iter().map(from_record).collect();
+    Ok(total(&rows, payment))
+}
+
+/// Tokens held by everything the owner runs and stores, for display.
+pub fn locked_amount(conn: &Connection, owner: &str) -> Result<f64, StoreError> {
+    Ok(charged(conn, owner, PaymentType::Hold)?.to_f64())
+}
+
+/// Prices in force: the `pricing` aggregate of its authority.
+fn prices(conn: &Connection, config: &Config) -> Result<Prices, StoreError> {
+    let aggregate = aggregates::get(conn, &config.authorities.pricing, "pricing")?;
+    Ok(aggregate.map_or_else(Prices::default, |aggregate| {
+        Prices::from_aggregate(&aggregate.content).unwrap_or_else(|error| {
+            tracing::warn!(%error, "unusable price list, using the built-in one");
+            Prices::default()
+        })
+    }))
+}
+
+fn rows(
+    conn: &Connection,
+    config: &Config,
+    content: &Content,
+    sizes: &Sizes,
+) -> Result<Vec<CostRow>, Refusal> {
+    let is_store = matches!(content.body, Body::Store(_));
+    let size_of = |reference: &ItemHash, use_latest: bool| {
+        let reference = reference.as_str();
+        let known = if is_store {
+            files::get(conn, reference).map(|file| file.map(|(size, _)| size.unsigned_abs()))
+        } else {
+            resolve(conn, reference, use_latest).map(|file| file.map(|(_, size)| size))
+        };
+        let known = known.unwrap_or_else(|error| {
+            tracing::error!(%error, reference, "cannot read the size of a file");
+            None
+        });
+        known.or_else(|| sizes.get(reference).copied())
+    };
+    let prices = prices(conn, config)?;
+    money::costs(content, payment_type(content), &prices, &size_of).map_err(|error| {
+        let code = match error {
+            CostError::Gpu => ErrorCode::InvalidFormat,
+            CostError::Unpriced(_) => ErrorCode::InternalError,
+        };
+        Rejection::new(code, error.to_string()).into()
+    })
+}
+
+/// Refuses when the owner cannot pay `rows` on top of everything else: code 5 or 6.
+fn check_funds(
+    conn: &Connection,
+    owner: &str,
+    payment: PaymentType,
+    rows: &[CostRow],
+    now: f64,
+) -> Result<(), Refusal> {
+    let needed = charged(conn, owner, payment)?.plus(&total(rows, payment));
+    match payment {
+        PaymentType::Superfluid => Ok(()),
+        PaymentType::Hold => {
+            let held: Decimal = accounts::balances(conn, owner)?
+                .iter()
+                .map(|row| amount(&row.balance))
+                .sum();
+            if held >= needed {
+                return Ok(());
+            }
+            Err(Rejection::with_details(
+                ErrorCode::BalanceInsufficient,
+                json!({"errors": [{
+                    "required_balance": needed.to_string(),
+                    "account_balance": held.to_string(),
+                }]}),
+            )
+            .into())
+        }
+        PaymentType::Credit => {
+            let credits = accounts::credit_balance(conn, owner, now)?;
+            let required = required_credits(&needed);
+            if Decimal::from(credits) >= required {
+                return Ok(());
+            }
+            Err(Rejection::with_details(
+                ErrorCode::CreditInsufficient,
+                json!({"errors": [{
+                    "required_credits": required.to_string(),
+                    "account_credits": credits.to_string(),
+                    "min_runtime_days": 1,
+                }]}),
+            )
+            .into())
+        }
+    }
+}
+
+fn check(
+    conn: &Connection,
+    config: &Config,
+    content: &Content,
+    time: f64,
+    file_bytes: u64,
+    now: f64,
+) -> Result<Vec<CostRow>, Refusal> {
+    check_payment_method(content, time, &config.cutoffs)?;
+    let small = config.limits.max_unauthenticated_file_bytes;
+    if is_free(content, time, file_bytes, small, &config.cutoffs) {
+        return Ok(Vec::new());
+    }
+    let mut sizes = Sizes::new();
+    if let Body::Store(store) = &content.body {
+        sizes.insert(store.item_hash.to_string(), file_bytes);
+    }
+    let rows = rows(conn, config, content, &sizes)?;
+    check_funds(conn, content.address(), payment_type(content), &rows, now)?;
+    Ok(rows)
+}
+
+/// The checks of payment; returns the cost rows to record.
+pub fn charge(
+    conn: &Connection,
+    config: &Config,
+    v: &Verified,
+    now: f64,
+) -> Result<Vec<Cost>, Refusal> {
+    let content = &v.content;
+    let file_bytes = match &content.body {
+        Body::Store(store) => {
+            files::get(conn, store.item_hash.as_str())?.map_or(0, |(size, _)| size.unsigned_abs())
+        }
+        _ => 0,
+    };
+    let rows = check(conn, config, content, v.envelope.time, file_bytes, now)?;
+    let payment = payment_type(content);
+    Ok(rows
+        .iter()
+        .map(|row| to_record(row, v.owner(), v.hash(), payment))
+        .collect())
+}
+
+/// The same checks for a STORE whose file of `size` bytes is not stored yet.
+pub fn check_store(
+    conn: &Connection,
+    config: &Config,
+    content: &Content,
+    time: f64,
+    size: u64,
+    now: f64,
+) -> Result<(), Refusal> {
+    check(conn, config, content, time, size, now).map(drop)
+}
+
+/// What `content` would cost.
+pub fn quote(
+    conn: &Connection,
+    config: &Config,
+    content: &Content,
+    sizes: &Sizes,
+) -> Result<Quote, Refusal> {
+    Ok(Quote {
+        owner: content.address().to_owned(),
+        payment: payment_type(content),
+        rows: rows(conn, config, content, sizes)?,
+    })
+}
+
+/// What a message in force costs, at the prices of when it was processed.
+pub fn recorded(conn: &Connection, hash: &str) -> Result<Vec<CostRow>, StoreError> {
+    let records = accounts::costs_of_message(conn, hash)?;
+    Ok(records.into_iter().map(from_record).collect())
+}

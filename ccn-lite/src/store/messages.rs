@@ -1,0 +1,521 @@
+//! Messages in force, their statuses, the rejected and the forgotten.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde_json::Value;
+
+use super::{Conditions, Page, StoreError};
+
+/// A message in force.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// Item hash.
+    pub item_hash: String,
+    /// `processed` or `removing`.
+    pub status: String,
+    /// Message type, as on the wire.
+    pub kind: String,
+    /// Chain of the sender.
+    pub chain: String,
+    /// Who signed.
+    pub sender: String,
+    /// The signature.
+    pub signature: Option<String>,
+    /// `inline`, `storage` or `ipfs`.
+    pub item_type: String,
+    /// Content text of an inline message.
+    pub item_content: Option<String>,
+    /// The content.
+    pub content: Value,
+    /// Unix seconds.
+    pub time: f64,
+    /// Channel.
+    pub channel: Option<String>,
+    /// Length of the content text.
+    pub size: i64,
+    /// Unix seconds at which this node got it.
+    pub reception_time: f64,
+    /// `content.address`.
+    pub owner: String,
+    /// POST type.
+    pub content_type: Option<String>,
+    /// POST or STORE ref.
+    pub content_ref: Option<String>,
+    /// AGGREGATE key.
+    pub content_key: Option<String>,
+    /// STORE file hash.
+    pub content_item_hash: Option<String>,
+    /// How it is paid.
+    pub payment_type: Option<String>,
+    /// Tags.
+    pub tags: Option<Value>,
+}
+
+const COLUMNS: &str = "item_hash, status, type, chain, sender, signature, item_type, item_content, content, time, channel, \
+     size, reception_time, owner, content_type, content_ref, content_key, content_item_hash, payment_type, tags";
+
+fn json(row: &Row<'_>, index: usize) -> rusqlite::Result<Value> {
+    let text: String = row.get(index)?;
+    serde_json::from_str(&text).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(
+            index,
+            rusqlite::types::Type::Text,
+            Box::new(error),
+        )
+    })
+}
+
+fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
+    let tags: Option<String> = row.get(19)?;
+    Ok(Message {
+        item_hash: row.get(0)?,
+        status: row.get(1)?,
+        kind: row.get(2)?,
+        chain: row.get(3)?,
+        sender: row.get(4)?,
+        signature: row.get(5)?,
+        item_type: row.get(6)?,
+        item_content: row.get(7)?,
+        content: json(row, 8)?,
+        time: row.get(9)?,
+        channel: row.get(10)?,
+        size: row.get(11)?,
+        reception_time: row.get(12)?,
+        owner: row.get(13)?,
+        content_type: row.get(14)?,
+        content_ref: row.get(15)?,
+        content_key: row.get(16)?,
+        content_item_hash: row.get(17)?,
+        payment_type: row.get(18)?,
+        tags: tags.and_then(|text| serde_json::from_str(&text).ok()),
+    })
+}
+
+/// Status and reception time of a known message.
+pub fn status(conn: &Connection, hash: &str) -> Result<Option<(String, f64)>, StoreError> {
+    Ok(conn
+        .prepare_cached("SELECT status, reception_time FROM statuses WHERE item_hash = ?")?
+        .query_row([hash], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?)
+}
+
+/// Sets the status; the reception time stays the earliest.
+pub fn set_status(
+    conn: &Connection,
+    hash: &str,
+    status: &str,
+    reception_time: f64,
+) -> Result<(), StoreError> {
+    conn.prepare_cached(
+        "INSERT INTO statuses VALUES (?, ?, ?) ON CONFLICT (item_hash) DO UPDATE SET status = excluded.status, \
+         reception_time = min(reception_time, excluded.reception_time)",
+    )?
+    .execute(params![hash, status, reception_time])?;
+    Ok(())
+}
+
+/// A message in force.
+pub fn get(conn: &Connection, hash: &str) -> Result<Option<Message>, StoreError> {
+    Ok(conn
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM messages WHERE item_hash = ?"))?
+        .query_row([hash], message)
+        .optional()?)
+}
+
+/// Adds a message.
+pub fn insert(conn: &Connection, m: &Message) -> Result<(), StoreError> {
+    conn.prepare_cached(&format!(
+        "INSERT INTO messages ({COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+    ))?
+    .execute(params![
+        m.item_hash,
+        m.status,
+        m.kind,
+        m.chain,
+        m.sender,
+        m.signature,
+        m.item_type,
+        m.item_content,
+        m.content.to_string(),
+        m.time,
+        m.channel,
+        m.size,
+        m.reception_time,
+        m.owner,
+        m.content_type,
+        m.content_ref,
+        m.content_key,
+        m.content_item_hash,
+        m.payment_type,
+        m.tags.as_ref().map(Value::to_string),
+    ])?;
+    set_status(conn, &m.item_hash, &m.status, m.reception_time)
+}
+
+/// Which messages a list holds.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Types.
+    pub types: Vec<String>,
+    /// Statuses, of `processed` and `removing`.
+    pub statuses: Vec<String>,
+    /// Senders.
+    pub senders: Vec<String>,
+    /// Owners (`content.address`).
+    pub owners: Vec<String>,
+    /// `content.ref`.
+    pub refs: Vec<String>,
+    /// STORE file hashes.
+    pub content_hashes: Vec<String>,
+    /// AGGREGATE keys.
+    pub content_keys: Vec<String>,
+    /// POST types.
+    pub content_types: Vec<String>,
+    /// Chains.
+    pub chains: Vec<String>,
+    /// Channels.
+    pub channels: Vec<String>,
+    /// Tags, any of.
+    pub tags: Vec<String>,
+    /// Item hashes.
+    pub hashes: Vec<String>,
+    /// Payment types.
+    pub payment_types: Vec<String>,
+    /// Not before, unix seconds.
+    pub start: Option<f64>,
+    /// Before, unix seconds.
+    pub end: Option<f64>,
+}
+
+impl Filter {
+    fn conditions(&self) -> Conditions {
+        let mut c = Conditions::default();
+        c.any("type IN ({})", &self.types);
+        c.any("status IN ({})", &self.statuses);
+        c.any("sender IN ({})", &self.senders);
+        c.any("owner IN ({})", &self.owners);
+        c.any("content_ref IN ({})", &self.refs);
+        c.any("content_item_hash IN ({})", &self.content_hashes);
+        c.any("content_key IN ({})", &self.content_keys);
+        c.any("content_type IN ({})", &self.content_types);
+        c.any("chain IN ({})", &self.chains);
+        c.any("channel IN ({})", &self.channels);
+        c.any(
+            "EXISTS (SELECT 1 FROM json_each(tags) WHERE value IN ({}))",
+            &self.tags,
+        );
+        c.any("item_hash IN ({})", &self.hashes);
+        c.any("payment_type IN ({})", &self.payment_types);
+        if let Some(start) = self.start {
+            c.with("time >= ?", start);
+        }
+        if let Some(end) = self.end {
+            c.with("time < ?", end);
+        }
+        c
+    }
+
+    /// Whether a message that just arrived belongs to the list.
+    pub fn matches(&self, m: &Message) -> bool {
+        fn has(list: &[String], value: Option<&str>) -> bool {
+            list.is_empty() || value.is_some_and(|v| list.iter().any(|l| l == v))
+        }
+        has(&self.types, Some(&m.kind))
+            && has(&self.statuses, Some(&m.status))
+            && has(&self.senders, Some(&m.sender))
+            && has(&self.owners, Some(&m.owner))
+            && has(&self.refs, m.content_ref.as_deref())
+            && has(&self.content_hashes, m.content_item_hash.as_deref())
+            && has(&self.content_keys, m.content_key.as_deref())
+            && has(&self.content_types, m.content_type.as_deref())
+            && has(&self.chains, Some(&m.chain))
+            && has(&self.channels, m.channel.as_deref())
+            && has(&self.hashes, Some(&m.item_hash))
+            && has(&self.payment_types, m.payment_type.as_deref())
+            && (self.tags.is_empty()
+                || m.tags
+                    .as_ref()
+                    .and_then(Value::as_array)
+                    .is_some_and(|tags| {
+                        tags.iter()
+                            .filter_map(Value::as_str)
+                            .any(|tag| self.tags.iter().any(|t| t == tag))
+                    }))
+            && self.start.is_none_or(|start| m.time >= start)
+            && self.end.is_none_or(|end| m.time < end)
+    }
+}
+
+/// Where a cursor page continues.
+#[derive(Debug, Clone)]
+pub struct After {
+    /// Time of the last row seen.
+    pub time: f64,
+    /// Its item hash.
+    pub hash: String,
+}
+
+/// A list, newest first unless `ascending`.
+pub fn list(
+    conn: &Connection,
+    filter: &Filter,
+    ascending: bool,
+    page: Page,
+    after: Option<&After>,
+) -> Result<Vec<Message>, StoreError> {
+    let mut c = filter.conditions();
+    if let Some(after) = after {
+        // Time and hash run in opposite directions, so the pair comparison is spelled out.
+        let op = if ascending { ">" } else { "<" };
+        c.with_all(
+            &format!("(time {op} ? OR (time = ? AND item_hash > ?))"),
+            [
+                after.time.into(),
+                after.time.into(),
+                after.hash.clone().into(),
+            ],
+        );
+    }
+    let direction = if ascending { "ASC" } else { "DESC" };
+    let sql = format!(
+        "SELECT {COLUMNS} FROM messages{} ORDER BY time {direction}, item_hash ASC{}",
+        c.clause(),
+        page.clause()
+    );
+    let mut statement = conn.prepare_cached(&sql)?;
+    let rows = statement.query_map(c.params().as_slice(), message)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// How many messages the filter keeps.
+pub fn count(conn: &Connection, filter: &Filter) -> Result<u64, StoreError> {
+    let c = filter.conditions();
+    let sql = format!("SELECT count(*) FROM messages{}", c.clause());
+    let count: i64 = conn
+        .prepare_cached(&sql)?
+        .query_row(c.params().as_slice(), |row| row.get(0))?;
+    Ok(count.unsigned_abs())
+}
+
+/// Distinct channels, of one owner when given.
+pub fn channels(conn: &Connection, owner: Option<&str>) -> Result<Vec<String>, StoreError> {
+    let mut c = Conditions::default();
+    c.raw("channel IS NOT NULL");
+    if let Some(owner) = owner {
+        c.with("owner = ?", owner.to_owned());
+    }
+    let sql = format!(
+        "SELECT DISTINCT channel FROM messages{} ORDER BY channel",
+        c.clause()
+    );
+    let mut statement = conn.prepare_cached(&sql)?;
+    let rows = statement.query_map(c.params().as_slice(), |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Distinct POST types of one owner.
+pub fn post_types(conn: &Connection, owner: &str) -> Result<Vec<String>, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT DISTINCT content_type FROM messages WHERE owner = ? AND type = 'POST' AND content_type IS NOT NULL \
+         ORDER BY content_type",
+    )?;
+    let rows = statement.query_map([owner], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Messages of each owner by lower-case type; all owners when `addresses` is empty.
+pub fn stats(
+    conn: &Connection,
+    addresses: &[String],
+) -> Result<Vec<(String, String, i64)>, StoreError> {
+    let mut c = Conditions::default();
+    c.any("owner IN ({})", addresses);
+    let sql = format!(
+        "SELECT owner, lower(type), count(*) FROM messages{} GROUP BY owner, type ORDER BY owner",
+        c.clause()
+    );
+    let mut statement = conn.prepare_cached(&sql)?;
+    let rows = statement.query_map(c.params().as_slice(), |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// A rejected message.
+#[derive(Debug, Clone)]
+pub struct Rejected {
+    /// The envelope as it came.
+    pub envelope: Value,
+    /// Why.
+    pub error_code: i64,
+    /// More about it.
+    pub details: Option<Value>,
+}
+
+/// Records a rejection in place of whatever was pending.
+pub fn reject(
+    conn: &Connection,
+    hash: &str,
+    envelope: &Value,
+    error_code: i64,
+    details: Option<&Value>,
+    reception_time: f64,
+) -> Result<(), StoreError> {
+    conn.prepare_cached("DELETE FROM pending WHERE item_hash = ?")?
+        .execute([hash])?;
+    conn.prepare_cached("INSERT OR REPLACE INTO rejected VALUES (?, ?, ?, ?)")?
+        .execute(params![
+            hash,
+            envelope.to_string(),
+            error_code,
+            details.map(Value::to_string)
+        ])?;
+    set_status(conn, hash, "rejected", reception_time)
+}
+
+/// The rejection of `hash`.
+pub fn rejected(conn: &Connection, hash: &str) -> Result<Option<Rejected>, StoreError> {
+    let row: Option<(String, i64, Option<String>)> = conn
+        .prepare_cached("SELECT envelope, error_code, details FROM rejected WHERE item_hash = ?")?
+        .query_row([hash], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .optional()?;
+    row.map(|(envelope, error_code, details)| {
+        Ok(Rejected {
+            envelope: serde_json::from_str(&envelope)?,
+            error_code,
+            details: details.map(|d| serde_json::from_str(&d)).transpose()?,
+        })
+    })
+    .transpose()
+}
+
+/// Lifts a rejection, before another attempt.
+pub fn clear_rejection(conn: &Connection, hash: &str) -> Result<(), StoreError> {
+    conn.prepare_cached("DELETE FROM rejected WHERE item_hash = ?")?
+        .execute([hash])?;
+    Ok(())
+}
+
+/// What is left of a forgotten message.
+#[derive(Debug, Clone)]
+pub struct Forgotten {
+    /// Item hash.
+    pub item_hash: String,
+    /// Type.
+    pub kind: String,
+    /// Chain.
+    pub chain: String,
+    /// Sender.
+    pub sender: String,
+    /// Signature.
+    pub signature: Option<String>,
+    /// Item type.
+    pub item_type: String,
+    /// Unix seconds.
+    pub time: f64,
+    /// Channel.
+    pub channel: Option<String>,
+    /// Owner.
+    pub owner: String,
+    /// How it was paid, `hold` when it did not say.
+    pub payment_type: String,
+    /// Size of its file, for a STORE.
+    pub size: Option<i64>,
+    /// Unix seconds.
+    pub forgotten_at: f64,
+    /// FORGET messages.
+    pub forgotten_by: Value,
+}
+
+fn forgotten_row(row: &Row<'_>) -> rusqlite::Result<Forgotten> {
+    Ok(Forgotten {
+        item_hash: row.get(0)?,
+        kind: row.get(1)?,
+        chain: row.get(2)?,
+        sender: row.get(3)?,
+        signature: row.get(4)?,
+        item_type: row.get(5)?,
+        time: row.get(6)?,
+        channel: row.get(7)?,
+        owner: row.get(8)?,
+        payment_type: row.get(9)?,
+        size: row.get(10)?,
+        forgotten_at: row.get(11)?,
+        forgotten_by: json(row, 12)?,
+    })
+}
+
+/// Moves a message to the forgotten: its content is gone.
+pub fn forget(
+    conn: &Connection,
+    m: &Message,
+    by: &str,
+    at: f64,
+    file_size: Option<i64>,
+) -> Result<(), StoreError> {
+    conn.prepare_cached("INSERT OR REPLACE INTO forgotten VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)")?
+        .execute(params![
+            m.item_hash,
+            m.kind,
+            m.chain,
+            m.sender,
+            m.signature,
+            m.item_type,
+            m.time,
+            m.channel,
+            m.owner,
+            m.payment_type.as_deref().unwrap_or("hold"),
+            file_size,
+            at,
+            serde_json::json!([by]).to_string(),
+        ])?;
+    conn.prepare_cached("DELETE FROM messages WHERE item_hash = ?")?
+        .execute([&m.item_hash])?;
+    conn.prepare_cached("DELETE FROM costs WHERE item_hash = ?")?
+        .execute([&m.item_hash])?;
+    set_status(conn, &m.item_hash, "forgotten", m.reception_time)
+}
+
+/// A forgotten message.
+pub fn forgotten(conn: &Connection, hash: &str) -> Result<Option<Forgotten>, StoreError> {
+    Ok(conn
+        .prepare_cached("SELECT * FROM forgotten WHERE item_hash = ?")?
+        .query_row([hash], forgotten_row)
+        .optional()?)
+}
+
+/// Forgotten messages that the envelope part of `filter` keeps, by the time they were forgotten.
+pub fn list_forgotten(
+    conn: &Connection,
+    filter: &Filter,
+    ascending: bool,
+    page: Page,
+) -> Result<(Vec<Forgotten>, u64), StoreError> {
+    let mut c = Conditions::default();
+    c.any("type IN ({})", &filter.types);
+    c.any("sender IN ({})", &filter.senders);
+    c.any("owner IN ({})", &filter.owners);
+    c.any("chain IN ({})", &filter.chains);
+    c.any("channel IN ({})", &filter.channels);
+    c.any("item_hash IN ({})", &filter.hashes);
+    c.any("payment_type IN ({})", &filter.payment_types);
+    if let Some(start) = filter.start {
+        c.with("forgotten_at >= ?", start);
+    }
+    if let Some(end) = filter.end {
+        c.with("forgotten_at < ?", end);
+    }
+    let total: i64 = conn.query_row(
+        &format!("SELECT count(*) FROM forgotten{}", c.clause()),
+        c.params().as_slice(),
+        |row| row.get(0),
+    )?;
+    let direction = if ascending { "ASC" } else { "DESC" };
+    let sql = format!(
+        "SELECT * FROM forgotten{} ORDER BY forgotten_at {direction}, item_hash{}",
+        c.clause(),
+        page.clause()
+    );
+    let mut statement = conn.prepare_cached(&sql)?;
+    let rows = statement.query_map(c.params().as_slice(), forgotten_row)?;
+    Ok((rows.collect::<Result<_, _>>()?, total.unsigned_abs()))
+}

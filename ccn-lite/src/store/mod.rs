@@ -1,0 +1,386 @@
+//! SQLite: the one place with SQL.
+//!
+//! One thread writes. It takes all jobs that wait, runs each in its own savepoint inside one transaction and commits
+//! once, so concurrent clients share the cost of an fsync and still see all-or-nothing per message. A caller learns its
+//! result only after the commit. Reads go to a small pool of read-only connections.
+
+pub mod accounts;
+pub mod aggregates;
+pub mod files;
+pub mod messages;
+pub mod pending;
+pub mod posts;
+pub mod vms;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+/// Schema steps; the n-th brings `user_version` from n to n + 1.
+const MIGRATIONS: [&str; 1] = [include_str!("schema.sql")];
+/// Jobs that may wait for the writer.
+const QUEUE: usize = 256;
+/// Jobs committed together at most.
+const BATCH: usize = 64;
+const READERS: usize = 4;
+
+/// Trouble with the database.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite refused.
+    #[error("database error")]
+    Sqlite(#[from] rusqlite::Error),
+    /// A stored value is not what this program wrote.
+    #[error("database holds invalid JSON")]
+    Json(#[from] serde_json::Error),
+    /// The transaction of a whole batch failed.
+    #[error("cannot commit: {0}")]
+    Commit(String),
+    /// The database was written by a newer program.
+    #[error("database has schema version {found}, this program knows {known}")]
+    Version {
+        /// Found in the file.
+        found: usize,
+        /// Newest known.
+        known: usize,
+    },
+    /// The writer is gone: the process is shutting down.
+    #[error("database is closed")]
+    Closed,
+}
+
+type Done = Box<dyn FnOnce(Result<(), String>) + Send>;
+type Job = Box<dyn FnOnce(&Connection) -> (bool, Done) + Send>;
+
+/// Handle on the database, cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    writer: mpsc::Sender<Job>,
+    readers: Arc<Readers>,
+}
+
+struct Readers {
+    path: PathBuf,
+    permits: Semaphore,
+    idle: Mutex<Vec<Connection>>,
+}
+
+/// Seconds since the Unix epoch.
+pub fn now() -> f64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO)
+        .as_secs_f64()
+}
+
+fn open_writer(path: &Path) -> Result<Connection, StoreError> {
+    let conn = Connection::open(path)?;
+    conn.busy_timeout(Duration::from_secs(10))?;
+    conn.pragma_update(None, "journal_mode", "WAL")?;
+    conn.pragma_update(None, "synchronous", "FULL")?;
+    conn.pragma_update(None, "foreign_keys", true)?;
+    conn.set_prepared_statement_cache_capacity(128);
+    let version: u32 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let version = usize::try_from(version).unwrap_or(usize::MAX);
+    if version > MIGRATIONS.len() {
+        return Err(StoreError::Version {
+            found: version,
+            known: MIGRATIONS.len(),
+        });
+    }
+    for (step, sql) in MIGRATIONS.iter().enumerate().skip(version) {
+        conn.execute_batch(&format!(
+            "BEGIN IMMEDIATE; {sql} PRAGMA user_version = {}; COMMIT;",
+            step + 1
+        ))?;
+    }
+    Ok(conn)
+}
+
+fn run_batch(conn: &Connection, jobs: Vec<Job>) {
+    let mut done = Vec::with_capacity(jobs.len());
+    let mut outcome = conn
+        .execute_batch("BEGIN IMMEDIATE")
+        .map_err(|error| error.to_string());
+    if outcome.is_ok() {
+        for job in jobs {
+            let mut step = conn.execute_batch("SAVEPOINT job");
+            let (keep, finish) = job(conn);
+            done.push(finish);
+            let end = if keep {
+                "RELEASE job"
+            } else {
+                "ROLLBACK TO job; RELEASE job"
+            };
+            step = step.and_then(|()| conn.execute_batch(end));
+            if let Err(error) = step {
+                outcome = Err(error.to_string());
+                break;
+            }
+        }
+        if outcome.is_ok() {
+            outcome = conn
+                .execute_batch("COMMIT")
+                .map_err(|error| error.to_string());
+        }
+        if outcome.is_err()
+            && let Err(error) = conn.execute_batch("ROLLBACK")
+        {
+            tracing::warn!(%error, "rollback failed");
+        }
+    }
+    if let Err(error) = &outcome {
+        tracing::error!(%error, "transaction failed");
+    }
+    for finish in done {
+        finish(outcome.clone());
+    }
+}
+
+fn writer(conn: &Connection, mut jobs: mpsc::Receiver<Job>) {
+    while let Some(first) = jobs.blocking_recv() {
+        let mut batch = vec![first];
+        while batch.len() < BATCH
+            && let Ok(next) = jobs.try_recv()
+        {
+            batch.push(next);
+        }
+        run_batch(conn, batch);
+    }
+}
+
+/// Runs `step` so that its `Err` undoes only what it wrote.
+pub fn nested<T, E: From<StoreError>>(
+    conn: &Connection,
+    step: impl FnOnce(&Connection) -> Result<T, E>,
+) -> Result<T, E> {
+    conn.execute_batch("SAVEPOINT nested")
+        .map_err(StoreError::from)?;
+    let result = step(conn);
+    let end = if result.is_ok() {
+        "RELEASE nested"
+    } else {
+        "ROLLBACK TO nested; RELEASE nested"
+    };
+    conn.execute_batch(end).map_err(StoreError::from)?;
+    result
+}
+
+impl Store {
+    /// Opens or creates the database at `path` and brings its schema up to date.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let conn = open_writer(path)?;
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || writer(&conn, receiver))
+            .map_err(|error| StoreError::Commit(error.to_string()))?;
+        Ok(Self {
+            writer: sender,
+            readers: Arc::new(Readers {
+                path: path.into(),
+                permits: Semaphore::new(READERS),
+                idle: Mutex::new(Vec::new()),
+            }),
+        })
+    }
+
+    /// Runs `job` in a transaction; an `Err` rolls it back. Returns after the commit reached the disk.
+    pub async fn write<T, E, F>(&self, job: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+    {
+        let (sender, receiver) = oneshot::channel();
+        let boxed: Job = Box::new(move |conn| {
+            let result = job(conn);
+            let keep = result.is_ok();
+            let done: Done = Box::new(move |commit| {
+                let result = match (result, commit) {
+                    (Ok(_), Err(error)) => Err(StoreError::Commit(error).into()),
+                    (result, _) => result,
+                };
+                // A caller that went away does not need its answer.
+                let _ = sender.send(result);
+            });
+            (keep, done)
+        });
+        self.writer
+            .send(boxed)
+            .await
+            .map_err(|_| StoreError::Closed)?;
+        receiver.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Runs `query` on a read-only connection.
+    pub async fn read<T, E, F>(&self, query: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+    {
+        let _permit = self
+            .readers
+            .permits
+            .acquire()
+            .await
+            .map_err(|_| StoreError::Closed)?;
+        let readers = self.readers.clone();
+        tokio::task::spawn_blocking(move || {
+            let conn = readers.take()?;
+            let result = query(&conn);
+            readers
+                .idle
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(conn);
+            result
+        })
+        .await
+        .map_err(|_| StoreError::Closed)?
+    }
+}
+
+impl Readers {
+    fn take(&self) -> Result<Connection, StoreError> {
+        let idle = self
+            .idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop();
+        if let Some(conn) = idle {
+            return Ok(conn);
+        }
+        let conn = Connection::open_with_flags(
+            &self.path,
+            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        )?;
+        conn.busy_timeout(Duration::from_secs(10))?;
+        conn.set_prepared_statement_cache_capacity(128);
+        Ok(conn)
+    }
+}
+
+/// A WHERE clause built from conditions that all must hold.
+#[derive(Default)]
+pub struct Conditions {
+    sql: Vec<String>,
+    params: Vec<rusqlite::types::Value>,
+}
+
+impl Conditions {
+    /// Adds raw SQL without parameters.
+    pub fn raw(&mut self, sql: impl Into<String>) {
+        self.sql.push(sql.into());
+    }
+
+    /// Adds `sql`, which holds one `?`.
+    pub fn with(&mut self, sql: &str, value: impl Into<rusqlite::types::Value>) {
+        self.sql.push(sql.into());
+        self.params.push(value.into());
+    }
+
+    /// Adds `sql` with as many `?` as there are values.
+    pub fn with_all<const N: usize>(&mut self, sql: &str, values: [rusqlite::types::Value; N]) {
+        self.sql.push(sql.into());
+        self.params.extend(values);
+    }
+
+    /// Adds `sql`, where `{}` becomes as many placeholders as there are values; nothing for an empty list.
+    pub fn any(&mut self, sql: &str, values: &[String]) {
+        if values.is_empty() {
+            return;
+        }
+        let marks = vec!["?"; values.len()].join(",");
+        self.sql.push(sql.replace("{}", &marks));
+        self.params.extend(values.iter().map(|v| v.clone().into()));
+    }
+
+    /// ` WHERE …`, or nothing.
+    pub fn clause(&self) -> String {
+        if self.sql.is_empty() {
+            String::new()
+        } else {
+            format!(" WHERE {}", self.sql.join(" AND "))
+        }
+    }
+
+    /// The parameters in order.
+    pub fn params(&self) -> Vec<&dyn rusqlite::ToSql> {
+        self.params
+            .iter()
+            .map(|v| v as &dyn rusqlite::ToSql)
+            .collect()
+    }
+}
+
+/// A page of a list: `limit` 0 means all.
+#[derive(Debug, Clone, Copy)]
+pub struct Page {
+    /// Rows per page.
+    pub limit: u64,
+    /// Number of the page, from 1.
+    pub page: u64,
+}
+
+impl Page {
+    /// ` LIMIT … OFFSET …`.
+    pub fn clause(self) -> String {
+        if self.limit == 0 {
+            return String::new();
+        }
+        let limit = self.limit.min(i64::MAX as u64);
+        let offset = limit
+            .saturating_mul(self.page.saturating_sub(1))
+            .min(i64::MAX as u64);
+        format!(" LIMIT {limit} OFFSET {offset}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn failed_job_leaves_nothing_and_does_not_disturb_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("db")).unwrap();
+        let insert = |hash: &'static str, fail: bool| {
+            store.write(move |conn| {
+                conn.execute("INSERT INTO statuses VALUES (?, 'pending', 0)", [hash])
+                    .map_err(StoreError::from)?;
+                if fail {
+                    return Err(StoreError::Closed);
+                }
+                Ok(())
+            })
+        };
+        let (a, b, c) = tokio::join!(insert("a", false), insert("b", true), insert("c", false));
+        assert!(a.is_ok() && b.is_err() && c.is_ok());
+        let count: i64 = store
+            .read::<_, StoreError, _>(|conn| {
+                Ok(conn.query_row("SELECT count(*) FROM statuses", [], |row| row.get(0))?)
+            })
+            .await
+            .unwrap();
+        assert_eq!(count, 2);
+    }
+
+    #[test]
+    fn database_of_a_newer_program_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        Connection::open(&path)
+            .unwrap()
+            .pragma_update(None, "user_version", 99)
+            .unwrap();
+        assert!(matches!(
+            Store::open(&path),
+            Err(StoreError::Version { found: 99, .. })
+        ));
+    }
+}
