@@ -34,6 +34,7 @@ impl<'m> Machine<'m> {
         assert_eq!(offer.config, [5, 0, 0, 0, 0, 0, 0, 0]);
         let (rx, tx, events) = (Driver::new(ram, 0), Driver::new(ram, 0x1_0000), Driver::new(ram, 0x2_0000));
         let mut host = Host::new();
+        vsock.start(&mut host.context(ram)).unwrap();
         let queues = vec![rx.live(), tx.live(), events.live()];
         vsock.activate(0, queues, &mut host.context(ram)).unwrap();
         let mut machine =
@@ -121,11 +122,10 @@ fn a_host_client_talks_to_a_guest_port() {
     let (data, bytes) = machine.receive_one();
     assert_eq!((data.operation, &bytes[..]), (Some(Operation::Data), &b"first"[..]));
     machine.send(52, request.source_port, Operation::Data, 0, b"answer");
-    let mut text = [0; 64];
-    let length = client.read(&mut text).unwrap();
-    assert_eq!(text[..length], *format!("OK {}\n", request.source_port).into_bytes());
-    let length = client.read(&mut text).unwrap();
-    assert_eq!(&text[..length], b"answer");
+    let expected = format!("OK {}\nanswer", request.source_port).into_bytes();
+    let mut text = vec![0; expected.len()];
+    client.read_exact(&mut text).unwrap();
+    assert_eq!(text, expected);
     drop(client);
     let (shutdown, _) = machine.receive_one();
     assert_eq!((shutdown.operation, shutdown.flags), (Some(Operation::Shutdown), packet::SHUTDOWN_BOTH));
