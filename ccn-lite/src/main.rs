@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use ccn_lite::config::Config;
+use ccn_lite::key::{self, KeyArgs};
+use ccn_lite::publish::{self, PublishArgs};
 use ccn_lite::serve::Server;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,6 +34,10 @@ enum Command {
         /// Configuration file.
         config: PathBuf,
     },
+    /// Store a file on a node.
+    Publish(PublishArgs),
+    /// Make keys and tell their addresses.
+    Key(KeyArgs),
 }
 
 /// Tells the service manager, if there is one, that the node serves.
@@ -91,5 +97,7 @@ async fn main() -> anyhow::Result<()> {
             Config::load(&config)?;
             Ok(())
         }
+        Command::Publish(args) => publish::run(args).await,
+        Command::Key(args) => key::run(&args),
     }
 }

@@ -9,6 +9,7 @@ use crate::api;
 use crate::config::Config;
 use crate::node::{Node, StartError};
 use crate::pipeline::worker;
+use crate::scheduler::{self, Scheduler};
 
 /// Why the node stopped.
 #[derive(Debug, thiserror::Error)]
@@ -60,11 +61,17 @@ impl Server {
     /// Serves until `stop` fires or its sender is dropped; requests in progress are finished.
     pub async fn run(self, stop: oneshot::Receiver<()>) -> Result<(), ServeError> {
         let node = self.node;
-        let router = api::with_cors(api::router(node.clone()));
-        let tasks = [
+        let mut router = api::router(node.clone());
+        let mut tasks = vec![
             tokio::spawn(worker::run(node.clone())),
             tokio::spawn(worker::collect(node.clone())),
         ];
+        if node.config.scheduler.enabled {
+            let scheduler = Scheduler::default();
+            router = router.merge(scheduler::routes(scheduler.clone()));
+            tasks.push(tokio::spawn(scheduler.run(node)));
+        }
+        let router = api::with_cors(router);
         let served = axum::serve(self.listener, router)
             .with_graceful_shutdown(async {
                 // Dropping the sender stops the server as well.

@@ -6,6 +6,7 @@
 
 pub mod accounts;
 pub mod aggregates;
+pub mod assignments;
 pub mod files;
 pub mod messages;
 pub mod pending;
@@ -20,7 +21,10 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// Schema steps; the n-th brings `user_version` from n to n + 1.
-const MIGRATIONS: [&str; 1] = [include_str!("schema.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("schema.sql"),
+    include_str!("assignments.sql"),
+];
 /// Jobs that may wait for the writer.
 const QUEUE: usize = 256;
 /// Jobs committed together at most.
