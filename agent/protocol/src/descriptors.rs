@@ -9,7 +9,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
 };
 use serde::de::DeserializeOwned;
 
@@ -23,7 +24,11 @@ pub const MAX_DESCRIPTORS: usize = 64;
 ///
 /// # Errors
 /// [`io::ErrorKind::InvalidInput`] for more than [`MAX_DESCRIPTORS`] descriptors or no bytes, or sendmsg(2)'s error.
-pub fn send_with(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {
+pub fn send_with(
+    socket: impl AsFd,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<usize> {
     if bytes.is_empty() || descriptors.len() > MAX_DESCRIPTORS {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     }
@@ -32,7 +37,12 @@ pub fn send_with(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]
     if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     }
-    let sent = rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;
+    let sent = rustix::net::sendmsg(
+        socket,
+        &[IoSlice::new(bytes)],
+        &mut control,
+        SendFlags::NOSIGNAL,
+    )?;
     Ok(sent)
 }
 
@@ -64,7 +74,10 @@ impl Receiver {
             }
         }
         if self.descriptors.len() > 2 * MAX_DESCRIPTORS {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "more descriptors than lines that name them"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "more descriptors than lines that name them",
+            ));
         }
         self.lines
             .push(&bytes[..got.bytes])
@@ -76,6 +89,10 @@ impl Receiver {
     ///
     /// # Errors
     /// [`LineError::Parse`].
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "fallible, and typed by the caller"
+    )]
     pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, LineError> {
         self.lines.next()
     }
@@ -103,7 +120,10 @@ mod tests {
         file.write_all(b"content").unwrap();
         let report = Report::Event(Event::GuestConnect { port: 7 });
         let line = encode(&report).unwrap();
-        assert_eq!(send_with(&here, &line, &[file.as_fd()]).unwrap(), line.len());
+        assert_eq!(
+            send_with(&here, &line, &[file.as_fd()]).unwrap(),
+            line.len()
+        );
 
         let mut receiver = Receiver::default();
         assert!(receiver.read(&there).unwrap() > 0);

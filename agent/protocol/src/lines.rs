@@ -48,7 +48,12 @@ impl LineBuffer {
     /// [`LineError::TooLong`] once an unfinished line passes [`MAX_LINE`]; the connection is to be closed then.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), LineError> {
         self.bytes.extend_from_slice(bytes);
-        let unfinished = self.bytes.len() - self.bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        let unfinished = self.bytes.len()
+            - self
+                .bytes
+                .iter()
+                .rposition(|b| *b == b'\n')
+                .map_or(0, |at| at + 1);
         if unfinished > MAX_LINE {
             return Err(LineError::TooLong);
         }
@@ -59,6 +64,10 @@ impl LineBuffer {
     ///
     /// # Errors
     /// [`LineError::Parse`] with the line consumed.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "fallible, and typed by the caller"
+    )]
     pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, LineError> {
         let Some(at) = self.bytes[self.scanned..].iter().position(|b| *b == b'\n') else {
             self.scanned = self.bytes.len();
