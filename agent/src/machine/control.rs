@@ -2,14 +2,14 @@
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use crn_protocol::control::{Command, Event, Report};
 use crn_protocol::descriptors::{Receiver, send_with};
 use crn_protocol::lines;
-use tokio::io::unix::AsyncFd;
+use tokio::io::Interest;
+use tokio::net::UnixStream;
 
 /// How long the VMM may leave a command unread.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
@@ -17,16 +17,16 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// One connection to a machine's control socket.
 #[derive(Debug)]
 pub struct Control {
-    socket: AsyncFd<UnixStream>,
+    socket: UnixStream,
     receiver: Receiver,
 }
 
 impl Control {
     /// Connects; needs a runtime around it. Connecting to a UNIX socket that listens does not block.
     pub fn connect(path: &Path) -> io::Result<Self> {
-        let socket = UnixStream::connect(path)?;
+        let socket = std::os::unix::net::UnixStream::connect(path)?;
         socket.set_nonblocking(true)?;
-        Ok(Self { socket: AsyncFd::register(socket)?, receiver: Receiver::default() })
+        Ok(Self { socket: UnixStream::from_std(socket)?, receiver: Receiver::default() })
     }
 
     /// Sends one command, its descriptors with its first byte.
@@ -35,11 +35,9 @@ impl Control {
         let send = async {
             let (mut sent, mut descriptors) = (0, descriptors);
             while sent < line.len() {
-                let mut ready = self.socket.writable().await?;
-                if let Ok(count) = ready.try_io(|socket| send_with(socket.get_ref(), &line[sent..], descriptors)) {
-                    sent += count?;
-                    descriptors = &[];
-                }
+                let write = || send_with(&self.socket, &line[sent..], descriptors);
+                sent += self.socket.async_io(Interest::WRITABLE, write).await?;
+                descriptors = &[];
             }
             Ok(())
         };
@@ -63,10 +61,9 @@ impl Control {
                 };
                 return Ok(Some((report, stream)));
             }
-            let mut ready = self.socket.readable().await?;
-            match ready.try_io(|socket| self.receiver.read(socket.get_ref())) {
-                Ok(Ok(0)) => return Ok(None),
-                Ok(Err(error)) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            match self.socket.async_io(Interest::READABLE, || self.receiver.read(&self.socket)).await {
+                Ok(0) => return Ok(None),
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 _ => {}
             }
         }

@@ -6,6 +6,7 @@
 
 mod control;
 mod launch;
+mod pidfd;
 mod process;
 mod session;
 pub mod spec;

@@ -9,10 +9,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use command_fds::{CommandFdExt, FdMapping};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use rustix::process::Pid;
 use tokio::process::Child;
+
+use super::pidfd::Pidfd;
 
 /// Where the listening control socket stands in the child.
 const CONTROL_FD: i32 = 3;
@@ -21,7 +21,7 @@ const PID_FILE: &str = "vmm.pid";
 /// A running `crn-vmm`.
 #[derive(Debug)]
 pub struct Process {
-    pidfd: AsyncFd<OwnedFd>,
+    pidfd: Pidfd,
     /// Only for those this agent started.
     child: Option<Child>,
 }
@@ -44,7 +44,7 @@ impl Process {
         let child = tokio::process::Command::from(command).spawn()?;
         let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         let pid = pid.ok_or_else(|| io::Error::other("the process ended at once"))?;
-        let process = Self { pidfd: open(pid)?, child: Some(child) };
+        let process = Self { pidfd: Pidfd::open(pid)?, child: Some(child) };
         let noted = start_time(pid).and_then(|since| {
             let temporary = run_dir.join("vmm.pid.tmp");
             fs::write(&temporary, format!("{} {since}\n", pid.as_raw_nonzero()))?;
@@ -64,7 +64,7 @@ impl Process {
             note => note?,
         };
         let Some((pid, since)) = parse(&note) else { return Ok(None) };
-        let Ok(pidfd) = open(pid) else { return Ok(None) };
+        let Ok(pidfd) = Pidfd::open(pid) else { return Ok(None) };
         // The pidfd holds on to whoever has the number now; whether that is ours, its start time tells.
         match start_time(pid) {
             Ok(found) if found == since => Ok(Some(Self { pidfd, child: None })),
@@ -78,8 +78,7 @@ impl Process {
         if let Some(child) = &mut self.child {
             return child.wait().await.ok().and_then(|status| status.code());
         }
-        // A pidfd becomes readable when its process ends, and stays so.
-        if let Err(error) = self.pidfd.ready(Interest::READABLE).await {
+        if let Err(error) = self.pidfd.ended().await {
             tracing::warn!(%error, "cannot wait for a pidfd");
         }
         None
@@ -87,15 +86,8 @@ impl Process {
 
     /// SIGKILL; one that has ended already is no error.
     pub fn kill(&self) -> io::Result<()> {
-        match pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL) {
-            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        self.pidfd.kill()
     }
-}
-
-fn open(pid: Pid) -> io::Result<AsyncFd<OwnedFd>> {
-    Ok(AsyncFd::register_with_interest(pidfd_open(pid, PidfdFlags::NONBLOCK)?, Interest::READABLE)?)
 }
 
 /// In clock ticks since boot; two processes with one number never share it.
@@ -106,7 +98,8 @@ fn start_time(pid: Pid) -> io::Result<u64> {
 
 fn parse(note: &str) -> Option<(Pid, u64)> {
     let (pid, since) = note.trim_end().split_once(' ')?;
-    Some((Pid::from_raw(pid.parse().ok()?)?, since.parse().ok()?))
+    let pid = pid.parse().ok().filter(|pid| *pid > 0)?;
+    Some((Pid::from_raw(pid)?, since.parse().ok()?))
 }
 
 #[cfg(test)]
