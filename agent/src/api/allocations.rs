@@ -47,7 +47,7 @@ struct Notification {
     instance: String,
 }
 
-async fn body(headers: &HeaderMap, body: Body) -> Result<axum::body::Bytes, ApiError> {
+async fn read_body(headers: &HeaderMap, body: Body) -> Result<axum::body::Bytes, ApiError> {
     let too_large = || ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "Maximum request body size 1048576 exceeded");
     let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
     if length.is_some_and(|length| length > MAX_BODY) {
@@ -64,7 +64,7 @@ pub(super) async fn push(State(app): State<App>, request: Request) -> Result<Res
     if !parts.headers.contains_key(header::CONTENT_LENGTH) {
         return Err(refused());
     }
-    let body = self::body(&parts.headers, body).await.map_err(|_| refused())?;
+    let body = read_body(&parts.headers, body).await.map_err(|_| refused())?;
     let checked = app
         .schedulers
         .check(Push {
@@ -170,7 +170,7 @@ async fn allocate(app: &Shared, allocation: Allocation) -> Result<Outcome, ApiEr
 /// payment decide.
 pub(super) async fn notify(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    let body = self::body(&parts.headers, body).await?;
+    let body = read_body(&parts.headers, body).await?;
     let value: Value = serde_json::from_slice(&body)
         .map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "Body is not valid JSON"))?;
     let notification: Notification = serde_json::from_value(value)
@@ -315,7 +315,7 @@ pub(super) async fn reserve(
     request: Body,
 ) -> Result<Json<Value>, ApiError> {
     owner::sender(&app, &method, &uri, &headers)?;
-    let body = self::body(&headers, request).await?;
+    let body = read_body(&headers, request).await?;
     let value: Value = serde_json::from_slice(&body)
         .map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "Body is not valid JSON"))?;
     let content = Content::parse(MessageType::Instance, value)

@@ -29,8 +29,9 @@ impl ApiError {
 
     /// With `Retry-After`, in seconds.
     #[must_use]
-    pub const fn retry_after(self, seconds: u32) -> Self {
-        Self { retry_after: Some(seconds), ..self }
+    pub fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after = Some(seconds);
+        self
     }
 }
 

@@ -152,7 +152,7 @@ async fn follow(app: &Shared, record: &Record, socket: &mut WebSocket) -> Sent {
             _ => Some("VM is not running, past logs sent"),
         };
         if let Some(message) = farewell {
-            for line in tail.rest() {
+            if let Some(line) = tail.rest() {
                 send(socket, json!({ "type": "stdout", "message": clean(&line) })).await?;
             }
             return send(socket, json!({ "type": "system", "message": message })).await;

@@ -16,7 +16,7 @@ use http_body_util::BodyExt as _;
 use super::{ApiError, App, Shared};
 use crate::intake::IntakeError;
 use crate::ledger::{self, Kind};
-use crate::program::{ProgramError, Upstream, forward};
+use crate::program::{Upstream, forward};
 use crate::reconcile::{InUse, Unavailable};
 
 const ITEM_HASH: HeaderName = HeaderName::from_static("aleph-program-itemhash");
@@ -90,11 +90,7 @@ async fn relay(app: &Shared, hash: &ItemHash, path: &str, mut request: Request) 
         Ok(response) => Ok(hold(response, in_use)),
         Err(error) => {
             tracing::warn!(vm = %hash, "{}", crate::chain(&error));
-            let status = match error {
-                ProgramError::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
-                ProgramError::Connect(_) | ProgramError::Closed(_) => StatusCode::BAD_GATEWAY,
-            };
-            Err(ApiError::new(status, crate::chain(&error)))
+            Err(ApiError::new(error.status(), crate::chain(&error)))
         }
     }
 }

@@ -1,0 +1,123 @@
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::response::IntoResponse as _;
+use axum::routing::get;
+
+use super::*;
+
+/// A node that answers every download with what `reply` makes of the number of downloads before.
+async fn node<R: axum::response::IntoResponse>(
+    reply: impl Fn(usize) -> R + Clone + Send + Sync + 'static,
+) -> (SocketAddr, Arc<AtomicUsize>) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&count);
+    let handler = move || {
+        let answer = reply(counter.fetch_add(1, Ordering::SeqCst)).into_response();
+        async move { answer }
+    };
+    let router = Router::new().route("/api/v0/storage/raw/{hash}", get(handler));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    (address, count)
+}
+
+fn cache(dir: &Path, address: SocketAddr, max_bytes: u64) -> Cache {
+    Cache::open(dir, Ccn::new(&format!("http://{address}")), max_bytes).unwrap()
+}
+
+fn temporaries(dir: &Path) -> usize {
+    std::fs::read_dir(dir.join("tmp")).unwrap().count()
+}
+
+#[tokio::test]
+async fn a_corrupt_download_is_tried_again_and_never_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let (address, count) = node(|_| "something else").await;
+    let cache = cache(dir.path(), address, 1000);
+    let hash = ItemHash::of(b"content");
+    let error = cache.get(&hash).await.unwrap_err();
+    assert!(matches!(*error, ContentError::Corrupt { .. }), "{error}");
+    assert_eq!(count.load(Ordering::SeqCst), ATTEMPTS as usize);
+    assert!(!dir.path().join(hash.as_str()).exists());
+    assert_eq!(temporaries(dir.path()), 0);
+}
+
+#[tokio::test]
+async fn a_good_copy_after_a_corrupt_one_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let (address, count) = node(|n| if n == 0 { "conten" } else { "content" }).await;
+    let cache = cache(dir.path(), address, 1000);
+    let hash = ItemHash::of(b"content");
+    let cached = cache.get(&hash).await.unwrap();
+    assert_eq!((cached.bytes, std::fs::read(&cached.path).unwrap().as_slice()), (7, b"content".as_slice()));
+    assert_eq!(cache.get(&hash).await.unwrap(), cached);
+    assert_eq!(count.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn many_that_want_one_file_share_one_download() {
+    let dir = tempfile::tempdir().unwrap();
+    let (address, count) = node(|_| "content").await;
+    let cache = cache(dir.path(), address, 1000);
+    let hash = ItemHash::of(b"content");
+    let results = futures_util::future::join_all((0..20).map(|_| cache.get(&hash))).await;
+    assert!(results.iter().all(Result::is_ok));
+    assert_eq!(count.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_file_above_the_limit_is_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (address, count) = node(|_| "x".repeat(1001)).await;
+    let cache = cache(dir.path(), address, 1000);
+    let error = cache.get(&ItemHash::of("x".repeat(1001).as_bytes())).await.unwrap_err();
+    assert!(matches!(*error, ContentError::TooLarge { limit: 1000, .. }), "{error}");
+    assert_eq!(count.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_file_without_a_length_is_cut_off_at_the_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let (address, _) = node(|_| {
+        let pieces = futures_util::stream::iter((0..20).map(|_| Ok::<_, io::Error>("y".repeat(100))));
+        axum::body::Body::from_stream(pieces)
+    })
+    .await;
+    let cache = cache(dir.path(), address, 1000);
+    let error = cache.get(&ItemHash::of(b"whatever")).await.unwrap_err();
+    assert!(matches!(*error, ContentError::TooLarge { .. }), "{error}");
+    assert_eq!(temporaries(dir.path()), 0);
+}
+
+#[tokio::test]
+async fn a_file_nobody_knows_is_said_to_be_unknown() {
+    let dir = tempfile::tempdir().unwrap();
+    let (address, _) = node(|_| StatusCode::NOT_FOUND).await;
+    let error = cache(dir.path(), address, 1000).get(&ItemHash::of(b"content")).await.unwrap_err();
+    assert!(matches!(*error, ContentError::Unknown { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_named_by_a_cid_is_verified_by_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (address, _) = node(|n| if n == 0 { "hello worlds\n" } else { "hello world\n" }).await;
+    let cache = cache(dir.path(), address, 1000);
+    // What `ipfs add` calls "hello world\n".
+    let hash: ItemHash = "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o".parse().unwrap();
+    assert_eq!(cache.get(&hash).await.unwrap().bytes, 12);
+}
+
+#[test]
+fn what_an_interrupted_download_left_is_gone_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("tmp")).unwrap();
+    std::fs::write(dir.path().join("tmp/half"), "ha").unwrap();
+    std::fs::write(dir.path().join("whole"), "whole").unwrap();
+    Cache::open(dir.path(), Ccn::new("http://127.0.0.1:1"), 1000).unwrap();
+    assert_eq!(temporaries(dir.path()), 0);
+    assert!(dir.path().join("whole").exists());
+}

@@ -87,7 +87,8 @@ impl Watch {
                 Err(error) => tracing::debug!("message stream: {error}"),
             }
             // Spread over half the wait, so that nodes do not all come back at once.
-            tokio::time::sleep(wait.mul_f64(rand::rng().random_range(0.5..1.0))).await;
+            let spread = rand::rng().random_range(0.5..1.0);
+            tokio::time::sleep(wait.mul_f64(spread)).await;
             wait = (wait * 2).min(BACKOFF.1);
         }
     }

@@ -4,7 +4,7 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use procfs::{Current as _, CurrentSI as _};
+use procfs::Current as _;
 use serde::Serialize;
 
 use crate::config::Limits;

@@ -49,7 +49,7 @@ pub enum GuestEvent {
 }
 
 /// A machine that runs.
-pub trait Guest: Send {
+pub trait Guest: Send + Sync {
     /// The next thing it tells; nothing is lost when the future is dropped.
     fn event(&mut self) -> BoxFuture<'_, GuestEvent>;
     /// Asks the guest to shut down; whether it does is told by an event.

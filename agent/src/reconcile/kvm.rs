@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use aleph_message::ItemHash;
 use crn_protocol::control::ExitReason;
-use crn_protocol::guest::GuestConfig;
+use crn_protocol::guest::{self, GuestConfig};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
@@ -261,8 +261,8 @@ impl Hypervisor for Kvm {
     ) -> BoxFuture<'a, Result<Option<Box<dyn Guest>>, HostError>> {
         async move {
             let kind = match &guest.workload {
-                crn_protocol::guest::Workload::Instance { .. } => Kind::Instance,
-                crn_protocol::guest::Workload::Program(_) => Kind::Microvm,
+                guest::Workload::Instance { .. } => Kind::Instance,
+                guest::Workload::Program(_) => Kind::Microvm,
             };
             let found = Machine::adopt(hash.as_str(), &self.sockets(hash), guest)
                 .await
@@ -280,6 +280,18 @@ impl Hypervisor for Kvm {
                 self.net.detach(&plan).await.map_err(HostError::during("disconnect it"))?;
             }
             let sockets = self.sockets(hash);
+            // The run directory goes with its process: one that is still there may be that of a process nobody holds.
+            if tokio::fs::try_exists(&sockets).await.unwrap_or(true) {
+                let nothing = GuestConfig {
+                    hostname: String::new(),
+                    network: None,
+                    workload: guest::Workload::Instance { root: String::new() },
+                };
+                let found = Machine::adopt(hash.as_str(), &sockets, nothing).await;
+                if let Some((machine, _events)) = found.map_err(HostError::during("look for its process"))? {
+                    machine.stop(STOP_DEADLINE).await.map_err(HostError::during("end its process"))?;
+                }
+            }
             blocking("remove its sockets", move || {
                 volume::erase(&sockets).map_err(HostError::during("remove its sockets"))
             })

@@ -342,5 +342,3 @@ impl Shared {
     }
 }
 
-#[cfg(test)]
-mod tests;

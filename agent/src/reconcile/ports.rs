@@ -85,7 +85,8 @@ mod tests {
         #[test]
         fn an_aggregate_never_asks_for_more_than_allowed(ports in prop::collection::vec(any::<u16>(), 0..64)) {
             let ports: serde_json::Map<_, _> = ports.iter().map(|p| (p.to_string(), json!({"tcp": true}))).collect();
-            prop_assert!(wishes(Some(&json!({"h": {"ports": ports}})), "h").len() <= MAX_PORTS);
+            let aggregate = json!({"h": {"ports": ports}});
+            prop_assert!(wishes(Some(&aggregate), "h").len() <= MAX_PORTS);
         }
     }
 }
