@@ -153,7 +153,10 @@ impl Default for Network {
             ipv4_pool: "172.16.0.0/12".to_owned(),
             ipv6_pool: "fc00:1:2:3::/64".to_owned(),
             dns: Vec::new(),
-            host_ports: PortRange { first: 24000, last: 24999 },
+            host_ports: PortRange {
+                first: 24000,
+                last: 24999,
+            },
         }
     }
 }
@@ -218,10 +221,14 @@ impl Config {
     /// # Errors
     /// [`ConfigError`].
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let mut config: Self =
-            toml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let mut config: Self = toml::from_str(&text).map_err(|source| ConfigError::Parse {
+            path: path.to_owned(),
+            source,
+        })?;
         config.ccn.truncate(config.ccn.trim_end_matches('/').len());
         config.check()?;
         Ok(config)
@@ -232,12 +239,21 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Field`].
     pub fn check(&self) -> Result<(), ConfigError> {
-        let wrong = |field, problem: &str| Err(ConfigError::Field { field, problem: problem.to_owned() });
+        let wrong = |field, problem: &str| {
+            Err(ConfigError::Field {
+                field,
+                problem: problem.to_owned(),
+            })
+        };
         if self.domain.is_empty() || self.domain.contains(['/', ':', ' ']) {
-            return wrong("domain", "expected a host name or address without scheme and port");
+            return wrong(
+                "domain",
+                "expected a host name or address without scheme and port",
+            );
         }
         match self.ccn.parse::<http::Uri>() {
-            Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() => {}
+            Ok(uri)
+                if matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() => {}
             _ => return wrong("ccn", "expected an http:// or https:// URL"),
         }
         for (field, path) in [
@@ -252,31 +268,59 @@ impl Config {
             }
         }
         if let Some(hash) = &self.node.hash
-            && (hash.len() != 64 || !hash.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase()))
+            && (hash.len() != 64
+                || !hash
+                    .bytes()
+                    .all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase()))
         {
             return wrong("node.hash", "expected 64 lower-case hexadecimal digits");
         }
-        for (field, address) in [("node.owner", &self.node.owner), ("node.payment_receiver", &self.node.payment_receiver)]
-        {
+        for (field, address) in [
+            ("node.owner", &self.node.owner),
+            ("node.payment_receiver", &self.node.payment_receiver),
+        ] {
             if let Some(address) = address
                 && !is_address(address)
             {
                 return wrong(field, "expected 0x and 40 hexadecimal digits");
             }
         }
-        if !self.trust.allocation_signers.iter().all(|address| is_address(address)) {
-            return wrong("trust.allocation_signers", "expected addresses of 0x and 40 hexadecimal digits");
+        if !self
+            .trust
+            .allocation_signers
+            .iter()
+            .all(|address| is_address(address))
+        {
+            return wrong(
+                "trust.allocation_signers",
+                "expected addresses of 0x and 40 hexadecimal digits",
+            );
         }
         match pool::<std::net::Ipv4Addr>(&self.network.ipv4_pool) {
             Some((_, 8..=23)) => {}
-            _ => return wrong("network.ipv4_pool", "expected an IPv4 network from /8 to /23"),
+            _ => {
+                return wrong(
+                    "network.ipv4_pool",
+                    "expected an IPv4 network from /8 to /23",
+                );
+            }
         }
         match pool::<std::net::Ipv6Addr>(&self.network.ipv6_pool) {
             Some((_, 56 | 64)) => {}
-            _ => return wrong("network.ipv6_pool", "expected an IPv6 network of /64 or /56"),
+            _ => {
+                return wrong(
+                    "network.ipv6_pool",
+                    "expected an IPv6 network of /64 or /56",
+                );
+            }
         }
-        if self.network.host_ports.first < 1024 || self.network.host_ports.first > self.network.host_ports.last {
-            return wrong("network.host_ports", "expected first-last, both 1024 or more");
+        if self.network.host_ports.first < 1024
+            || self.network.host_ports.first > self.network.host_ports.last
+        {
+            return wrong(
+                "network.host_ports",
+                "expected first-last, both 1024 or more",
+            );
         }
         if self.limits.vcpu_overcommit == 0 {
             return wrong("limits.vcpu_overcommit", "expected 1 or more");
@@ -290,12 +334,17 @@ impl Config {
     /// The address payment streams go to, empty when the operator named none.
     #[must_use]
     pub fn payment_receiver(&self) -> &str {
-        self.node.payment_receiver.as_deref().or(self.node.owner.as_deref()).unwrap_or_default()
+        self.node
+            .payment_receiver
+            .as_deref()
+            .or(self.node.owner.as_deref())
+            .unwrap_or_default()
     }
 }
 
 fn is_address(text: &str) -> bool {
-    text.strip_prefix("0x").is_some_and(|digits| digits.len() == 40 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
+    text.strip_prefix("0x")
+        .is_some_and(|digits| digits.len() == 40 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 fn pool<A: std::str::FromStr>(text: &str) -> Option<(A, u8)> {
@@ -306,12 +355,21 @@ fn pool<A: std::str::FromStr>(text: &str) -> Option<(A, u8)> {
 fn port_range<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PortRange, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.split_once('-')
-        .and_then(|(first, last)| Some(PortRange { first: first.trim().parse().ok()?, last: last.trim().parse().ok()? }))
-        .ok_or_else(|| serde::de::Error::custom("host_ports: expected \"first-last\", such as \"24000-24999\""))
+        .and_then(|(first, last)| {
+            Some(PortRange {
+                first: first.trim().parse().ok()?,
+                last: last.trim().parse().ok()?,
+            })
+        })
+        .ok_or_else(|| {
+            serde::de::Error::custom("host_ports: expected \"first-last\", such as \"24000-24999\"")
+        })
 }
 
 fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    Ok(Duration::from_secs(u64::from(u32::deserialize(deserializer)?)))
+    Ok(Duration::from_secs(u64::from(u32::deserialize(
+        deserializer,
+    )?)))
 }
 
 #[cfg(test)]
@@ -329,7 +387,13 @@ mod tests {
     fn an_empty_file_is_the_defaults() {
         let config = load("").unwrap();
         assert_eq!(config.listen.port(), 4020);
-        assert_eq!(config.network.host_ports, PortRange { first: 24000, last: 24999 });
+        assert_eq!(
+            config.network.host_ports,
+            PortRange {
+                first: 24000,
+                last: 24999
+            }
+        );
     }
 
     #[test]
@@ -346,8 +410,14 @@ mod tests {
             ("state_dir = \"var\"", "state_dir"),
             ("[node]\nhash = \"ab\"", "node.hash"),
             ("[network]\nipv6_pool = \"fec0::/96\"", "network.ipv6_pool"),
-            ("[network]\nhost_ports = \"25000-24000\"", "network.host_ports"),
-            ("[trust]\nallocation_signers = [\"me\"]", "trust.allocation_signers"),
+            (
+                "[network]\nhost_ports = \"25000-24000\"",
+                "network.host_ports",
+            ),
+            (
+                "[trust]\nallocation_signers = [\"me\"]",
+                "trust.allocation_signers",
+            ),
         ] {
             let error = load(text).unwrap_err();
             assert!(error.to_string().starts_with(field), "{text}: {error}");
@@ -385,6 +455,9 @@ mod tests {
         .unwrap();
         assert_eq!(config.ccn, "http://127.0.0.1:4024");
         assert_eq!(config.program.min_timeout, Duration::from_secs(30));
-        assert_eq!(config.payment_receiver(), "0x0000000000000000000000000000000000000001");
+        assert_eq!(
+            config.payment_receiver(),
+            "0x0000000000000000000000000000000000000001"
+        );
     }
 }

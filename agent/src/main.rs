@@ -27,7 +27,13 @@ use tokio::signal::unix::{SignalKind, signal};
 #[command(version)]
 struct Arguments {
     /// The configuration file.
-    #[arg(long, value_name = "FILE", default_value = "/usr/lib/crn/agent.toml", env = "CRN_AGENT_CONFIG", global = true)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/usr/lib/crn/agent.toml",
+        env = "CRN_AGENT_CONFIG",
+        global = true
+    )]
     config: PathBuf,
     #[command(subcommand)]
     command: Option<Command>,
@@ -43,7 +49,11 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -67,19 +77,33 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
 }
 
 async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
-    for dir in [config.state_dir.join("vm"), config.state_dir.join("cache"), config.run_dir.join("vm")] {
+    for dir in [
+        config.state_dir.join("vm"),
+        config.state_dir.join("cache"),
+        config.run_dir.join("vm"),
+    ] {
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
     let ledger_file = config.state_dir.join("agent.sqlite");
-    let ledger = Ledger::open(&ledger_file).with_context(|| format!("cannot open {}", ledger_file.display()))?;
+    let ledger = Ledger::open(&ledger_file)
+        .with_context(|| format!("cannot open {}", ledger_file.display()))?;
     let ccn = Ccn::new(&config.ccn);
-    let cache = Cache::open(&config.state_dir.join("cache"), ccn.clone(), config.limits.max_file_bytes)
-        .context("cannot open the cache")?;
+    let cache = Cache::open(
+        &config.state_dir.join("cache"),
+        ccn.clone(),
+        config.limits.max_file_bytes,
+    )
+    .context("cannot open the cache")?;
     let intake = Intake::new(ccn, cache);
 
     let pools = Pools::parse(&config.network.ipv4_pool, &config.network.ipv6_pool)?;
-    let net = Net::open(config.network.interface.as_deref(), pools).await.context("cannot set up the network")?;
-    let host_ipv4 = net.host_ipv4().await.context("cannot read the host's address")?;
+    let net = Net::open(config.network.interface.as_deref(), pools)
+        .await
+        .context("cannot set up the network")?;
+    let host_ipv4 = net
+        .host_ipv4()
+        .await
+        .context("cannot read the host's address")?;
     let dns = resolvers(&config).await;
     tracing::info!(uplink = net.uplink(), ?host_ipv4, ?dns, "network");
     let host: Arc<dyn Hypervisor> = Arc::new(Kvm::new(Arc::clone(&config), net, dns));
@@ -87,10 +111,27 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}", config.listen))?;
-    let reconciler =
-        Reconciler::start(Arc::clone(&config), ledger.clone(), intake.clone(), Arc::clone(&host)).await?;
-    Watch { intake: intake.clone(), ledger: ledger.clone(), reconciler: reconciler.clone() }.start();
-    let app = api::Shared::new(Arc::clone(&config), ledger, intake, reconciler, host, host_ipv4);
+    let reconciler = Reconciler::start(
+        Arc::clone(&config),
+        ledger.clone(),
+        intake.clone(),
+        Arc::clone(&host),
+    )
+    .await?;
+    Watch {
+        intake: intake.clone(),
+        ledger: ledger.clone(),
+        reconciler: reconciler.clone(),
+    }
+    .start();
+    let app = api::Shared::new(
+        Arc::clone(&config),
+        ledger,
+        intake,
+        reconciler,
+        host,
+        host_ipv4,
+    );
     let service = api::router(app).into_make_service_with_connect_info::<SocketAddr>();
 
     // Absent when not started by a service manager.
@@ -99,7 +140,10 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
     }
     tracing::info!(listen = %config.listen, version = env!("CARGO_PKG_VERSION"), "ready");
 
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     tokio::select! {
         served = async { axum::serve(listener, service).await } => served.context("the server failed")?,
         _ = terminate.recv() => {}
@@ -116,10 +160,17 @@ async fn resolvers(config: &Config) -> Vec<IpAddr> {
         return config.network.dns.clone();
     }
     for path in ["/run/systemd/resolve/resolv.conf", "/etc/resolv.conf"] {
-        let Ok(text) = tokio::fs::read_to_string(Path::new(path)).await else { continue };
+        let Ok(text) = tokio::fs::read_to_string(Path::new(path)).await else {
+            continue;
+        };
         let found: Vec<IpAddr> = text
             .lines()
-            .filter_map(|line| line.strip_prefix("nameserver")?.trim().parse::<IpAddr>().ok())
+            .filter_map(|line| {
+                line.strip_prefix("nameserver")?
+                    .trim()
+                    .parse::<IpAddr>()
+                    .ok()
+            })
             .filter(|address| !address.is_loopback())
             .collect();
         if !found.is_empty() {

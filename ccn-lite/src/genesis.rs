@@ -76,12 +76,7 @@ fn corechannel(config: &Config, address: &str) -> Map<String, Value> {
     core["stakers"] = json!({});
     core["total_staked"] = json!(0.0);
     core["has_bonus"] = json!(false);
-    core["resource_nodes"] = config
-        .genesis
-        .nodes
-        .iter()
-        .map(|n| json!(n.hash))
-        .collect();
+    core["resource_nodes"] = config.genesis.nodes.iter().map(|n| json!(n.hash)).collect();
     let mut map = Map::new();
     map.insert("nodes".into(), json!([core]));
     map.insert("resource_nodes".into(), json!(compute));

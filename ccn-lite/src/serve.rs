@@ -1,15 +1,20 @@
 //! Running the node: listen, work in the background, stop when asked.
 
+use std::future::IntoFuture;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::api;
 use crate::config::Config;
 use crate::node::{Node, StartError};
 use crate::pipeline::worker;
 use crate::scheduler::{self, Scheduler};
+
+/// How long requests in progress may take after the node was asked to stop.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Why the node stopped.
 #[derive(Debug, thiserror::Error)]
@@ -72,13 +77,23 @@ impl Server {
             tasks.push(tokio::spawn(scheduler.run(node)));
         }
         let router = api::with_cors(router);
-        let served = axum::serve(self.listener, router)
-            .with_graceful_shutdown(async {
+        let (stopping, mut stopped) = watch::channel(false);
+        let serving = axum::serve(self.listener, router)
+            .with_graceful_shutdown(async move {
                 // Dropping the sender stops the server as well.
                 let _ = stop.await;
+                stopping.send_replace(true);
             })
-            .await
-            .map_err(ServeError::Serve);
+            .into_future();
+        let patience = async {
+            // Without a sender the server is gone, and so is this future.
+            let _ = stopped.wait_for(|stopping| *stopping).await;
+            tokio::time::sleep(GRACE).await;
+        };
+        let served = tokio::select! {
+            served = serving => served.map_err(ServeError::Serve),
+            () = patience => Ok(()),
+        };
         for task in tasks {
             task.abort();
         }

@@ -12,6 +12,6 @@ build_tools() {
 
 # tools_tree : sets TOOLS_TREE.
 tools_tree() {
-    product appliance-tools "$( { key_of "$IMAGES/lib.sh"; echo "$SUITE $TOOLS"; } | sha256sum | cut -c1-16)" build_tools
+    product appliance-tools "$(echo "$SUITE $TOOLS" | sha256sum | cut -c1-16)" build_tools
     TOOLS_TREE=$PRODUCT/tree
 }

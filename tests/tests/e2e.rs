@@ -265,7 +265,11 @@ fn wrong_signature(world: &mut World) -> Result<()> {
 fn unaffordable(world: &mut World) -> Result<()> {
     let poor = Keypair::generate();
     let home = root().join("target/e2e/poor");
-    let client = Client::new(&home, world.network.ports, format!("0x{}", poor.to_secret_hex()))?;
+    let client = Client::new(
+        &home,
+        world.network.ports,
+        format!("0x{}", poor.to_secret_hex()),
+    )?;
     let key = world.network.ssh.public_key();
     let output = client.output(&[
         "instance",

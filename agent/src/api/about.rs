@@ -23,13 +23,17 @@ pub(super) async fn login() -> (StatusCode, Json<Value>) {
 }
 
 /// `GET /about/executions/list`: what runs.
-pub(super) async fn executions_v1(State(app): State<App>) -> Result<Json<Map<String, Value>>, ApiError> {
+pub(super) async fn executions_v1(
+    State(app): State<App>,
+) -> Result<Json<Map<String, Value>>, ApiError> {
     let mut list = Map::new();
     for record in app.ledger.all().await? {
         if record.state != ledger::State::Running {
             continue;
         }
-        let Some((plan, kind)) = place(&app, &record) else { continue };
+        let Some((plan, kind)) = place(&app, &record) else {
+            continue;
+        };
         let networking = json!({ "ipv4": ipv4_network(&plan), "ipv6": ipv6_network(&plan) });
         list.insert(
             record.hash.to_string(),
@@ -40,11 +44,15 @@ pub(super) async fn executions_v1(State(app): State<App>) -> Result<Json<Map<Str
 }
 
 /// `GET /v2/about/executions/list`: every machine that has its place here, stopped ones too.
-pub(super) async fn executions_v2(State(app): State<App>) -> Result<Json<Map<String, Value>>, ApiError> {
+pub(super) async fn executions_v2(
+    State(app): State<App>,
+) -> Result<Json<Map<String, Value>>, ApiError> {
     let mut list = Map::new();
     for record in app.ledger.all().await? {
         // Clients give up on the whole list when one entry has no addresses.
-        let Some((plan, kind)) = place(&app, &record) else { continue };
+        let Some((plan, kind)) = place(&app, &record) else {
+            continue;
+        };
         let ports: Map<_, _> = record
             .ports
             .iter()
@@ -84,7 +92,10 @@ pub(super) async fn executions_v2(State(app): State<App>) -> Result<Json<Map<Str
 
 fn place(app: &Shared, record: &Record) -> Option<(Plan, &'static str)> {
     let (kind, slot) = (record.kind?, record.lease?.slot);
-    let plan = app.host.addresses(&record.hash, Place { slot, kind }).ok()?;
+    let plan = app
+        .host
+        .addresses(&record.hash, Place { slot, kind })
+        .ok()?;
     Some((plan, kind.word()))
 }
 
@@ -100,7 +111,9 @@ fn ipv6_network(plan: &Plan) -> String {
 pub(super) async fn usage(State(app): State<App>) -> Result<Json<metrics::Usage>, ApiError> {
     let promised = app.ledger.disk_held().await?;
     let config = Arc::clone(&app.config);
-    Ok(Json(blocking(move || metrics::usage(&config.state_dir, promised)).await?))
+    Ok(Json(
+        blocking(move || metrics::usage(&config.state_dir, promised)).await?,
+    ))
 }
 
 /// `GET /about/capability`
@@ -108,7 +121,9 @@ pub(super) async fn capability() -> Result<Json<metrics::Capability>, ApiError> 
     Ok(Json(blocking(metrics::capability).await?))
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
     let ended = |_| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the node is shutting down");
     tokio::task::spawn_blocking(work).await.map_err(ended)
 }
@@ -155,7 +170,8 @@ pub(super) async fn config(State(app): State<App>) -> Json<Value> {
 /// forwarded on it.
 pub(super) async fn check_ipv6() -> Result<Json<Value>, ApiError> {
     let (host, forwarding) = blocking(|| {
-        let flag = std::fs::read_to_string("/proc/sys/net/ipv6/conf/all/forwarding").unwrap_or_default();
+        let flag =
+            std::fs::read_to_string("/proc/sys/net/ipv6/conf/all/forwarding").unwrap_or_default();
         (has_ipv6_route(), flag.trim() == "1")
     })
     .await?;
@@ -165,7 +181,9 @@ pub(super) async fn check_ipv6() -> Result<Json<Value>, ApiError> {
 /// Connecting a datagram socket looks up the route and sends nothing. 2000::/3 is what is routed globally.
 fn has_ipv6_route() -> bool {
     let somewhere = SocketAddr::from((Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 1), 9));
-    UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).and_then(|socket| socket.connect(somewhere)).is_ok()
+    UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))
+        .and_then(|socket| socket.connect(somewhere))
+        .is_ok()
 }
 
 #[derive(Deserialize)]
@@ -175,13 +193,23 @@ pub(super) struct Reference {
 
 /// `GET /status/check/version?reference=1.2.3`
 pub(super) async fn check_version(Query(query): Query<Reference>) -> Result<String, ApiError> {
-    let bad = || ApiError::new(StatusCode::BAD_REQUEST, "Query field 'reference' must be a version such as 1.2.3");
+    let bad = || {
+        ApiError::new(
+            StatusCode::BAD_REQUEST,
+            "Query field 'reference' must be a version such as 1.2.3",
+        )
+    };
     let reference = query.reference.ok_or_else(bad)?;
     let wanted = release(&reference).ok_or_else(bad)?;
     if release(COMPATIBLE_VERSION).is_some_and(|own| own >= wanted) {
-        Ok(format!("Up-to-date: version {COMPATIBLE_VERSION} >= {reference}"))
+        Ok(format!(
+            "Up-to-date: version {COMPATIBLE_VERSION} >= {reference}"
+        ))
     } else {
-        Err(ApiError::new(StatusCode::FORBIDDEN, format!("Outdated: version {COMPATIBLE_VERSION} < {reference}")))
+        Err(ApiError::new(
+            StatusCode::FORBIDDEN,
+            format!("Outdated: version {COMPATIBLE_VERSION} < {reference}"),
+        ))
     }
 }
 

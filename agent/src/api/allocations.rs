@@ -48,8 +48,15 @@ struct Notification {
 }
 
 async fn read_body(headers: &HeaderMap, body: Body) -> Result<axum::body::Bytes, ApiError> {
-    let too_large = || ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "Maximum request body size 1048576 exceeded");
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+    let too_large = || {
+        ApiError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "Maximum request body size 1048576 exceeded",
+        )
+    };
+    let length = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
     if length.is_some_and(|length| length > MAX_BODY) {
         return Err(too_large());
     }
@@ -59,16 +66,26 @@ async fn read_body(headers: &HeaderMap, body: Body) -> Result<axum::body::Bytes,
 /// `POST /control/allocations`: the complete list of what the scheduler wants here. It is written down and answered;
 /// the work goes on by itself.
 pub(super) async fn push(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
-    let refused = || ApiError::new(StatusCode::UNAUTHORIZED, "Authentication token received is invalid");
+    let refused = || {
+        ApiError::new(
+            StatusCode::UNAUTHORIZED,
+            "Authentication token received is invalid",
+        )
+    };
     let (parts, body) = request.into_parts();
     if !parts.headers.contains_key(header::CONTENT_LENGTH) {
         return Err(refused());
     }
-    let body = read_body(&parts.headers, body).await.map_err(|_| refused())?;
+    let body = read_body(&parts.headers, body)
+        .await
+        .map_err(|_| refused())?;
     let checked = app
         .schedulers
         .check(Push {
-            authorization: parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()),
+            authorization: parts
+                .headers
+                .get(header::AUTHORIZATION)
+                .and_then(|value| value.to_str().ok()),
             method: parts.method.as_str(),
             path: parts.uri.path(),
             query: parts.uri.query(),
@@ -80,8 +97,12 @@ pub(super) async fn push(State(app): State<App>, request: Request) -> Result<Res
         tracing::warn!("allocation push refused: {}", crate::chain(&error));
         refused()
     })?;
-    let allocation: Allocation = serde_json::from_slice(&body)
-        .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, format!("Body is not an allocation: {error}")))?;
+    let allocation: Allocation = serde_json::from_slice(&body).map_err(|error| {
+        ApiError::new(
+            StatusCode::BAD_REQUEST,
+            format!("Body is not an allocation: {error}"),
+        )
+    })?;
     if !allocation.on_demand_vms.is_empty() || !allocation.jobs.is_empty() {
         tracing::warn!("on-demand programs and jobs in an allocation push are passed over");
     }
@@ -126,7 +147,11 @@ impl Outcome {
 async fn allocate(app: &Shared, allocation: Allocation) -> Result<Outcome, ApiError> {
     let mut outcome = Outcome::default();
     let mut wanted = BTreeSet::new();
-    for text in allocation.persistent_vms.into_iter().chain(allocation.instances) {
+    for text in allocation
+        .persistent_vms
+        .into_iter()
+        .chain(allocation.instances)
+    {
         match text.parse::<ItemHash>() {
             Ok(hash) => {
                 wanted.insert(hash);
@@ -151,12 +176,20 @@ async fn allocate(app: &Shared, allocation: Allocation) -> Result<Outcome, ApiEr
     }
     for hash in wanted {
         let text = hash.to_string();
-        if known.iter().any(|record| record.hash == hash && record.held) {
+        if known
+            .iter()
+            .any(|record| record.hash == hash && record.held)
+        {
             // Its owner stopped it: that is as it should be.
             outcome.successful.push(text);
             continue;
         }
-        match app.reconciler.run(&hash, Source::Scheduler, false).await?.state {
+        match app
+            .reconciler
+            .run(&hash, Source::Scheduler, false)
+            .await?
+            .state
+        {
             ledger::State::Failed(failure) => {
                 outcome.errors.insert(text, failure.reason.into());
             }
@@ -173,12 +206,23 @@ pub(super) async fn notify(State(app): State<App>, request: Request) -> Result<R
     let body = read_body(&parts.headers, body).await?;
     let value: Value = serde_json::from_slice(&body)
         .map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "Body is not valid JSON"))?;
-    let notification: Notification = serde_json::from_value(value)
-        .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, format!("Body is not a notification: {error}")))?;
+    let notification: Notification = serde_json::from_value(value).map_err(|error| {
+        ApiError::new(
+            StatusCode::BAD_REQUEST,
+            format!("Body is not a notification: {error}"),
+        )
+    })?;
     let hash = owner::hash(&notification.instance)?;
-    let verified = app.intake.message(&hash).await.map_err(|error| refusal(&error))?;
+    let verified = app
+        .intake
+        .message(&hash)
+        .await
+        .map_err(|error| refusal(&error))?;
     if verified.envelope.message_type != MessageType::Instance {
-        return Err(ApiError::new(StatusCode::BAD_REQUEST, "400: Message is not an instance"));
+        return Err(ApiError::new(
+            StatusCode::BAD_REQUEST,
+            "400: Message is not an instance",
+        ));
     }
     let workload = intake::workload(&verified).map_err(|error| refusal(&error))?;
     check_node(&app, &workload)?;
@@ -187,7 +231,8 @@ pub(super) async fn notify(State(app): State<App>, request: Request) -> Result<R
     let source = check_payment(&app, record.as_ref(), &workload, &verified).await?;
 
     app.reconciler.run(&hash, source, true).await?;
-    let ended = |state: &ledger::State| matches!(state, ledger::State::Failed(_) | ledger::State::Running);
+    let ended =
+        |state: &ledger::State| matches!(state, ledger::State::Failed(_) | ledger::State::Running);
     app.reconciler.settle(&hash, PATIENCE, ended).await;
     let failure = match app.ledger.get(&hash).await?.map(|record| record.state) {
         Some(ledger::State::Failed(failure)) => Some(failure.reason),
@@ -195,9 +240,8 @@ pub(super) async fn notify(State(app): State<App>, request: Request) -> Result<R
     };
     let text = hash.to_string();
     Ok(match failure {
-        None => {
-            Json(json!({ "success": true, "successful": true, "failing": [], "errors": {} })).into_response()
-        }
+        None => Json(json!({ "success": true, "successful": true, "failing": [], "errors": {} }))
+            .into_response(),
         Some(reason) => {
             let body = json!({
                 "success": false, "successful": false, "failing": [text], "errors": { text.as_str(): reason },
@@ -213,9 +257,13 @@ pub(super) fn refusal(error: &IntakeError) -> ApiError {
         IntakeError::Unknown(hash) => {
             return ApiError::new(StatusCode::NOT_FOUND, format!("Hash not found: {hash}"));
         }
-        IntakeError::Status { status, .. } if status == "pending" => StatusCode::SERVICE_UNAVAILABLE,
+        IntakeError::Status { status, .. } if status == "pending" => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         IntakeError::Status { .. } => StatusCode::NOT_FOUND,
-        IntakeError::Ccn(_) | IntakeError::File(_) | IntakeError::Disk(_) => StatusCode::SERVICE_UNAVAILABLE,
+        IntakeError::Ccn(_) | IntakeError::File(_) | IntakeError::Disk(_) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         _ => StatusCode::BAD_REQUEST,
     };
     ApiError::new(status, crate::chain(error))
@@ -229,9 +277,10 @@ fn check_node(app: &Shared, workload: &Workload) -> Result<(), ApiError> {
             "503: Node hash not yet discovered, cannot accept targeted allocations",
         )),
         (Some(wanted), Some(own)) if wanted == own => Ok(()),
-        (Some(_), Some(_)) => {
-            Err(ApiError::new(StatusCode::BAD_REQUEST, "400: Instance is allocated to a different node"))
-        }
+        (Some(_), Some(_)) => Err(ApiError::new(
+            StatusCode::BAD_REQUEST,
+            "400: Instance is allocated to a different node",
+        )),
     }
 }
 
@@ -257,13 +306,30 @@ async fn check_payment(
 ) -> Result<Source, ApiError> {
     match workload.payment.method {
         "credit" => {
-            let unavailable = |error| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, crate::chain(&error));
+            let unavailable =
+                |error| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, crate::chain(&error));
             let hash = &verified.envelope.item_hash;
-            let price = app.intake.ccn.price(hash.as_str()).await.map_err(unavailable)?;
-            let price = price.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "404: Price not found"))?;
-            let per_second = fixed_point(&price.cost)
-                .ok_or_else(|| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the price is not understood"))?;
-            let balance = app.intake.ccn.balance(&workload.owner).await.map_err(unavailable)?.credit_balance;
+            let price = app
+                .intake
+                .ccn
+                .price(hash.as_str())
+                .await
+                .map_err(unavailable)?;
+            let price = price
+                .ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "404: Price not found"))?;
+            let per_second = fixed_point(&price.cost).ok_or_else(|| {
+                ApiError::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "the price is not understood",
+                )
+            })?;
+            let balance = app
+                .intake
+                .ccn
+                .balance(&workload.owner)
+                .await
+                .map_err(unavailable)?
+                .credit_balance;
             let required = per_second.saturating_mul(CREDIT_RUNWAY);
             if u128::from(balance).saturating_mul(UNIT) < required {
                 let text = format!(
@@ -276,17 +342,28 @@ async fn check_payment(
         }
         "superfluid" => {
             if workload.payment.receiver.as_deref() != Some(app.config.payment_receiver()) {
-                return Err(ApiError::new(StatusCode::BAD_REQUEST, "400: Message is not for this instance"));
+                return Err(ApiError::new(
+                    StatusCode::BAD_REQUEST,
+                    "400: Message is not for this instance",
+                ));
             }
             // Without a chain to ask, a stream cannot be seen.
-            Err(ApiError::new(StatusCode::PAYMENT_REQUIRED, "402: This node cannot verify payment streams"))
+            Err(ApiError::new(
+                StatusCode::PAYMENT_REQUIRED,
+                "402: This node cannot verify payment streams",
+            ))
         }
         // Held tokens are the scheduler's to judge; what it has brought here may be started again.
         _ => match record {
-            Some(record) if record.source == Source::Scheduler && record.kind == Some(Kind::Instance) => {
+            Some(record)
+                if record.source == Source::Scheduler && record.kind == Some(Kind::Instance) =>
+            {
                 Ok(Source::Scheduler)
             }
-            _ => Err(ApiError::new(StatusCode::BAD_REQUEST, "400: Invalid payment method")),
+            _ => Err(ApiError::new(
+                StatusCode::BAD_REQUEST,
+                "400: Invalid payment method",
+            )),
         },
     }
 }
@@ -298,12 +375,25 @@ const UNIT: u128 = 1_000_000_000_000_000_000;
 fn fixed_point(text: &str) -> Option<u128> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let fraction = fraction.get(..fraction.len().min(18))?;
-    if whole.is_empty() || !whole.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit()) {
+    if whole.is_empty()
+        || !whole
+            .bytes()
+            .chain(fraction.bytes())
+            .all(|b| b.is_ascii_digit())
+    {
         return None;
     }
     let scale = 10u128.pow(18 - u32::try_from(fraction.len()).ok()?);
-    let fraction = if fraction.is_empty() { 0 } else { fraction.parse::<u128>().ok()? * scale };
-    whole.parse::<u128>().ok()?.checked_mul(UNIT)?.checked_add(fraction)
+    let fraction = if fraction.is_empty() {
+        0
+    } else {
+        fraction.parse::<u128>().ok()? * scale
+    };
+    whole
+        .parse::<u128>()
+        .ok()?
+        .checked_mul(UNIT)?
+        .checked_add(fraction)
 }
 
 /// `POST /control/reserve_resources`, signed: whether an instance would fit.
@@ -330,7 +420,9 @@ pub(super) async fn reserve(
         let text = "This CRN cannot reserve the requested resources at this time.";
         return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text));
     }
-    Ok(Json(json!({ "status": "reserved", "expires": text(now_us() + RESERVED_US) })))
+    Ok(Json(
+        json!({ "status": "reserved", "expires": text(now_us() + RESERVED_US) }),
+    ))
 }
 
 #[cfg(test)]
@@ -339,7 +431,10 @@ mod tests {
 
     #[test]
     fn prices_are_read_exactly() {
-        assert_eq!(fixed_point("0.003958333333333333"), Some(3_958_333_333_333_333));
+        assert_eq!(
+            fixed_point("0.003958333333333333"),
+            Some(3_958_333_333_333_333)
+        );
         assert_eq!(fixed_point("12"), Some(12 * UNIT));
         assert_eq!(fixed_point("1.5"), Some(UNIT + UNIT / 2));
         assert_eq!(fixed_point("0.0000000000000000019"), Some(1));

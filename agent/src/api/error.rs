@@ -19,12 +19,20 @@ pub struct ApiError {
 impl ApiError {
     /// As JSON.
     pub fn new(status: StatusCode, text: impl Into<String>) -> Self {
-        Self { status, text: text.into(), plain: false, retry_after: None }
+        Self {
+            status,
+            text: text.into(),
+            plain: false,
+            retry_after: None,
+        }
     }
 
     /// As bare text, where clients expect it so.
     pub fn plain(status: StatusCode, text: impl Into<String>) -> Self {
-        Self { plain: true, ..Self::new(status, text) }
+        Self {
+            plain: true,
+            ..Self::new(status, text)
+        }
     }
 
     /// With `Retry-After`, in seconds.
@@ -43,7 +51,9 @@ impl IntoResponse for ApiError {
             (self.status, Json(json!({ "error": self.text }))).into_response()
         };
         if let Some(seconds) = self.retry_after {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
@@ -52,6 +62,9 @@ impl IntoResponse for ApiError {
 impl From<LedgerError> for ApiError {
     fn from(error: LedgerError) -> Self {
         tracing::error!("{}", crate::chain(&error));
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the node's ledger failed")
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the node's ledger failed",
+        )
     }
 }

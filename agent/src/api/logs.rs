@@ -38,13 +38,21 @@ pub(super) async fn history(
     let record = owner::authorize(&app, &reference, &method, &uri, &headers).await?;
     let path = app.host.console(&record.hash);
     // The console file is bounded by the VMM; twice that is room for a cut that is under way.
-    let limit = app.config.limits.console_bytes.saturating_mul(2).max(CHUNK as u64);
+    let limit = app
+        .config
+        .limits
+        .console_bytes
+        .saturating_mul(2)
+        .max(CHUNK as u64);
     let (text, modified) = match read(&path, limit).await {
         Ok(read) => read,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Json(Vec::new())),
         Err(error) => {
             tracing::error!(vm = %record.hash, "the console log cannot be read: {error}");
-            return Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the log cannot be read"));
+            return Err(ApiError::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the log cannot be read",
+            ));
         }
     };
     // The console carries no times: each line bears that of the latest output.
@@ -71,7 +79,9 @@ async fn read(path: &FilePath, limit: u64) -> io::Result<(String, OffsetDateTime
 
 /// A console line without carriage returns and other control characters, tabs and colours excepted.
 fn clean(line: &str) -> String {
-    line.chars().filter(|c| !c.is_control() || matches!(c, '\t' | '\x1b')).collect()
+    line.chars()
+        .filter(|c| !c.is_control() || matches!(c, '\t' | '\x1b'))
+        .collect()
 }
 
 /// `GET /control/machine/{hash}/stream_logs`, a WebSocket.
@@ -82,26 +92,36 @@ pub(super) async fn stream(
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, ApiError> {
     let hash = owner::hash(&reference)?;
-    let record = owner::machine(&app, &hash)
-        .await?
-        .ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, format!("No execution found for VM {hash}")))?;
-    Ok(upgrade.max_message_size(CHUNK).on_upgrade(move |socket| async move {
-        let Ok(_place) = app.viewers.try_acquire() else {
+    let record = owner::machine(&app, &hash).await?.ok_or_else(|| {
+        ApiError::new(
+            StatusCode::NOT_FOUND,
+            format!("No execution found for VM {hash}"),
+        )
+    })?;
+    Ok(upgrade
+        .max_message_size(CHUNK)
+        .on_upgrade(move |socket| async move {
+            let Ok(_place) = app.viewers.try_acquire() else {
+                let mut socket = socket;
+                refuse(&mut socket, "too many viewers on this node").await;
+                return;
+            };
             let mut socket = socket;
-            refuse(&mut socket, "too many viewers on this node").await;
-            return;
-        };
-        let mut socket = socket;
-        // A viewer that goes away ends it; nobody is left to be told.
-        let _ = serve(&app, &record, &uri, &mut socket).await;
-    }))
+            // A viewer that goes away ends it; nobody is left to be told.
+            let _ = serve(&app, &record, &uri, &mut socket).await;
+        }))
 }
 
 type Sent = Result<(), axum::Error>;
 
 async fn serve(app: &Shared, record: &Record, uri: &Uri, socket: &mut WebSocket) -> Sent {
-    let Ok(Some(first)) = tokio::time::timeout(FIRST_FRAME, socket.recv()).await else { return Ok(()) };
-    let frame: Option<Value> = first?.to_text().ok().and_then(|text| serde_json::from_str(text).ok());
+    let Ok(Some(first)) = tokio::time::timeout(FIRST_FRAME, socket.recv()).await else {
+        return Ok(());
+    };
+    let frame: Option<Value> = first?
+        .to_text()
+        .ok()
+        .and_then(|text| serde_json::from_str(text).ok());
     let Some(frame) = frame else {
         refuse(socket, "the first frame is not JSON").await;
         return Ok(());
@@ -138,14 +158,22 @@ async fn follow(app: &Shared, record: &Record, socket: &mut WebSocket) -> Sent {
     let mut tail = Tail::default();
     loop {
         // Looked at before the file, so that nothing written before the end is missed.
-        let state = app.ledger.get(&record.hash).await.ok().flatten().map(|record| record.state);
+        let state = app
+            .ledger
+            .get(&record.hash)
+            .await
+            .ok()
+            .flatten()
+            .map(|record| record.state);
         while let Ok(true) = tail.read(&path).await {
             for line in tail.lines() {
                 send(socket, json!({ "type": "stdout", "message": clean(&line) })).await?;
             }
         }
         let farewell = match state {
-            Some(ledger::State::Running | ledger::State::Starting | ledger::State::Stopping) => None,
+            Some(ledger::State::Running | ledger::State::Starting | ledger::State::Stopping) => {
+                None
+            }
             Some(ledger::State::Defined | ledger::State::Fetching | ledger::State::Prepared) => {
                 Some("VM is starting, try again shortly")
             }
@@ -185,7 +213,9 @@ impl Tail {
         }
         file.seek(io::SeekFrom::Start(self.offset)).await?;
         let before = self.pending.len();
-        file.take(CHUNK as u64).read_to_end(&mut self.pending).await?;
+        file.take(CHUNK as u64)
+            .read_to_end(&mut self.pending)
+            .await?;
         let read = self.pending.len() - before;
         self.offset += read as u64;
         Ok(read > 0)

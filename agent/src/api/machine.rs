@@ -26,7 +26,9 @@ pub(super) async fn stop(
     if !is_active(&record.state) {
         return Ok("Already stopped, nothing to do".to_owned());
     }
-    app.reconciler.settle(&record.hash, PATIENCE, |state| !is_active(state)).await;
+    app.reconciler
+        .settle(&record.hash, PATIENCE, |state| !is_active(state))
+        .await;
     Ok(format!("Stopped VM with ref {}", record.hash))
 }
 
@@ -39,7 +41,9 @@ pub(super) async fn start(
     headers: HeaderMap,
 ) -> Result<String, ApiError> {
     let record = owner::authorize(&app, &reference, &method, &uri, &headers).await?;
-    app.reconciler.run(&record.hash, record.source, true).await?;
+    app.reconciler
+        .run(&record.hash, record.source, true)
+        .await?;
     Ok(format!("Started VM with ref {}", record.hash))
 }
 
@@ -56,8 +60,13 @@ pub(super) async fn reboot(
         app.reconciler.reboot(&record.hash);
         return Ok(format!("Rebooted VM with ref {}", record.hash));
     }
-    app.reconciler.run(&record.hash, record.source, true).await?;
-    Ok(format!("Starting VM (was not running) with ref {}", record.hash))
+    app.reconciler
+        .run(&record.hash, record.source, true)
+        .await?;
+    Ok(format!(
+        "Starting VM (was not running) with ref {}",
+        record.hash
+    ))
 }
 
 /// `POST /control/machine/{hash}/erase`: all disks go, the root's too.
@@ -70,18 +79,27 @@ pub(super) async fn erase(
 ) -> Result<String, ApiError> {
     let record = owner::authorize(&app, &reference, &method, &uri, &headers).await?;
     app.reconciler.erase(&record.hash, true).await?;
-    app.reconciler.settle(&record.hash, PATIENCE, |state| *state == ledger::State::Erased).await;
+    app.reconciler
+        .settle(&record.hash, PATIENCE, |state| {
+            *state == ledger::State::Erased
+        })
+        .await;
     Ok(format!("Erased VM with ref {}", record.hash))
 }
 
 /// `POST /control/machine/{hash}/update`, unsigned: reads the owner's port forwarding again.
-pub(super) async fn update(State(app): State<App>, Path(reference): Path<String>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn update(
+    State(app): State<App>,
+    Path(reference): Path<String>,
+) -> Result<Json<Value>, ApiError> {
     let hash = owner::hash(&reference)?;
     let record = owner::machine(&app, &hash)
         .await?
         .ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "404: VM not found"))?;
     if record.source == Source::Request || record.lease.is_none() {
-        return Ok(Json(json!({ "status": "ok", "msg": "VM not starting yet" })));
+        return Ok(Json(
+            json!({ "status": "ok", "msg": "VM not starting yet" }),
+        ));
     }
     app.reconciler.refresh_ports(&hash).await?;
     Ok(Json(json!({})))
@@ -89,5 +107,8 @@ pub(super) async fn update(State(app): State<App>, Path(reference): Path<String>
 
 const fn is_active(state: &ledger::State) -> bool {
     use ledger::State as S;
-    matches!(state, S::Fetching | S::Prepared | S::Starting | S::Running | S::Stopping)
+    matches!(
+        state,
+        S::Fetching | S::Prepared | S::Starting | S::Running | S::Stopping
+    )
 }

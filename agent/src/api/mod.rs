@@ -96,7 +96,11 @@ pub fn router(app: App) -> Router {
         .allow_methods(AllowMethods::mirror_request())
         .allow_headers(AllowHeaders::mirror_request())
         .allow_credentials(true)
-        .expose_headers(ExposeHeaders::list([header::CONTENT_TYPE, header::CONTENT_LENGTH, header::SERVER]));
+        .expose_headers(ExposeHeaders::list([
+            header::CONTENT_TYPE,
+            header::CONTENT_LENGTH,
+            header::SERVER,
+        ]));
     let open = Router::new()
         .route("/about/login", get(about::login))
         .route("/about/executions/list", get(about::executions_v1))
@@ -124,7 +128,10 @@ pub fn router(app: App) -> Router {
         .route("/vm/{hash}/", axum::routing::any(programs::by_path))
         .route("/vm/{hash}/{*path}", axum::routing::any(programs::by_path))
         .fallback(fallback)
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), programs::by_host))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&app),
+            programs::by_host,
+        ))
         .layer(middleware::from_fn(server_header))
         .with_state(app)
 }
@@ -137,7 +144,10 @@ async fn server_header(request: Request, next: Next) -> Response {
 
 async fn fallback(State(app): State<App>, request: Request) -> Response {
     let path = request.uri().path();
-    if ["/about/", "/control/", "/status/", "/v2/"].iter().any(|prefix| path.starts_with(prefix)) {
+    if ["/about/", "/control/", "/status/", "/v2/"]
+        .iter()
+        .any(|prefix| path.starts_with(prefix))
+    {
         return ApiError::new(StatusCode::NOT_FOUND, "404: Not Found").into_response();
     }
     if path == "/" && programs::host_of(&request).is_none_or(|host| host == app.config.domain) {

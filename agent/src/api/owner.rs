@@ -12,13 +12,17 @@ use crate::ledger::{Record, State};
 
 impl From<AuthError> for ApiError {
     fn from(error: AuthError) -> Self {
-        Self::new(StatusCode::from_u16(error.status).unwrap_or(StatusCode::UNAUTHORIZED), error.reason)
+        Self::new(
+            StatusCode::from_u16(error.status).unwrap_or(StatusCode::UNAUTHORIZED),
+            error.reason,
+        )
     }
 }
 
 /// The reference in a path.
 pub(super) fn hash(text: &str) -> Result<ItemHash, ApiError> {
-    text.parse().map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, format!("Invalid ref: '{text}'")))
+    text.parse()
+        .map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, format!("Invalid ref: '{text}'")))
 }
 
 /// Who signed the call.
@@ -30,21 +34,38 @@ pub(super) fn sender(
 ) -> Result<AuthenticatedSender, ApiError> {
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let call = call(app, method, uri);
-    Ok(operator::authenticate(header("X-SignedPubKey"), header("X-SignedOperation"), &call)?)
+    Ok(operator::authenticate(
+        header("X-SignedPubKey"),
+        header("X-SignedOperation"),
+        &call,
+    )?)
 }
 
 /// Who signed the first frame of a WebSocket.
-pub(super) fn frame_sender(app: &Shared, uri: &Uri, frame: &Value) -> Result<AuthenticatedSender, AuthError> {
+pub(super) fn frame_sender(
+    app: &Shared,
+    uri: &Uri,
+    frame: &Value,
+) -> Result<AuthenticatedSender, AuthError> {
     operator::authenticate_frame(frame, &call(app, &Method::GET, uri))
 }
 
 fn call<'a>(app: &'a Shared, method: &'a Method, uri: &'a Uri) -> Call<'a> {
-    Call { method: method.as_str(), path: uri.path(), domain: &app.config.domain, now: OffsetDateTime::now_utc() }
+    Call {
+        method: method.as_str(),
+        path: uri.path(),
+        domain: &app.config.domain,
+        now: OffsetDateTime::now_utc(),
+    }
 }
 
 /// A machine of the ledger that is not erased.
 pub(super) async fn machine(app: &Shared, hash: &ItemHash) -> Result<Option<Record>, ApiError> {
-    Ok(app.ledger.get(hash).await?.filter(|record| record.state != State::Erased))
+    Ok(app
+        .ledger
+        .get(hash)
+        .await?
+        .filter(|record| record.state != State::Erased))
 }
 
 /// The machine, when the call is signed by someone who may operate it.
@@ -57,11 +78,17 @@ pub(super) async fn authorize(
 ) -> Result<Record, ApiError> {
     let sender = sender(app, method, uri, headers)?;
     let hash = hash(reference)?;
-    let record = machine(app, &hash)
-        .await?
-        .ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, format!("No virtual machine with ref {hash}")))?;
+    let record = machine(app, &hash).await?.ok_or_else(|| {
+        ApiError::new(
+            StatusCode::NOT_FOUND,
+            format!("No virtual machine with ref {hash}"),
+        )
+    })?;
     if !may_operate(&app.intake.ccn, &record, &sender).await {
-        return Err(ApiError::plain(StatusCode::FORBIDDEN, "Unauthorized sender"));
+        return Err(ApiError::plain(
+            StatusCode::FORBIDDEN,
+            "Unauthorized sender",
+        ));
     }
     Ok(record)
 }

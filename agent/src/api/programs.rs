@@ -24,9 +24,14 @@ const ITEM_HASH: HeaderName = HeaderName::from_static("aleph-program-itemhash");
 const RETRY_AFTER: u32 = 5;
 
 /// `ANY /vm/{hash}` and below.
-pub(super) async fn by_path(State(app): State<App>, Path(path): Path<Vec<(String, String)>>, request: Request) -> Response {
+pub(super) async fn by_path(
+    State(app): State<App>,
+    Path(path): Path<Vec<(String, String)>>,
+    request: Request,
+) -> Response {
     let Some((_, reference)) = path.into_iter().next() else {
-        return ApiError::new(StatusCode::NOT_FOUND, "404: Invalid message reference").into_response();
+        return ApiError::new(StatusCode::NOT_FOUND, "404: Invalid message reference")
+            .into_response();
     };
     let Ok(hash) = reference.parse::<ItemHash>() else {
         let text = format!("Invalid message reference: {reference}");
@@ -35,13 +40,18 @@ pub(super) async fn by_path(State(app): State<App>, Path(path): Path<Vec<(String
     // The path as it was sent, escapes and all, without what names the program.
     let prefix = "/vm/".len() + reference.len();
     let whole = request.uri().path();
-    let path = whole.get(prefix..).filter(|rest| !rest.is_empty()).unwrap_or("/").to_owned();
+    let path = whole
+        .get(prefix..)
+        .filter(|rest| !rest.is_empty())
+        .unwrap_or("/")
+        .to_owned();
     answer(&app, &hash, &path, request).await
 }
 
 /// Hands requests whose host name is a program's to the program, whatever their path.
 pub(super) async fn by_host(State(app): State<App>, request: Request, next: Next) -> Response {
-    let hash = host_of(&request).and_then(|host| ItemHash::from_host_label(host.split('.').next()?));
+    let hash =
+        host_of(&request).and_then(|host| ItemHash::from_host_label(host.split('.').next()?));
     match hash {
         Some(hash) => {
             let path = request.uri().path().to_owned();
@@ -53,8 +63,16 @@ pub(super) async fn by_host(State(app): State<App>, request: Request, next: Next
 
 /// The host a request is for, without the port.
 pub(super) fn host_of(request: &Request) -> Option<&str> {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).or(request.uri().host())?;
-    Some(if host.starts_with('[') { host } else { host.split(':').next().unwrap_or(host) })
+    let host = request
+        .headers()
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok())
+        .or(request.uri().host())?;
+    Some(if host.starts_with('[') {
+        host
+    } else {
+        host.split(':').next().unwrap_or(host)
+    })
 }
 
 async fn answer(app: &Shared, hash: &ItemHash, path: &str, request: Request) -> Response {
@@ -69,16 +87,35 @@ async fn answer(app: &Shared, hash: &ItemHash, path: &str, request: Request) -> 
     }
 }
 
-async fn relay(app: &Shared, hash: &ItemHash, path: &str, mut request: Request) -> Result<Response, ApiError> {
+async fn relay(
+    app: &Shared,
+    hash: &ItemHash,
+    path: &str,
+    mut request: Request,
+) -> Result<Response, ApiError> {
     check(app, hash).await?;
-    let in_use = app.reconciler.program(hash).await.map_err(|error| unavailable(hash, &error))?;
-    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+    let in_use = app
+        .reconciler
+        .program(hash)
+        .await
+        .map_err(|error| unavailable(hash, &error))?;
+    let query = request
+        .uri()
+        .query()
+        .map(|query| format!("?{query}"))
+        .unwrap_or_default();
     let uri = PathAndQuery::try_from(format!("{path}{query}"))
         .map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "400: Invalid path"))?;
     *request.uri_mut() = Uri::from(uri);
-    let client = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip());
+    let client = request
+        .extensions()
+        .get::<ConnectInfo<SocketAddr>>()
+        .map(|ConnectInfo(address)| address.ip());
     let limits = &app.config.program;
-    let seconds = in_use.endpoint.seconds.saturating_mul(u64::from(limits.timeout_multiplier));
+    let seconds = in_use
+        .endpoint
+        .seconds
+        .saturating_mul(u64::from(limits.timeout_multiplier));
     let vsock = in_use.endpoint.vsock.clone();
     let upstream = Upstream {
         vsock: &vsock,
@@ -111,21 +148,32 @@ async fn check(app: &Shared, hash: &ItemHash) -> Result<(), ApiError> {
         let text = "400: This message is an instance: it is reached on its own network, not here";
         Err(ApiError::new(StatusCode::BAD_REQUEST, text))
     };
-    let known = app.ledger.get(hash).await?.filter(|record| record.state != ledger::State::Erased);
+    let known = app
+        .ledger
+        .get(hash)
+        .await?
+        .filter(|record| record.state != ledger::State::Erased);
     match known.and_then(|record| record.kind) {
         Some(Kind::Instance) => not_a_program(),
         Some(_) => Ok(()),
         None => {
-            let verified = app.intake.message(hash).await.map_err(|error| match error {
-                IntakeError::Unknown(_) | IntakeError::Status { .. } => {
-                    ApiError::new(StatusCode::NOT_FOUND, crate::chain(&error))
-                }
-                error => super::allocations::refusal(&error),
-            })?;
+            let verified = app
+                .intake
+                .message(hash)
+                .await
+                .map_err(|error| match error {
+                    IntakeError::Unknown(_) | IntakeError::Status { .. } => {
+                        ApiError::new(StatusCode::NOT_FOUND, crate::chain(&error))
+                    }
+                    error => super::allocations::refusal(&error),
+                })?;
             match verified.envelope.message_type {
                 aleph_message::MessageType::Program => Ok(()),
                 aleph_message::MessageType::Instance => not_a_program(),
-                _ => Err(ApiError::new(StatusCode::NOT_FOUND, "404: This message is not a program")),
+                _ => Err(ApiError::new(
+                    StatusCode::NOT_FOUND,
+                    "404: This message is not a program",
+                )),
             }
         }
     }

@@ -19,7 +19,10 @@ pub(super) fn text(us: i64) -> String {
 mod tests {
     #[test]
     fn times_have_a_space_and_six_digits() {
-        assert_eq!(super::text(1_767_268_800_123_456), "2026-01-01 12:00:00.123456+00:00");
+        assert_eq!(
+            super::text(1_767_268_800_123_456),
+            "2026-01-01 12:00:00.123456+00:00"
+        );
         assert_eq!(super::text(0), "1970-01-01 00:00:00.000000+00:00");
     }
 }

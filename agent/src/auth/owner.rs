@@ -9,12 +9,16 @@ use crate::ledger::{Kind, Record};
 
 /// Whether `sender` may operate the machine. When the owner's delegations cannot be read, there are none.
 pub async fn may_operate(ccn: &Ccn, record: &Record, sender: &AuthenticatedSender) -> bool {
-    let Some(owner) = &record.owner else { return false };
+    let Some(owner) = &record.owner else {
+        return false;
+    };
     if owner.eq_ignore_ascii_case(&sender.address) {
         return true;
     }
     match ccn.aggregate(owner, "security").await {
-        Ok(security) => security.is_some_and(|security| delegates(&security, record.kind, &sender.address)),
+        Ok(security) => {
+            security.is_some_and(|security| delegates(&security, record.kind, &sender.address))
+        }
         Err(error) => {
             tracing::warn!(vm = %record.hash, "delegations cannot be read: {}", crate::chain(&error));
             false
@@ -23,12 +27,20 @@ pub async fn may_operate(ccn: &Ccn, record: &Record, sender: &AuthenticatedSende
 }
 
 fn delegates(security: &Value, kind: Option<Kind>, address: &str) -> bool {
-    let word = if kind == Some(Kind::Instance) { "INSTANCE" } else { "PROGRAM" };
+    let word = if kind == Some(Kind::Instance) {
+        "INSTANCE"
+    } else {
+        "PROGRAM"
+    };
     let entries = security.get("authorizations").and_then(Value::as_array);
     entries.into_iter().flatten().any(|entry| {
-        let same = entry.get("address").and_then(Value::as_str).is_some_and(|a| a.eq_ignore_ascii_case(address));
+        let same = entry
+            .get("address")
+            .and_then(Value::as_str)
+            .is_some_and(|a| a.eq_ignore_ascii_case(address));
         let types = entry.get("types").and_then(Value::as_array);
-        same && types.is_none_or(|types| types.is_empty() || types.iter().any(|t| t.as_str() == Some(word)))
+        same && types
+            .is_none_or(|types| types.is_empty() || types.iter().any(|t| t.as_str() == Some(word)))
     })
 }
 

@@ -77,27 +77,40 @@ impl Schedulers {
         if push.query.is_some() {
             return Err(Refused::Query);
         }
-        let signed = allocation::verify(authorization, push.method, push.path, push.body, push.now)?;
+        let signed =
+            allocation::verify(authorization, push.method, push.path, push.body, push.now)?;
         if !self.trusts(&signed.signer).await {
             return Err(Refused::Stranger(signed.signer));
         }
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.retain(|_, issued_at| issued_at.abs_diff(push.now) <= allocation::MAX_AGE_SECONDS.unsigned_abs());
-        if seen.len() >= MAX_REMEMBERED || seen.insert(signed.payload_digest, signed.issued_at).is_some() {
+        seen.retain(|_, issued_at| {
+            issued_at.abs_diff(push.now) <= allocation::MAX_AGE_SECONDS.unsigned_abs()
+        });
+        if seen.len() >= MAX_REMEMBERED
+            || seen
+                .insert(signed.payload_digest, signed.issued_at)
+                .is_some()
+        {
             return Err(Refused::Replayed(signed.signer));
         }
         Ok(signed.signer)
     }
 
     async fn trusts(&self, signer: &str) -> bool {
-        if self.addresses.iter().any(|address| address.eq_ignore_ascii_case(signer)) {
+        if self
+            .addresses
+            .iter()
+            .any(|address| address.eq_ignore_ascii_case(signer))
+        {
             return true;
         }
         for file in &self.files {
             match tokio::fs::read_to_string(file).await {
                 Ok(text) if text.trim().eq_ignore_ascii_case(signer) => return true,
                 Ok(_) => {}
-                Err(error) => tracing::warn!(file = %file.display(), "cannot read an allocation signer: {error}"),
+                Err(error) => {
+                    tracing::warn!(file = %file.display(), "cannot read an allocation signer: {error}")
+                }
             }
         }
         false
@@ -114,11 +127,21 @@ mod tests {
     const PATH: &str = "/control/allocations";
 
     fn push<'a>(authorization: &'a str, body: &'a [u8]) -> Push<'a> {
-        Push { authorization: Some(authorization), method: "POST", path: PATH, query: None, body, now: NOW }
+        Push {
+            authorization: Some(authorization),
+            method: "POST",
+            path: PATH,
+            query: None,
+            body,
+            now: NOW,
+        }
     }
 
     fn schedulers(key: &Keypair) -> Schedulers {
-        Schedulers::new(&Trust { allocation_signers: vec![key.address().to_lowercase()], ..Trust::default() })
+        Schedulers::new(&Trust {
+            allocation_signers: vec![key.address().to_lowercase()],
+            ..Trust::default()
+        })
     }
 
     fn sign(key: &Keypair, body: &[u8], at: i64) -> String {
@@ -130,8 +153,14 @@ mod tests {
         let key = Keypair::generate();
         let schedulers = schedulers(&key);
         let header = sign(&key, b"{}", NOW);
-        assert_eq!(schedulers.check(push(&header, b"{}")).await.unwrap(), key.address());
-        assert!(matches!(schedulers.check(push(&header, b"{}")).await, Err(Refused::Replayed(_))));
+        assert_eq!(
+            schedulers.check(push(&header, b"{}")).await.unwrap(),
+            key.address()
+        );
+        assert!(matches!(
+            schedulers.check(push(&header, b"{}")).await,
+            Err(Refused::Replayed(_))
+        ));
         let next = sign(&key, b"{}", NOW + 1);
         assert!(schedulers.check(push(&next, b"{}")).await.is_ok());
     }
@@ -142,22 +171,76 @@ mod tests {
         let schedulers = schedulers(&key);
         let header = sign(&key, b"{}", NOW);
         assert!(schedulers.check(push(&header, b"{ }")).await.is_err());
-        assert!(schedulers.check(Push { path: "/control/migrate", ..push(&header, b"{}") }).await.is_err());
-        assert!(schedulers.check(Push { method: "PUT", ..push(&header, b"{}") }).await.is_err());
-        assert!(schedulers.check(Push { query: Some("a=1"), ..push(&header, b"{}") }).await.is_err());
-        assert!(schedulers.check(Push { authorization: None, ..push(&header, b"{}") }).await.is_err());
-        assert!(schedulers.check(Push { now: NOW + 301, ..push(&header, b"{}") }).await.is_err());
-        assert!(schedulers.check(Push { now: NOW - 301, ..push(&header, b"{}") }).await.is_err());
+        assert!(
+            schedulers
+                .check(Push {
+                    path: "/control/migrate",
+                    ..push(&header, b"{}")
+                })
+                .await
+                .is_err()
+        );
+        assert!(
+            schedulers
+                .check(Push {
+                    method: "PUT",
+                    ..push(&header, b"{}")
+                })
+                .await
+                .is_err()
+        );
+        assert!(
+            schedulers
+                .check(Push {
+                    query: Some("a=1"),
+                    ..push(&header, b"{}")
+                })
+                .await
+                .is_err()
+        );
+        assert!(
+            schedulers
+                .check(Push {
+                    authorization: None,
+                    ..push(&header, b"{}")
+                })
+                .await
+                .is_err()
+        );
+        assert!(
+            schedulers
+                .check(Push {
+                    now: NOW + 301,
+                    ..push(&header, b"{}")
+                })
+                .await
+                .is_err()
+        );
+        assert!(
+            schedulers
+                .check(Push {
+                    now: NOW - 301,
+                    ..push(&header, b"{}")
+                })
+                .await
+                .is_err()
+        );
     }
 
     #[tokio::test]
     async fn a_strangers_push_is_refused_and_a_signer_file_is_read_again() {
         let key = Keypair::generate();
         let file = tempfile::NamedTempFile::new().unwrap();
-        let trust = Trust { allocation_signer_files: vec![file.path().to_owned()], ..Trust::default() };
+        let trust = Trust {
+            allocation_signer_files: vec![file.path().to_owned()],
+            ..Trust::default()
+        };
         let schedulers = Schedulers::new(&trust);
         let header = sign(&key, b"{}", NOW);
-        assert!(matches!(schedulers.check(push(&header, b"{}")).await, Err(Refused::Stranger(_))));
+        assert!(matches!(
+            schedulers.check(push(&header, b"{}")).await,
+            Err(Refused::Stranger(_))
+        ));
         std::fs::write(file.path(), format!("{}\n", key.address())).unwrap();
         assert!(schedulers.check(push(&header, b"{}")).await.is_ok());
     }

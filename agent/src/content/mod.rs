@@ -133,8 +133,15 @@ impl Cache {
             _ => {}
         }
         std::fs::create_dir_all(&temporary)?;
-        let inner = Inner { dir: dir.to_owned(), source, max_bytes, flights: Mutex::default() };
-        Ok(Self { inner: Arc::new(inner) })
+        let inner = Inner {
+            dir: dir.to_owned(),
+            source,
+            max_bytes,
+            flights: Mutex::default(),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     /// The file with this hash, from the cache or fetched, verified.
@@ -145,11 +152,21 @@ impl Cache {
         let key = hash.to_string();
         let path = self.inner.dir.join(&key);
         if let Ok(metadata) = tokio::fs::metadata(&path).await {
-            return Ok(Cached { path, bytes: metadata.len() });
+            return Ok(Cached {
+                path,
+                bytes: metadata.len(),
+            });
         }
         let flight = {
-            let mut flights = self.inner.flights.lock().unwrap_or_else(PoisonError::into_inner);
-            flights.entry(key.clone()).or_insert_with(|| Arc::clone(&self.inner).take_off(key)).clone()
+            let mut flights = self
+                .inner
+                .flights
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            flights
+                .entry(key.clone())
+                .or_insert_with(|| Arc::clone(&self.inner).take_off(key))
+                .clone()
         };
         flight.await
     }
@@ -160,12 +177,18 @@ impl Inner {
     fn take_off(self: Arc<Self>, key: String) -> Flight {
         let task = tokio::spawn(async move {
             let result = self.fetch(&key).await.map_err(Arc::new);
-            self.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+            self.flights
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&key);
             result
         });
         async move {
             task.await.unwrap_or_else(|error| {
-                Err(Arc::new(ContentError::Broken { hash: String::new(), detail: error.to_string() }))
+                Err(Arc::new(ContentError::Broken {
+                    hash: String::new(),
+                    detail: error.to_string(),
+                }))
             })
         }
         .boxed()
@@ -176,7 +199,10 @@ impl Inner {
         let path = self.dir.join(key);
         // A download may have landed between the caller's look and this one.
         if let Ok(metadata) = tokio::fs::metadata(&path).await {
-            return Ok(Cached { path, bytes: metadata.len() });
+            return Ok(Cached {
+                path,
+                bytes: metadata.len(),
+            });
         }
         let mut attempt = 1;
         loop {
@@ -195,18 +221,30 @@ impl Inner {
     async fn download(&self, key: &str, path: &Path) -> Result<u64, ContentError> {
         let mut hasher = Hasher::for_file(key)?;
         let hash = || key.to_owned();
-        let disk = |source| ContentError::Disk { hash: hash(), source };
-        let broken = |detail: String| ContentError::Broken { hash: hash(), detail };
+        let disk = |source| ContentError::Disk {
+            hash: hash(),
+            source,
+        };
+        let broken = |detail: String| ContentError::Broken {
+            hash: hash(),
+            detail,
+        };
 
         let response = self
             .source
             .file(key)
             .await
-            .map_err(|source| ContentError::Fetch { hash: hash(), source })?
+            .map_err(|source| ContentError::Fetch {
+                hash: hash(),
+                source,
+            })?
             .ok_or_else(|| ContentError::Unknown { hash: hash() })?;
         let length = content_length(&response);
         if length.is_some_and(|length| length > self.max_bytes) {
-            return Err(ContentError::TooLarge { hash: hash(), limit: self.max_bytes });
+            return Err(ContentError::TooLarge {
+                hash: hash(),
+                limit: self.max_bytes,
+            });
         }
 
         // Dropped, and so deleted, on every way out but the last.
@@ -222,16 +260,24 @@ impl Inner {
                 Ok(Some(Err(error))) => return Err(broken(crate::chain(&error))),
                 Ok(Some(Ok(frame))) => frame,
             };
-            let Ok(data) = frame.into_data() else { continue };
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
             bytes += data.len() as u64;
             if bytes > self.max_bytes {
-                return Err(ContentError::TooLarge { hash: hash(), limit: self.max_bytes });
+                return Err(ContentError::TooLarge {
+                    hash: hash(),
+                    limit: self.max_bytes,
+                });
             }
             hasher.update(&data);
             file.write_all(&data).await.map_err(disk)?;
         }
         if length.is_some_and(|length| length != bytes) {
-            return Err(broken(format!("{bytes} bytes came of {}", length.unwrap_or_default())));
+            return Err(broken(format!(
+                "{bytes} bytes came of {}",
+                length.unwrap_or_default()
+            )));
         }
         file.flush().await.map_err(disk)?;
         let got = hasher.finish();
@@ -249,7 +295,13 @@ impl Inner {
 }
 
 fn content_length<B>(response: &http::Response<B>) -> Option<u64> {
-    response.headers().get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    response
+        .headers()
+        .get(http::header::CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
 }
 
 /// A file that goes when it is dropped, unless it was renamed before.
@@ -273,9 +325,14 @@ impl Hasher {
         if key.len() == 64 {
             return Ok(Self::Sha256(Box::default()));
         }
-        let unverifiable = |why: String| ContentError::Unverifiable { hash: key.to_owned(), why };
-        let cid = aleph_cid::cid::Cid::try_from(key).map_err(|error| unverifiable(error.to_string()))?;
-        let hasher = aleph_cid::verify::Hasher::for_expected(&cid).map_err(|error| unverifiable(error.to_string()))?;
+        let unverifiable = |why: String| ContentError::Unverifiable {
+            hash: key.to_owned(),
+            why,
+        };
+        let cid =
+            aleph_cid::cid::Cid::try_from(key).map_err(|error| unverifiable(error.to_string()))?;
+        let hasher = aleph_cid::verify::Hasher::for_expected(&cid)
+            .map_err(|error| unverifiable(error.to_string()))?;
         Ok(Self::Cid(Box::new(hasher)))
     }
 

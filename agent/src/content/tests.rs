@@ -53,7 +53,13 @@ async fn a_good_copy_after_a_corrupt_one_is_kept() {
     let cache = cache(dir.path(), address, 1000);
     let hash = ItemHash::of(b"content");
     let cached = cache.get(&hash).await.unwrap();
-    assert_eq!((cached.bytes, std::fs::read(&cached.path).unwrap().as_slice()), (7, b"content".as_slice()));
+    assert_eq!(
+        (
+            cached.bytes,
+            std::fs::read(&cached.path).unwrap().as_slice()
+        ),
+        (7, b"content".as_slice())
+    );
     assert_eq!(cache.get(&hash).await.unwrap(), cached);
     assert_eq!(count.load(Ordering::SeqCst), 2);
 }
@@ -74,8 +80,14 @@ async fn a_file_above_the_limit_is_refused_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let (address, count) = node(|_| "x".repeat(1001)).await;
     let cache = cache(dir.path(), address, 1000);
-    let error = cache.get(&ItemHash::of("x".repeat(1001).as_bytes())).await.unwrap_err();
-    assert!(matches!(*error, ContentError::TooLarge { limit: 1000, .. }), "{error}");
+    let error = cache
+        .get(&ItemHash::of("x".repeat(1001).as_bytes()))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(*error, ContentError::TooLarge { limit: 1000, .. }),
+        "{error}"
+    );
     assert_eq!(count.load(Ordering::SeqCst), 1);
 }
 
@@ -83,7 +95,8 @@ async fn a_file_above_the_limit_is_refused_at_once() {
 async fn a_file_without_a_length_is_cut_off_at_the_limit() {
     let dir = tempfile::tempdir().unwrap();
     let (address, _) = node(|_| {
-        let pieces = futures_util::stream::iter((0..20).map(|_| Ok::<_, io::Error>("y".repeat(100))));
+        let pieces =
+            futures_util::stream::iter((0..20).map(|_| Ok::<_, io::Error>("y".repeat(100))));
         axum::body::Body::from_stream(pieces)
     })
     .await;
@@ -97,17 +110,29 @@ async fn a_file_without_a_length_is_cut_off_at_the_limit() {
 async fn a_file_nobody_knows_is_said_to_be_unknown() {
     let dir = tempfile::tempdir().unwrap();
     let (address, _) = node(|_| StatusCode::NOT_FOUND).await;
-    let error = cache(dir.path(), address, 1000).get(&ItemHash::of(b"content")).await.unwrap_err();
+    let error = cache(dir.path(), address, 1000)
+        .get(&ItemHash::of(b"content"))
+        .await
+        .unwrap_err();
     assert!(matches!(*error, ContentError::Unknown { .. }), "{error}");
 }
 
 #[tokio::test]
 async fn a_file_named_by_a_cid_is_verified_by_it() {
     let dir = tempfile::tempdir().unwrap();
-    let (address, _) = node(|n| if n == 0 { "hello worlds\n" } else { "hello world\n" }).await;
+    let (address, _) = node(|n| {
+        if n == 0 {
+            "hello worlds\n"
+        } else {
+            "hello world\n"
+        }
+    })
+    .await;
     let cache = cache(dir.path(), address, 1000);
     // What `ipfs add` calls "hello world\n".
-    let hash: ItemHash = "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o".parse().unwrap();
+    let hash: ItemHash = "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o"
+        .parse()
+        .unwrap();
     assert_eq!(cache.get(&hash).await.unwrap().bytes, 12);
 }
 

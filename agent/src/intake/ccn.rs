@@ -126,20 +126,29 @@ impl Ccn {
             .https_or_http()
             .enable_http1()
             .wrap_connector(http);
-        Self { base: base.to_owned(), client: Client::builder(TokioExecutor::new()).build(https) }
+        Self {
+            base: base.to_owned(),
+            client: Client::builder(TokioExecutor::new()).build(https),
+        }
     }
 
     /// The node's URL for `path`, with the scheme of a WebSocket.
     #[must_use]
     pub fn websocket_url(&self, path: &str) -> String {
         // http → ws, https → wss.
-        format!("ws{}{path}", self.base.strip_prefix("http").unwrap_or(&self.base))
+        format!(
+            "ws{}{path}",
+            self.base.strip_prefix("http").unwrap_or(&self.base)
+        )
     }
 
     /// The reply to a GET, whatever its status.
     async fn get(&self, path: &str) -> Result<Response<Incoming>, CcnError> {
         let url = format!("{}{path}", self.base);
-        let uri: Uri = url.parse().map_err(|source| CcnError::Url { url: url.clone(), source })?;
+        let uri: Uri = url.parse().map_err(|source| CcnError::Url {
+            url: url.clone(),
+            source,
+        })?;
         let mut request = Request::new(Empty::new());
         *request.method_mut() = Method::GET;
         *request.uri_mut() = uri;
@@ -158,7 +167,12 @@ impl Ccn {
             StatusCode::NOT_FOUND => return Ok(None),
             status => return Err(CcnError::Status { url: url(), status }),
         }
-        match tokio::time::timeout(JSON_TIMEOUT, Limited::new(response.into_body(), cap).collect()).await {
+        match tokio::time::timeout(
+            JSON_TIMEOUT,
+            Limited::new(response.into_body(), cap).collect(),
+        )
+        .await
+        {
             Ok(Ok(body)) => Ok(Some(body.to_bytes())),
             Ok(Err(source)) => Err(CcnError::Body { url: url(), source }),
             Err(_) => Err(CcnError::Timeout { url: url() }),
@@ -166,10 +180,15 @@ impl Ccn {
     }
 
     async fn json<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, CcnError> {
-        let Some(bytes) = self.bytes(path, MAX_JSON).await? else { return Ok(None) };
+        let Some(bytes) = self.bytes(path, MAX_JSON).await? else {
+            return Ok(None);
+        };
         serde_json::from_slice(&bytes)
             .map(Some)
-            .map_err(|source| CcnError::Json { url: format!("{}{path}", self.base), source })
+            .map_err(|source| CcnError::Json {
+                url: format!("{}{path}", self.base),
+                source,
+            })
     }
 
     /// A message and its status; `None` when unknown.
@@ -190,8 +209,14 @@ impl Ccn {
             messages: Vec<Value>,
         }
         let owner = query_value(owner);
-        let path = format!("/api/v0/messages.json?msgType=STORE&sortOrder=-1&refs={hash}&owners={owner}&pagination=20");
-        Ok(self.json::<Page>(&path).await?.map(|page| page.messages).unwrap_or_default())
+        let path = format!(
+            "/api/v0/messages.json?msgType=STORE&sortOrder=-1&refs={hash}&owners={owner}&pagination=20"
+        );
+        Ok(self
+            .json::<Page>(&path)
+            .await?
+            .map(|page| page.messages)
+            .unwrap_or_default())
     }
 
     /// The content of a message that is not inline.
@@ -199,7 +224,8 @@ impl Ccn {
     /// # Errors
     /// [`CcnError`].
     pub async fn content(&self, hash: &str) -> Result<Option<Bytes>, CcnError> {
-        self.bytes(&format!("/api/v0/storage/raw/{hash}"), MAX_CONTENT).await
+        self.bytes(&format!("/api/v0/storage/raw/{hash}"), MAX_CONTENT)
+            .await
     }
 
     /// A file as a stream, with its length when the node says it; `None` when unknown.
@@ -212,7 +238,10 @@ impl Ccn {
         match response.status() {
             StatusCode::OK => Ok(Some(response)),
             StatusCode::NOT_FOUND => Ok(None),
-            status => Err(CcnError::Status { url: format!("{}{path}", self.base), status }),
+            status => Err(CcnError::Status {
+                url: format!("{}{path}", self.base),
+                status,
+            }),
         }
     }
 
@@ -226,7 +255,9 @@ impl Ccn {
             data: serde_json::Map<String, Value>,
         }
         let address = query_value(address);
-        let reply: Option<Reply> = self.json(&format!("/api/v0/aggregates/{address}.json?keys={key}")).await?;
+        let reply: Option<Reply> = self
+            .json(&format!("/api/v0/aggregates/{address}.json?keys={key}"))
+            .await?;
         Ok(reply.and_then(|mut reply| reply.data.remove(key)))
     }
 
@@ -236,7 +267,10 @@ impl Ccn {
     /// [`CcnError`].
     pub async fn balance(&self, address: &str) -> Result<Balance, CcnError> {
         let address = query_value(address);
-        Ok(self.json(&format!("/api/v0/addresses/{address}/balance")).await?.unwrap_or_default())
+        Ok(self
+            .json(&format!("/api/v0/addresses/{address}/balance"))
+            .await?
+            .unwrap_or_default())
     }
 
     /// What a message costs; `None` when unknown.

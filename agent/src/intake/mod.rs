@@ -131,7 +131,11 @@ impl IntakeError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Ccn(_) | Self::Unknown(_) | Self::Other { .. } | Self::Disk(_) | Self::Kept(_) => true,
+            Self::Ccn(_)
+            | Self::Unknown(_)
+            | Self::Other { .. }
+            | Self::Disk(_)
+            | Self::Kept(_) => true,
             Self::Status { status, .. } => status == "pending",
             Self::File(error) => error.is_transient(),
             _ => false,
@@ -151,12 +155,21 @@ impl Intake {
     /// # Errors
     /// [`IntakeError`].
     pub async fn message(&self, hash: &ItemHash) -> Result<Verified, IntakeError> {
-        let reply = self.ccn.message(hash.as_str()).await?.ok_or_else(|| IntakeError::Unknown(hash.clone()))?;
+        let reply = self
+            .ccn
+            .message(hash.as_str())
+            .await?
+            .ok_or_else(|| IntakeError::Unknown(hash.clone()))?;
         // A message about to be removed for want of funds still runs until it is.
         if !matches!(reply.status.as_str(), "processed" | "removing") {
-            return Err(IntakeError::Status { hash: hash.clone(), status: reply.status });
+            return Err(IntakeError::Status {
+                hash: hash.clone(),
+                status: reply.status,
+            });
         }
-        let message = reply.message.ok_or_else(|| IntakeError::Unknown(hash.clone()))?;
+        let message = reply
+            .message
+            .ok_or_else(|| IntakeError::Unknown(hash.clone()))?;
         self.verify(hash, message).await
     }
 
@@ -165,7 +178,11 @@ impl Intake {
     /// # Errors
     /// [`CcnError`].
     pub async fn status(&self, hash: &ItemHash) -> Result<Option<String>, CcnError> {
-        Ok(self.ccn.message(hash.as_str()).await?.map(|reply| reply.status))
+        Ok(self
+            .ccn
+            .message(hash.as_str())
+            .await?
+            .map(|reply| reply.status))
     }
 
     /// Reads again what was verified before.
@@ -174,21 +191,39 @@ impl Intake {
     /// [`IntakeError::Kept`], [`IntakeError::Forged`].
     pub fn kept(hash: &ItemHash, text: &str) -> Result<Verified, IntakeError> {
         let kept: Kept = serde_json::from_str(text).map_err(IntakeError::Kept)?;
-        let forged = |source| IntakeError::Forged { hash: hash.clone(), source };
+        let forged = |source| IntakeError::Forged {
+            hash: hash.clone(),
+            source,
+        };
         let envelope = Envelope::parse(&kept.message).map_err(forged)?;
         let content = match (envelope.inline_content().map_err(forged)?, &kept.content) {
             (Some(content), _) => content,
             (None, Some(text)) => envelope.parse_content(text).map_err(forged)?,
-            (None, None) => return Err(IntakeError::Content { hash: hash.clone(), why: "it was not kept".to_owned() }),
+            (None, None) => {
+                return Err(IntakeError::Content {
+                    hash: hash.clone(),
+                    why: "it was not kept".to_owned(),
+                });
+            }
         };
-        Ok(Verified { envelope, content, text: text.to_owned() })
+        Ok(Verified {
+            envelope,
+            content,
+            text: text.to_owned(),
+        })
     }
 
     async fn verify(&self, hash: &ItemHash, message: Value) -> Result<Verified, IntakeError> {
-        let forged = |source| IntakeError::Forged { hash: hash.clone(), source };
+        let forged = |source| IntakeError::Forged {
+            hash: hash.clone(),
+            source,
+        };
         let envelope = Envelope::parse(&message).map_err(forged)?;
         if envelope.item_hash != *hash {
-            return Err(IntakeError::Other { hash: hash.clone(), got: envelope.item_hash });
+            return Err(IntakeError::Other {
+                hash: hash.clone(),
+                got: envelope.item_hash,
+            });
         }
         envelope.verify_signature().map_err(forged)?;
         let (content, text) = match envelope.inline_content().map_err(forged)? {
@@ -205,18 +240,33 @@ impl Intake {
                 owner: content.address().to_owned(),
             });
         }
-        let text = serde_json::to_string(&Kept { message, content: text }).map_err(IntakeError::Kept)?;
-        Ok(Verified { envelope, content, text })
+        let text = serde_json::to_string(&Kept {
+            message,
+            content: text,
+        })
+        .map_err(IntakeError::Kept)?;
+        Ok(Verified {
+            envelope,
+            content,
+            text,
+        })
     }
 
     /// The content of a message that is not inline, checked against its hash.
     async fn stored_content(&self, envelope: &Envelope) -> Result<String, IntakeError> {
         let hash = &envelope.item_hash;
-        let refused = |why: &str| IntakeError::Content { hash: hash.clone(), why: why.to_owned() };
+        let refused = |why: &str| IntakeError::Content {
+            hash: hash.clone(),
+            why: why.to_owned(),
+        };
         if envelope.item_type != ItemType::Storage {
             return Err(refused("contents on IPFS cannot be verified by this node"));
         }
-        let bytes = self.ccn.content(hash.as_str()).await?.ok_or_else(|| IntakeError::Unknown(hash.clone()))?;
+        let bytes = self
+            .ccn
+            .content(hash.as_str())
+            .await?
+            .ok_or_else(|| IntakeError::Unknown(hash.clone()))?;
         if ItemHash::of(&bytes) != *hash {
             return Err(refused("it does not match its hash"));
         }
@@ -225,11 +275,17 @@ impl Intake {
 
     /// Whether the signer may act for the content's address: they are the same, or the owner's `security` aggregate
     /// says so for this kind of message.
-    async fn is_permitted(&self, envelope: &Envelope, content: &Content) -> Result<bool, IntakeError> {
+    async fn is_permitted(
+        &self,
+        envelope: &Envelope,
+        content: &Content,
+    ) -> Result<bool, IntakeError> {
         if envelope.sender.eq_ignore_ascii_case(content.address()) {
             return Ok(true);
         }
-        let Some(security) = self.ccn.aggregate(content.address(), "security").await? else { return Ok(false) };
+        let Some(security) = self.ccn.aggregate(content.address(), "security").await? else {
+            return Ok(false);
+        };
         Ok(delegates(&security, envelope))
     }
 
@@ -240,8 +296,16 @@ impl Intake {
             return Ok(original);
         }
         let owner = original.base.address.as_str();
-        for message in self.ccn.store_amendments(reference.hash.as_str(), owner).await? {
-            let Some(hash) = message.get("item_hash").and_then(Value::as_str).and_then(|hash| hash.parse().ok()) else {
+        for message in self
+            .ccn
+            .store_amendments(reference.hash.as_str(), owner)
+            .await?
+        {
+            let Some(hash) = message
+                .get("item_hash")
+                .and_then(Value::as_str)
+                .and_then(|hash| hash.parse().ok())
+            else {
                 continue;
             };
             // A list filtered by the other side is a hint: what does not verify or does not belong is passed over.
@@ -252,12 +316,15 @@ impl Intake {
             };
             match amendment {
                 Ok(store)
-                    if store.base.address == owner && store.reference.as_deref() == Some(reference.hash.as_str()) =>
+                    if store.base.address == owner
+                        && store.reference.as_deref() == Some(reference.hash.as_str()) =>
                 {
                     return Ok(store);
                 }
                 Ok(_) => {}
-                Err(error) => tracing::warn!(amendment = %hash, "passed over: {}", crate::chain(&error)),
+                Err(error) => {
+                    tracing::warn!(amendment = %hash, "passed over: {}", crate::chain(&error))
+                }
             }
         }
         Ok(original)
@@ -265,7 +332,11 @@ impl Intake {
 
     async fn file(&self, reference: &Reference) -> Result<(ItemHash, Cached), IntakeError> {
         let store = self.store(reference).await?;
-        let cached = self.cache.get(&store.item_hash).await.map_err(IntakeError::File)?;
+        let cached = self
+            .cache
+            .get(&store.item_hash)
+            .await
+            .map_err(IntakeError::File)?;
         Ok((reference.hash.clone(), cached))
     }
 
@@ -274,7 +345,13 @@ impl Intake {
     /// # Errors
     /// [`IntakeError`], the first that came.
     pub async fn resolve(&self, workload: Workload) -> Result<Resolved, IntakeError> {
-        let files = try_join_all(workload.references().into_iter().map(|reference| self.file(reference))).await?;
+        let files = try_join_all(
+            workload
+                .references()
+                .into_iter()
+                .map(|reference| self.file(reference)),
+        )
+        .await?;
         let files: BTreeMap<_, _> = files.into_iter().collect();
         if let workload::Body::Instance { image, .. } = &workload.body
             && let Some(cached) = files.get(&image.hash)
@@ -292,8 +369,10 @@ impl Intake {
 /// [`IntakeError::Unsupported`].
 pub fn workload(verified: &Verified) -> Result<Workload, IntakeError> {
     let hash = &verified.envelope.item_hash;
-    Workload::read(hash, &verified.content)
-        .map_err(|source| IntakeError::Unsupported { hash: hash.clone(), source })
+    Workload::read(hash, &verified.content).map_err(|source| IntakeError::Unsupported {
+        hash: hash.clone(),
+        source,
+    })
 }
 
 fn as_store(verified: Verified) -> Result<StoreContent, IntakeError> {
@@ -306,7 +385,11 @@ fn as_store(verified: Verified) -> Result<StoreContent, IntakeError> {
 async fn is_qcow2(path: &std::path::Path) -> std::io::Result<bool> {
     use tokio::io::AsyncReadExt as _;
     let mut magic = Vec::new();
-    tokio::fs::File::open(path).await?.take(QCOW2_MAGIC.len() as u64).read_to_end(&mut magic).await?;
+    tokio::fs::File::open(path)
+        .await?
+        .take(QCOW2_MAGIC.len() as u64)
+        .read_to_end(&mut magic)
+        .await?;
     Ok(magic == QCOW2_MAGIC)
 }
 
@@ -314,14 +397,30 @@ async fn is_qcow2(path: &std::path::Path) -> std::io::Result<bool> {
 /// filters all match.
 #[must_use]
 pub fn delegates(security: &Value, envelope: &Envelope) -> bool {
-    let Some(entries) = security.get("authorizations").and_then(Value::as_array) else { return false };
-    let allows = |entry: &Value, filter: &str, word: Option<&str>| match entry.get(filter).and_then(Value::as_array) {
+    let Some(entries) = security.get("authorizations").and_then(Value::as_array) else {
+        return false;
+    };
+    let allows = |entry: &Value, filter: &str, word: Option<&str>| match entry
+        .get(filter)
+        .and_then(Value::as_array)
+    {
         None => true,
-        Some(words) => words.is_empty() || words.iter().any(|allowed| allowed.as_str().is_some() && allowed.as_str() == word),
+        Some(words) => {
+            words.is_empty()
+                || words
+                    .iter()
+                    .any(|allowed| allowed.as_str().is_some() && allowed.as_str() == word)
+        }
     };
     entries.iter().any(|entry| {
-        entry.get("address").and_then(Value::as_str).is_some_and(|address| address.eq_ignore_ascii_case(&envelope.sender))
-            && entry.get("chain").and_then(Value::as_str).is_none_or(|chain| chain == envelope.chain.as_str())
+        entry
+            .get("address")
+            .and_then(Value::as_str)
+            .is_some_and(|address| address.eq_ignore_ascii_case(&envelope.sender))
+            && entry
+                .get("chain")
+                .and_then(Value::as_str)
+                .is_none_or(|chain| chain == envelope.chain.as_str())
             && allows(entry, "channels", envelope.channel.as_deref())
             && allows(entry, "types", Some(envelope.message_type.as_str()))
     })

@@ -33,7 +33,10 @@ fn an_instance_becomes_a_workload() {
     let key = Keypair::generate();
     let workload = read(&key, instance(&key)).unwrap();
     assert_eq!(workload.kind, crate::ledger::Kind::Instance);
-    assert_eq!((workload.vcpus, workload.memory_mib, workload.payment.method), (2, 2048, "credit"));
+    assert_eq!(
+        (workload.vcpus, workload.memory_mib, workload.payment.method),
+        (2, 2048, "credit")
+    );
     assert_eq!(workload.demand().disk_mib, 25480);
     assert_eq!(workload.references().len(), 2);
     assert_eq!(workload.owner, key.address());
@@ -61,7 +64,9 @@ fn a_delegation_needs_every_filter_to_match() {
     let by = |entry: Value| delegates(&json!({ "authorizations": [entry] }), &message);
     let address = key.address();
     assert!(by(json!({"address": address})));
-    assert!(by(json!({"address": address.to_lowercase(), "types": ["INSTANCE"], "channels": ["TEST"], "chain": "ETH"})));
+    assert!(by(
+        json!({"address": address.to_lowercase(), "types": ["INSTANCE"], "channels": ["TEST"], "chain": "ETH"})
+    ));
     assert!(by(json!({"address": address, "types": []})));
     assert!(!by(json!({"address": address, "types": ["POST"]})));
     assert!(!by(json!({"address": address, "channels": ["OTHER"]})));
@@ -74,15 +79,27 @@ fn a_delegation_needs_every_filter_to_match() {
 fn a_kept_message_is_read_again() {
     let key = Keypair::generate();
     let message = signed(&key, MessageType::Instance, instance(&key));
-    let text = serde_json::to_string(&Kept { message: json!(message), content: None }).unwrap();
-    assert_eq!(Intake::kept(&message.item_hash, &text).unwrap().envelope, message);
+    let text = serde_json::to_string(&Kept {
+        message: json!(message),
+        content: None,
+    })
+    .unwrap();
+    assert_eq!(
+        Intake::kept(&message.item_hash, &text).unwrap().envelope,
+        message
+    );
     assert!(Intake::kept(&message.item_hash, "{}").is_err());
 }
 
 #[tokio::test]
 async fn a_qcow2_image_is_recognised() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    for (bytes, is) in [(&b"QFI\xfb\0\0\0\x03"[..], true), (b"QFI", false), (b"", false), (b"\xeb\x63\x90\x10raw", false)] {
+    for (bytes, is) in [
+        (&b"QFI\xfb\0\0\0\x03"[..], true),
+        (b"QFI", false),
+        (b"", false),
+        (b"\xeb\x63\x90\x10raw", false),
+    ] {
         std::fs::write(file.path(), bytes).unwrap();
         assert_eq!(is_qcow2(file.path()).await.unwrap(), is);
     }

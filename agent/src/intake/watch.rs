@@ -81,7 +81,10 @@ impl Watch {
         let mut since = now_us() / 1_000_000;
         let mut wait = BACKOFF.0;
         loop {
-            let url = self.intake.ccn.websocket_url(&format!("/api/ws0/messages?startDate={}", since - OVERLAP));
+            let url = self
+                .intake
+                .ccn
+                .websocket_url(&format!("/api/ws0/messages?startDate={}", since - OVERLAP));
             match self.listen(&url, &mut since).await {
                 Ok(()) => wait = BACKOFF.0,
                 Err(error) => tracing::debug!("message stream: {error}"),
@@ -94,15 +97,27 @@ impl Watch {
     }
 
     /// Until the connection ends. `since` follows the messages seen.
-    async fn listen(&self, url: &str, since: &mut i64) -> Result<(), tokio_tungstenite::tungstenite::Error> {
-        let config = WebSocketConfig::default().max_message_size(Some(MAX_FRAME)).max_frame_size(Some(MAX_FRAME));
+    async fn listen(
+        &self,
+        url: &str,
+        since: &mut i64,
+    ) -> Result<(), tokio_tungstenite::tungstenite::Error> {
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(MAX_FRAME))
+            .max_frame_size(Some(MAX_FRAME));
         let connecting = tokio_tungstenite::connect_async_with_config(url, Some(config), false);
-        let Ok(connected) = timeout(SILENCE, connecting).await else { return Ok(()) };
+        let Ok(connected) = timeout(SILENCE, connecting).await else {
+            return Ok(());
+        };
         let (mut stream, _) = connected?;
         tracing::info!("listening to the core channel node's messages");
         while let Ok(Some(frame)) = timeout(SILENCE, stream.next()).await {
-            let Message::Text(text) = frame? else { continue };
-            let Ok(message) = serde_json::from_str::<Value>(&text) else { continue };
+            let Message::Text(text) = frame? else {
+                continue;
+            };
+            let Ok(message) = serde_json::from_str::<Value>(&text) else {
+                continue;
+            };
             // Times are the senders' own: one from the future must not hide what comes before it.
             if let Some(time) = message.get("time").and_then(Value::as_f64) {
                 *since = (*since).max(time as i64).min(now_us() / 1_000_000);
@@ -119,11 +134,18 @@ impl Watch {
         if !matches!(kind, Some("FORGET" | "AGGREGATE")) {
             return Ok(());
         }
-        let Ok((_, Some(content))) = Envelope::parse_with_content(message) else { return Ok(()) };
+        let Ok((_, Some(content))) = Envelope::parse_with_content(message) else {
+            return Ok(());
+        };
         match content.body {
             Body::Forget(forget) => {
                 for hash in forget.hashes {
-                    if self.ledger.get(&hash).await?.is_some_and(|record| record.state != State::Erased) {
+                    if self
+                        .ledger
+                        .get(&hash)
+                        .await?
+                        .is_some_and(|record| record.state != State::Erased)
+                    {
                         self.erase_if_gone(&hash).await?;
                     }
                 }

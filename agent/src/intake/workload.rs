@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use aleph_message::{
-    Body as MessageBody, Content, InstanceContent, ItemHash, MachineVolume, ProgramContent, VolumePersistence, VolumeSource,
+    Body as MessageBody, Content, InstanceContent, ItemHash, MachineVolume, ProgramContent,
+    VolumePersistence, VolumeSource,
 };
 use crn_protocol::guest::{Encoding, Interface};
 
@@ -153,13 +154,19 @@ impl Workload {
             Volume::Disk { size_mib, .. } => *size_mib,
             Volume::Image { .. } => 0,
         });
-        Demand { memory_mib: self.memory_mib, vcpus: self.vcpus, disk_mib: disks.fold(root, u64::saturating_add) }
+        Demand {
+            memory_mib: self.memory_mib,
+            vcpus: self.vcpus,
+            disk_mib: disks.fold(root, u64::saturating_add),
+        }
     }
 
     /// The guest's host name: base32 of the hash, lower case, without padding; the hash itself when it is a CID.
     #[must_use]
     pub fn hostname(&self) -> String {
-        self.hash.host_label().unwrap_or_else(|| self.hash.to_string())
+        self.hash
+            .host_label()
+            .unwrap_or_else(|| self.hash.to_string())
     }
 
     /// Reads what a verified message asks for.
@@ -175,7 +182,12 @@ impl Workload {
             MessageBody::Instance(instance) => instance_body(instance)?,
             _ => return unsupported("it is neither a PROGRAM nor an INSTANCE"),
         };
-        if executable.requirements.as_ref().and_then(|r| r.gpu.as_ref()).is_some_and(|gpu| !gpu.is_empty()) {
+        if executable
+            .requirements
+            .as_ref()
+            .and_then(|r| r.gpu.as_ref())
+            .is_some_and(|gpu| !gpu.is_empty())
+        {
             return unsupported("this node has no GPU to give");
         }
         let mut volumes = executable
@@ -190,8 +202,14 @@ impl Workload {
             if data.encoding != aleph_message::Encoding::Squashfs {
                 return unsupported("data is only taken as a squashfs image");
             }
-            let image = Reference { hash: data.reference.clone(), use_latest: data.use_latest == Some(true) };
-            volumes.push(Volume::Image { image, mount: absolute(&data.mount)? });
+            let image = Reference {
+                hash: data.reference.clone(),
+                use_latest: data.use_latest == Some(true),
+            };
+            volumes.push(Volume::Image {
+                image,
+                mount: absolute(&data.mount)?,
+            });
         }
         if volumes.len() > MAX_VOLUMES {
             return unsupported("it has too many volumes");
@@ -206,7 +224,10 @@ impl Workload {
             owner: content.address().to_owned(),
             payment: Payment {
                 method: executable.payment_type().as_str(),
-                receiver: executable.payment.as_ref().and_then(|payment| payment.receiver.clone()),
+                receiver: executable
+                    .payment
+                    .as_ref()
+                    .and_then(|payment| payment.receiver.clone()),
             },
             node_hash: executable.pinned_node().map(ToString::to_string),
             vcpus: resources.vcpus,
@@ -225,11 +246,21 @@ type Parts = (Kind, Body, bool);
 
 fn program_body(program: &ProgramContent) -> Result<Parts, Unsupported> {
     use aleph_message::{Encoding as From, Interface as Call};
-    let kind = if program.is_persistent() { Kind::PersistentProgram } else { Kind::Microvm };
+    let kind = if program.is_persistent() {
+        Kind::PersistentProgram
+    } else {
+        Kind::Microvm
+    };
     let code = &program.code;
     let body = Body::Program {
-        runtime: Reference { hash: program.runtime.reference.clone(), use_latest: program.runtime.use_latest },
-        code: Reference { hash: code.reference.clone(), use_latest: code.use_latest },
+        runtime: Reference {
+            hash: program.runtime.reference.clone(),
+            use_latest: program.runtime.use_latest,
+        },
+        code: Reference {
+            hash: code.reference.clone(),
+            use_latest: code.use_latest,
+        },
         encoding: match code.encoding {
             From::Plain => Encoding::Plain,
             From::Zip => Encoding::Zip,
@@ -251,7 +282,10 @@ fn instance_body(instance: &InstanceContent) -> Result<Parts, Unsupported> {
     }
     let parent = &instance.rootfs.parent;
     let body = Body::Instance {
-        image: Reference { hash: parent.reference.clone(), use_latest: parent.use_latest },
+        image: Reference {
+            hash: parent.reference.clone(),
+            use_latest: parent.use_latest,
+        },
         size_mib: instance.rootfs.size_mib,
     };
     Ok((Kind::Instance, body, true))
@@ -264,22 +298,39 @@ fn read_volume(index: usize, volume: &MachineVolume) -> Result<Volume, Unsupport
         (None, _) => Ok(format!("/mnt/vol{index}")),
     };
     Ok(match &volume.source {
-        VolumeSource::Immutable { reference, use_latest } => Volume::Image {
-            image: Reference { hash: reference.clone(), use_latest: *use_latest },
+        VolumeSource::Immutable {
+            reference,
+            use_latest,
+        } => Volume::Image {
+            image: Reference {
+                hash: reference.clone(),
+                use_latest: *use_latest,
+            },
             mount: mount(None)?,
         },
-        VolumeSource::Ephemeral { size_mib, .. } => {
-            Volume::Disk { size_mib: *size_mib, mount: mount(None)?, ephemeral: true }
-        }
-        VolumeSource::Persistent { parent: Some(_), .. } => {
+        VolumeSource::Ephemeral { size_mib, .. } => Volume::Disk {
+            size_mib: *size_mib,
+            mount: mount(None)?,
+            ephemeral: true,
+        },
+        VolumeSource::Persistent {
+            parent: Some(_), ..
+        } => {
             return unsupported("a persistent volume cannot begin as a copy of a parent here");
         }
-        VolumeSource::Persistent { persistence: Some(VolumePersistence::Store), .. } => {
-            return unsupported("a volume cannot be kept in the network's storage here: ask for persistence on the host");
+        VolumeSource::Persistent {
+            persistence: Some(VolumePersistence::Store),
+            ..
+        } => {
+            return unsupported(
+                "a volume cannot be kept in the network's storage here: ask for persistence on the host",
+            );
         }
-        VolumeSource::Persistent { size_mib, name, .. } => {
-            Volume::Disk { size_mib: *size_mib, mount: mount(name.as_deref())?, ephemeral: false }
-        }
+        VolumeSource::Persistent { size_mib, name, .. } => Volume::Disk {
+            size_mib: *size_mib,
+            mount: mount(name.as_deref())?,
+            ephemeral: false,
+        },
     })
 }
 

@@ -126,8 +126,13 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub async fn would_admit(&self, demand: Demand, capacity: Capacity) -> Result<Result<(), Refusal>, LedgerError> {
-        self.transaction(move |tx| Ok(fits(demand, capacity, usage(tx, "")?.1))).await
+    pub async fn would_admit(
+        &self,
+        demand: Demand,
+        capacity: Capacity,
+    ) -> Result<Result<(), Refusal>, LedgerError> {
+        self.transaction(move |tx| Ok(fits(demand, capacity, usage(tx, "")?.1)))
+            .await
     }
 
     /// Takes memory and vCPUs back from a machine that has stopped; slot, disk and ports stay its own.
@@ -137,7 +142,11 @@ impl Ledger {
     pub async fn release_compute(&self, hash: &ItemHash) -> Result<(), LedgerError> {
         let key = hash.to_string();
         self.transaction(move |tx| {
-            tx.execute("UPDATE leases SET memory_mib = 0, vcpus = 0 WHERE vm = ?1", params![key]).map(drop)
+            tx.execute(
+                "UPDATE leases SET memory_mib = 0, vcpus = 0 WHERE vm = ?1",
+                params![key],
+            )
+            .map(drop)
         })
         .await
     }
@@ -150,7 +159,8 @@ impl Ledger {
         let key = hash.to_string();
         self.transaction(move |tx| {
             tx.execute("DELETE FROM port_mappings WHERE vm = ?1", params![key])?;
-            tx.execute("DELETE FROM leases WHERE vm = ?1", params![key]).map(drop)
+            tx.execute("DELETE FROM leases WHERE vm = ?1", params![key])
+                .map(drop)
         })
         .await
     }
@@ -160,7 +170,12 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub async fn disk_held(&self) -> Result<u64, LedgerError> {
-        self.transaction(|tx| tx.query_row("SELECT coalesce(sum(disk_mib), 0) FROM leases", [], |row| row.get(0))).await
+        self.transaction(|tx| {
+            tx.query_row("SELECT coalesce(sum(disk_mib), 0) FROM leases", [], |row| {
+                row.get(0)
+            })
+        })
+        .await
     }
 
     /// Makes `wishes` the forwarded ports of a machine. A port it had before gets its old number back; a new one the
@@ -223,9 +238,24 @@ fn usage(tx: &Connection, hash: &str) -> rusqlite::Result<(Option<u16>, Demand)>
 
 fn fits(demand: Demand, capacity: Capacity, held: Demand) -> Result<(), Refusal> {
     for (what, wanted, all, held) in [
-        ("MiB of memory", demand.memory_mib, capacity.memory_mib, held.memory_mib),
-        ("vCPUs", demand.vcpus.into(), capacity.vcpus.into(), held.vcpus.into()),
-        ("MiB of disk", demand.disk_mib, capacity.disk_mib, held.disk_mib),
+        (
+            "MiB of memory",
+            demand.memory_mib,
+            capacity.memory_mib,
+            held.memory_mib,
+        ),
+        (
+            "vCPUs",
+            demand.vcpus.into(),
+            capacity.vcpus.into(),
+            held.vcpus.into(),
+        ),
+        (
+            "MiB of disk",
+            demand.disk_mib,
+            capacity.disk_mib,
+            held.disk_mib,
+        ),
     ] {
         let free = all.saturating_sub(held);
         if wanted > free {
@@ -251,7 +281,12 @@ pub(super) fn complete(tx: &Connection, record: &mut Record) -> rusqlite::Result
     record.lease = tx
         .prepare_cached("SELECT slot, memory_mib, vcpus, disk_mib FROM leases WHERE vm = ?1")?
         .query_row(params![hash], |row| {
-            Ok(Lease { slot: row.get(0)?, memory_mib: row.get(1)?, vcpus: row.get(2)?, disk_mib: row.get(3)? })
+            Ok(Lease {
+                slot: row.get(0)?,
+                memory_mib: row.get(1)?,
+                vcpus: row.get(2)?,
+                disk_mib: row.get(3)?,
+            })
         })
         .optional()?;
     record.ports = ports(tx, &hash)?;

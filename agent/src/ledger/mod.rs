@@ -84,7 +84,9 @@ pub enum LedgerError {
 /// Unix microseconds, now.
 #[must_use]
 pub fn now_us() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
@@ -104,7 +106,9 @@ impl Ledger {
                AND hash NOT IN (SELECT vm FROM leases) AND hash NOT IN (SELECT vm FROM port_mappings)",
             params![now_us() - TOMBSTONE_US],
         )?;
-        Ok(Self { connection: Arc::new(Mutex::new(connection)) })
+        Ok(Self {
+            connection: Arc::new(Mutex::new(connection)),
+        })
     }
 
     /// Runs `work` in a transaction on a thread that may block.
@@ -132,7 +136,9 @@ impl Ledger {
     pub async fn all(&self) -> Result<Vec<Record>, LedgerError> {
         self.transaction(|tx| {
             let mut statement = tx.prepare_cached("SELECT * FROM vms ORDER BY defined_at, hash")?;
-            let mut records = statement.query_map([], record)?.collect::<rusqlite::Result<Vec<_>>>()?;
+            let mut records = statement
+                .query_map([], record)?
+                .collect::<rusqlite::Result<Vec<_>>>()?;
             for record in &mut records {
                 leases::complete(tx, record)?;
             }
@@ -155,7 +161,12 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub async fn want_running(&self, hash: &ItemHash, source: Source, retry: bool) -> Result<Record, LedgerError> {
+    pub async fn want_running(
+        &self,
+        hash: &ItemHash,
+        source: Source,
+        retry: bool,
+    ) -> Result<Record, LedgerError> {
         let key = hash.to_string();
         self.transaction(move |tx| {
             let before = get(tx, &key)?;
@@ -194,7 +205,12 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub async fn want(&self, hash: &ItemHash, desired: Desired, held: bool) -> Result<bool, LedgerError> {
+    pub async fn want(
+        &self,
+        hash: &ItemHash,
+        desired: Desired,
+        held: bool,
+    ) -> Result<bool, LedgerError> {
         let key = hash.to_string();
         self.transaction(move |tx| {
             let changed = tx.execute(
@@ -212,7 +228,11 @@ impl Ledger {
     /// [`LedgerError`].
     pub async fn unhold(&self, hash: &ItemHash) -> Result<(), LedgerError> {
         let key = hash.to_string();
-        self.transaction(move |tx| tx.execute("UPDATE vms SET held = 0 WHERE hash = ?1", params![key]).map(drop)).await
+        self.transaction(move |tx| {
+            tx.execute("UPDATE vms SET held = 0 WHERE hash = ?1", params![key])
+                .map(drop)
+        })
+        .await
     }
 
     /// Records a state and the time of reaching it.
@@ -286,11 +306,19 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub async fn tell_guest(&self, hash: &ItemHash, guest: &GuestConfig) -> Result<(), LedgerError> {
+    pub async fn tell_guest(
+        &self,
+        hash: &ItemHash,
+        guest: &GuestConfig,
+    ) -> Result<(), LedgerError> {
         let key = hash.to_string();
         let guest = parsed(serde_json::to_string(guest))?;
         self.transaction(move |tx| {
-            tx.execute("UPDATE vms SET guest = ?2 WHERE hash = ?1", params![key, guest]).map(drop)
+            tx.execute(
+                "UPDATE vms SET guest = ?2 WHERE hash = ?1",
+                params![key, guest],
+            )
+            .map(drop)
         })
         .await
     }
@@ -317,7 +345,11 @@ fn get(tx: &Connection, hash: &str) -> rusqlite::Result<Option<Record>> {
 }
 
 fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
-    let failure = Failure { reason: row.get("reason")?, attempts: row.get("attempts")?, retry_at: row.get("retry_at")? };
+    let failure = Failure {
+        reason: row.get("reason")?,
+        attempts: row.get("attempts")?,
+        retry_at: row.get("retry_at")?,
+    };
     let state: String = row.get("state")?;
     let kind: Option<String> = row.get("kind")?;
     let guest: Option<String> = row.get("guest")?;
@@ -331,7 +363,9 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
         owner: row.get("owner")?,
         payment: row.get("payment")?,
         message: row.get("message")?,
-        guest: guest.map(|guest| parsed(serde_json::from_str(&guest))).transpose()?,
+        guest: guest
+            .map(|guest| parsed(serde_json::from_str(&guest)))
+            .transpose()?,
         times: Times {
             defined: row.get("defined_at")?,
             preparing: row.get("preparing_at")?,
@@ -346,8 +380,12 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
     })
 }
 
-fn parsed<T, E: std::error::Error + Send + Sync + 'static>(result: Result<T, E>) -> rusqlite::Result<T> {
-    result.map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error)))
+fn parsed<T, E: std::error::Error + Send + Sync + 'static>(
+    result: Result<T, E>,
+) -> rusqlite::Result<T> {
+    result.map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
+    })
 }
 
 #[cfg(test)]

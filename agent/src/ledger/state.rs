@@ -112,7 +112,10 @@ impl State {
 pub fn next_step(desired: Desired, state: &State, now: i64) -> Step {
     match (desired, state) {
         (_, State::Erased) => Step::Wait,
-        (Desired::Erased | Desired::Stopped, State::Starting | State::Running | State::Stopping) => Step::Stop,
+        (
+            Desired::Erased | Desired::Stopped,
+            State::Starting | State::Running | State::Stopping,
+        ) => Step::Stop,
         (Desired::Erased, _) => Step::Erase,
         (Desired::Stopped, _) => Step::Wait,
         (Desired::Running, State::Defined | State::Fetching | State::Stopped) => Step::Prepare,
@@ -201,7 +204,11 @@ mod tests {
     use super::*;
 
     fn failed(retry_at: Option<i64>) -> State {
-        State::Failed(Failure { reason: "because".into(), attempts: 1, retry_at })
+        State::Failed(Failure {
+            reason: "because".into(),
+            attempts: 1,
+            retry_at,
+        })
     }
 
     fn all() -> Vec<State> {
@@ -221,8 +228,14 @@ mod tests {
 
     #[test]
     fn a_wanted_machine_walks_from_defined_to_running() {
-        assert_eq!(next_step(Desired::Running, &State::Defined, 0), Step::Prepare);
-        assert_eq!(next_step(Desired::Running, &State::Prepared, 0), Step::Start);
+        assert_eq!(
+            next_step(Desired::Running, &State::Defined, 0),
+            Step::Prepare
+        );
+        assert_eq!(
+            next_step(Desired::Running, &State::Prepared, 0),
+            Step::Start
+        );
         assert_eq!(next_step(Desired::Running, &State::Running, 0), Step::Wait);
     }
 
@@ -235,8 +248,14 @@ mod tests {
 
     #[test]
     fn a_failure_waits_for_its_time_and_a_final_one_for_ever() {
-        assert_eq!(next_step(Desired::Running, &failed(Some(5)), 4), Step::WaitUntil(5));
-        assert_eq!(next_step(Desired::Running, &failed(Some(5)), 5), Step::Prepare);
+        assert_eq!(
+            next_step(Desired::Running, &failed(Some(5)), 4),
+            Step::WaitUntil(5)
+        );
+        assert_eq!(
+            next_step(Desired::Running, &failed(Some(5)), 5),
+            Step::Prepare
+        );
         assert_eq!(next_step(Desired::Running, &failed(None), 9), Step::Wait);
         assert_eq!(next_step(Desired::Erased, &failed(None), 9), Step::Erase);
     }
@@ -245,7 +264,13 @@ mod tests {
     fn nothing_is_started_that_is_not_wanted() {
         for state in all() {
             for desired in [Desired::Stopped, Desired::Erased] {
-                assert!(!matches!(next_step(desired, &state, i64::MAX), Step::Prepare | Step::Start), "{state:?}");
+                assert!(
+                    !matches!(
+                        next_step(desired, &state, i64::MAX),
+                        Step::Prepare | Step::Start
+                    ),
+                    "{state:?}"
+                );
             }
         }
     }
@@ -255,7 +280,11 @@ mod tests {
         for state in all() {
             let failure = match &state {
                 State::Failed(failure) => failure.clone(),
-                _ => Failure { reason: String::new(), attempts: 0, retry_at: None },
+                _ => Failure {
+                    reason: String::new(),
+                    attempts: 0,
+                    retry_at: None,
+                },
             };
             assert_eq!(State::from_word(state.word(), failure).unwrap(), state);
         }

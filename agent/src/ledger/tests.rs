@@ -3,8 +3,16 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::config::PortRange;
 
-const RANGE: PortRange = PortRange { first: 24000, last: 24002 };
-const ROOM: Capacity = Capacity { memory_mib: 1024, vcpus: 4, disk_mib: 1000, slots: 100 };
+const RANGE: PortRange = PortRange {
+    first: 24000,
+    last: 24002,
+};
+const ROOM: Capacity = Capacity {
+    memory_mib: 1024,
+    vcpus: 4,
+    disk_mib: 1000,
+    slots: 100,
+};
 
 fn hash(digit: char) -> ItemHash {
     digit.to_string().repeat(64).parse().unwrap()
@@ -17,85 +25,241 @@ fn ledger() -> (tempfile::TempDir, Ledger) {
 }
 
 fn wish(ports: &[u16]) -> BTreeMap<u16, PortWish> {
-    ports.iter().map(|port| (*port, PortWish { tcp: true, udp: false })).collect()
+    ports
+        .iter()
+        .map(|port| {
+            (
+                *port,
+                PortWish {
+                    tcp: true,
+                    udp: false,
+                },
+            )
+        })
+        .collect()
 }
 
 #[tokio::test]
 async fn what_is_wanted_survives_a_restart() {
     let (dir, ledger) = ledger();
-    ledger.want_running(&hash('a'), Source::Scheduler, false).await.unwrap();
+    ledger
+        .want_running(&hash('a'), Source::Scheduler, false)
+        .await
+        .unwrap();
     ledger.enter(&hash('a'), &State::Running).await.unwrap();
     drop(ledger);
     let ledger = Ledger::open(&dir.path().join("agent.sqlite")).unwrap();
     let record = ledger.get(&hash('a')).await.unwrap().unwrap();
-    assert_eq!((record.desired, record.state), (Desired::Running, State::Running));
+    assert_eq!(
+        (record.desired, record.state),
+        (Desired::Running, State::Running)
+    );
     assert!(record.times.started.is_some());
 }
 
 #[tokio::test]
 async fn a_repeated_push_changes_nothing_and_keeps_a_failure() {
     let (_dir, ledger) = ledger();
-    ledger.want_running(&hash('a'), Source::Scheduler, false).await.unwrap();
-    let failed = State::Failed(Failure { reason: "no".into(), attempts: 3, retry_at: Some(7) });
+    ledger
+        .want_running(&hash('a'), Source::Scheduler, false)
+        .await
+        .unwrap();
+    let failed = State::Failed(Failure {
+        reason: "no".into(),
+        attempts: 3,
+        retry_at: Some(7),
+    });
     ledger.enter(&hash('a'), &failed).await.unwrap();
-    assert_eq!(ledger.want_running(&hash('a'), Source::Scheduler, false).await.unwrap().state, failed);
-    assert_eq!(ledger.want_running(&hash('a'), Source::Notify, true).await.unwrap().state, State::Defined);
+    assert_eq!(
+        ledger
+            .want_running(&hash('a'), Source::Scheduler, false)
+            .await
+            .unwrap()
+            .state,
+        failed
+    );
+    assert_eq!(
+        ledger
+            .want_running(&hash('a'), Source::Notify, true)
+            .await
+            .unwrap()
+            .state,
+        State::Defined
+    );
 }
 
 #[tokio::test]
 async fn a_notified_machine_stays_the_owners() {
     let (_dir, ledger) = ledger();
-    ledger.want_running(&hash('a'), Source::Notify, false).await.unwrap();
-    assert_eq!(ledger.want_running(&hash('a'), Source::Scheduler, false).await.unwrap().source, Source::Notify);
+    ledger
+        .want_running(&hash('a'), Source::Notify, false)
+        .await
+        .unwrap();
+    assert_eq!(
+        ledger
+            .want_running(&hash('a'), Source::Scheduler, false)
+            .await
+            .unwrap()
+            .source,
+        Source::Notify
+    );
 }
 
 #[tokio::test]
 async fn an_erased_machine_can_be_brought_back_as_new() {
     let (_dir, ledger) = ledger();
-    ledger.want_running(&hash('a'), Source::Scheduler, false).await.unwrap();
-    ledger.want(&hash('a'), Desired::Erased, true).await.unwrap();
+    ledger
+        .want_running(&hash('a'), Source::Scheduler, false)
+        .await
+        .unwrap();
+    ledger
+        .want(&hash('a'), Desired::Erased, true)
+        .await
+        .unwrap();
     ledger.enter(&hash('a'), &State::Erased).await.unwrap();
-    let record = ledger.want_running(&hash('a'), Source::Scheduler, false).await.unwrap();
-    assert_eq!((record.state, record.desired, record.held), (State::Defined, Desired::Running, false));
+    let record = ledger
+        .want_running(&hash('a'), Source::Scheduler, false)
+        .await
+        .unwrap();
+    assert_eq!(
+        (record.state, record.desired, record.held),
+        (State::Defined, Desired::Running, false)
+    );
 }
 
 #[tokio::test]
 async fn admission_is_exact_and_leaves_nothing_behind_when_refused() {
     let (_dir, ledger) = ledger();
     for digit in ['a', 'b', 'c'] {
-        ledger.want_running(&hash(digit), Source::Scheduler, false).await.unwrap();
+        ledger
+            .want_running(&hash(digit), Source::Scheduler, false)
+            .await
+            .unwrap();
     }
-    let half = Demand { memory_mib: 512, vcpus: 1, disk_mib: 10 };
+    let half = Demand {
+        memory_mib: 512,
+        vcpus: 1,
+        disk_mib: 10,
+    };
     let first = ledger.admit(&hash('a'), half, ROOM).await.unwrap().unwrap();
     let second = ledger.admit(&hash('b'), half, ROOM).await.unwrap().unwrap();
     assert_eq!((first.slot, second.slot), (4, 5));
-    let refusal = ledger.admit(&hash('c'), Demand { memory_mib: 1, ..half }, ROOM).await.unwrap().unwrap_err();
-    assert_eq!(refusal, Refusal { what: "MiB of memory", wanted: 1, free: 0 });
-    assert!(ledger.get(&hash('c')).await.unwrap().unwrap().lease.is_none());
+    let refusal = ledger
+        .admit(
+            &hash('c'),
+            Demand {
+                memory_mib: 1,
+                ..half
+            },
+            ROOM,
+        )
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(
+        refusal,
+        Refusal {
+            what: "MiB of memory",
+            wanted: 1,
+            free: 0
+        }
+    );
+    assert!(
+        ledger
+            .get(&hash('c'))
+            .await
+            .unwrap()
+            .unwrap()
+            .lease
+            .is_none()
+    );
     // A machine does not compete with itself.
-    assert_eq!(ledger.admit(&hash('a'), half, ROOM).await.unwrap().unwrap(), first);
+    assert_eq!(
+        ledger.admit(&hash('a'), half, ROOM).await.unwrap().unwrap(),
+        first
+    );
     // A stopped machine keeps its slot and gives its memory back.
     ledger.release_compute(&hash('b')).await.unwrap();
-    assert_eq!(ledger.admit(&hash('c'), half, ROOM).await.unwrap().unwrap().slot, 6);
+    assert_eq!(
+        ledger
+            .admit(&hash('c'), half, ROOM)
+            .await
+            .unwrap()
+            .unwrap()
+            .slot,
+        6
+    );
     ledger.release_all(&hash('a')).await.unwrap();
-    assert_eq!(ledger.admit(&hash('b'), half, ROOM).await.unwrap().unwrap().slot, 5);
+    assert_eq!(
+        ledger
+            .admit(&hash('b'), half, ROOM)
+            .await
+            .unwrap()
+            .unwrap()
+            .slot,
+        5
+    );
 }
 
 #[tokio::test]
 async fn a_port_keeps_its_number_until_the_machine_is_erased() {
     let (_dir, ledger) = ledger();
     for digit in ['a', 'b'] {
-        ledger.want_running(&hash(digit), Source::Scheduler, false).await.unwrap();
+        ledger
+            .want_running(&hash(digit), Source::Scheduler, false)
+            .await
+            .unwrap();
     }
-    let host_port = |ports: &[PortMapping], guest| ports.iter().find(|p| p.guest_port == guest).unwrap().host_port;
-    let ports = ledger.map_ports(&hash('a'), wish(&[22, 80]), RANGE).await.unwrap();
-    assert_eq!((host_port(&ports, 22), host_port(&ports, 80)), (24000, 24001));
-    let ports = ledger.map_ports(&hash('a'), wish(&[22]), RANGE).await.unwrap();
+    let host_port = |ports: &[PortMapping], guest| {
+        ports
+            .iter()
+            .find(|p| p.guest_port == guest)
+            .unwrap()
+            .host_port
+    };
+    let ports = ledger
+        .map_ports(&hash('a'), wish(&[22, 80]), RANGE)
+        .await
+        .unwrap();
+    assert_eq!(
+        (host_port(&ports, 22), host_port(&ports, 80)),
+        (24000, 24001)
+    );
+    let ports = ledger
+        .map_ports(&hash('a'), wish(&[22]), RANGE)
+        .await
+        .unwrap();
     assert_eq!(ports.len(), 1);
-    assert_eq!(host_port(&ledger.map_ports(&hash('b'), wish(&[22]), RANGE).await.unwrap(), 22), 24002);
-    let ports = ledger.map_ports(&hash('a'), wish(&[22, 80]), RANGE).await.unwrap();
+    assert_eq!(
+        host_port(
+            &ledger
+                .map_ports(&hash('b'), wish(&[22]), RANGE)
+                .await
+                .unwrap(),
+            22
+        ),
+        24002
+    );
+    let ports = ledger
+        .map_ports(&hash('a'), wish(&[22, 80]), RANGE)
+        .await
+        .unwrap();
     assert_eq!(host_port(&ports, 80), 24001);
-    assert!(ledger.map_ports(&hash('b'), wish(&[22, 443]), RANGE).await.unwrap().len() == 1);
+    assert!(
+        ledger
+            .map_ports(&hash('b'), wish(&[22, 443]), RANGE)
+            .await
+            .unwrap()
+            .len()
+            == 1
+    );
     ledger.release_all(&hash('a')).await.unwrap();
-    assert_eq!(ledger.map_ports(&hash('b'), wish(&[22, 443]), RANGE).await.unwrap().len(), 2);
+    assert_eq!(
+        ledger
+            .map_ports(&hash('b'), wish(&[22, 443]), RANGE)
+            .await
+            .unwrap()
+            .len(),
+        2
+    );
 }

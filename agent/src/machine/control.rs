@@ -26,12 +26,16 @@ impl Control {
     pub fn connect(path: &Path) -> io::Result<Self> {
         let socket = std::os::unix::net::UnixStream::connect(path)?;
         socket.set_nonblocking(true)?;
-        Ok(Self { socket: UnixStream::from_std(socket)?, receiver: Receiver::default() })
+        Ok(Self {
+            socket: UnixStream::from_std(socket)?,
+            receiver: Receiver::default(),
+        })
     }
 
     /// Sends one command, its descriptors with its first byte.
     pub async fn send(&self, command: &Command, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let line = lines::encode(command).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let line = lines::encode(command)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         let send = async {
             let (mut sent, mut descriptors) = (0, descriptors);
             while sent < line.len() {
@@ -41,27 +45,39 @@ impl Control {
             }
             Ok(())
         };
-        tokio::time::timeout(SEND_TIMEOUT, send).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        tokio::time::timeout(SEND_TIMEOUT, send)
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// The next report, with the stream of a [`Event::GuestConnect`]; `None` when the other side has closed.
     /// May be dropped and called again without losing anything.
     pub async fn next(&mut self) -> io::Result<Option<(Report, Option<OwnedFd>)>> {
         loop {
-            let report = self.receiver.next().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            let report = self
+                .receiver
+                .next()
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
             if let Some(report) = report {
                 let stream = match &report {
                     Report::Event(Event::GuestConnect { .. }) => {
                         let stream = self.receiver.take(1).and_then(|mut taken| taken.pop());
                         Some(stream.ok_or_else(|| {
-                            io::Error::new(io::ErrorKind::InvalidData, "a guest's connection without its descriptor")
+                            io::Error::new(
+                                io::ErrorKind::InvalidData,
+                                "a guest's connection without its descriptor",
+                            )
                         })?)
                     }
                     _ => None,
                 };
                 return Ok(Some((report, stream)));
             }
-            match self.socket.async_io(Interest::READABLE, || self.receiver.read(&self.socket)).await {
+            match self
+                .socket
+                .async_io(Interest::READABLE, || self.receiver.read(&self.socket))
+                .await
+            {
                 Ok(0) => return Ok(None),
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 _ => {}

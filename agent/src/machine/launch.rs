@@ -52,15 +52,23 @@ fn try_prepare(spec: MachineSpec) -> Result<(Process, Launch), MachineError> {
     let control = listen(&spec.run_dir.join(CONTROL_SOCKET))?;
     let vsock = listen(&spec.run_dir.join(VSOCK_SOCKET))?;
     let log = spec.state_dir.join("vmm.log");
-    let log = open(&log, OpenOptions::new().append(true).create(true).mode(0o600)).and_then(|file| {
-        if file.metadata().is_ok_and(|metadata| metadata.len() > LOG_BYTES) {
+    let log = open(
+        &log,
+        OpenOptions::new().append(true).create(true).mode(0o600),
+    )
+    .and_then(|file| {
+        if file
+            .metadata()
+            .is_ok_and(|metadata| metadata.len() > LOG_BYTES)
+        {
             file.set_len(0).map_err(failed("empty", &log))?;
         }
         Ok(file)
     })?;
     let launch = describe(&spec, vsock)?;
     let launch = with_nic(launch, spec.nic)?;
-    let process = Process::spawn(&spec.vmm, control.into(), log, &spec.run_dir).map_err(failed("start", &spec.vmm))?;
+    let process = Process::spawn(&spec.vmm, control.into(), log, &spec.run_dir)
+        .map_err(failed("start", &spec.vmm))?;
     Ok((process, launch))
 }
 
@@ -76,19 +84,42 @@ fn describe(spec: &MachineSpec, vsock: UnixListener) -> Result<Launch, MachineEr
         disks: Vec::new(),
         nics: Vec::new(),
         vsock: None,
-        console: ConsoleSpec { output: Descriptor(0), max_bytes: spec.console_bytes },
+        console: ConsoleSpec {
+            output: Descriptor(0),
+            max_bytes: spec.console_bytes,
+        },
     };
-    let mut launch = Launch { spec: vm_spec, descriptors: Vec::new() };
+    let mut launch = Launch {
+        spec: vm_spec,
+        descriptors: Vec::new(),
+    };
     launch.spec.kernel = launch.attach(read(&spec.kernel)?)?;
     launch.spec.initramfs = Some(launch.attach(read(&spec.initramfs)?)?);
     for disk in &spec.disks {
-        let file = open(&disk.path, OpenOptions::new().read(true).write(!disk.read_only))?;
+        let file = open(
+            &disk.path,
+            OpenOptions::new().read(true).write(!disk.read_only),
+        )?;
         let file = launch.attach(file)?;
-        launch.spec.disks.push(DiskSpec { file, read_only: disk.read_only, serial: disk.serial.clone() });
+        launch.spec.disks.push(DiskSpec {
+            file,
+            read_only: disk.read_only,
+            serial: disk.serial.clone(),
+        });
     }
-    launch.spec.vsock = Some(VsockSpec { cid: spec.cid, listener: launch.attach(vsock)? });
+    launch.spec.vsock = Some(VsockSpec {
+        cid: spec.cid,
+        listener: launch.attach(vsock)?,
+    });
     let console = spec.state_dir.join("console.log");
-    let console = open(&console, OpenOptions::new().read(true).append(true).create(true).mode(0o600))?;
+    let console = open(
+        &console,
+        OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(0o600),
+    )?;
     launch.spec.console.output = launch.attach(console)?;
     Ok(launch)
 }
@@ -96,7 +127,11 @@ fn describe(spec: &MachineSpec, vsock: UnixListener) -> Result<Launch, MachineEr
 fn with_nic(mut launch: Launch, nic: Option<super::Nic>) -> Result<Launch, MachineError> {
     if let Some(nic) = nic {
         let tap = launch.attach(nic.tap)?;
-        launch.spec.nics.push(NicSpec { tap, mac: nic.mac, mtu: nic.mtu });
+        launch.spec.nics.push(NicSpec {
+            tap,
+            mac: nic.mac,
+            mtu: nic.mtu,
+        });
     }
     if launch.descriptors.len() > crn_protocol::descriptors::MAX_DESCRIPTORS {
         return Err(MachineError::TooManyDisks);
@@ -107,10 +142,16 @@ fn with_nic(mut launch: Launch, nic: Option<super::Nic>) -> Result<Launch, Machi
 /// Whatever stood there belonged to a machine that is gone: running ones are adopted, not started.
 fn fresh_dir(dir: &Path) -> Result<(), MachineError> {
     match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("clear", dir)(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(failed("clear", dir)(error));
+        }
         _ => {}
     }
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed("make", dir))
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(failed("make", dir))
 }
 
 fn listen(path: &Path) -> Result<UnixListener, MachineError> {
@@ -123,5 +164,9 @@ fn open(path: &Path, options: &OpenOptions) -> Result<File, MachineError> {
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> MachineError + use<> {
     let path = path.to_owned();
-    move |source| MachineError::File { action, path, source }
+    move |source| MachineError::File {
+        action,
+        path,
+        source,
+    }
 }

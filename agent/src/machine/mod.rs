@@ -200,16 +200,23 @@ impl Machine {
     ///
     /// # Errors
     /// [`MachineError`]; the process and its run directory are gone then.
-    pub async fn start(spec: MachineSpec) -> Result<(Self, mpsc::Receiver<MachineEvent>), MachineError> {
+    pub async fn start(
+        spec: MachineSpec,
+    ) -> Result<(Self, mpsc::Receiver<MachineEvent>), MachineError> {
         let (vm, run_dir, guest) = (spec.vm.clone(), spec.run_dir.clone(), spec.guest.clone());
-        let (process, launch) = tokio::task::spawn_blocking(move || launch::prepare(spec)).await??;
+        let (process, launch) =
+            tokio::task::spawn_blocking(move || launch::prepare(spec)).await??;
         let path = run_dir.join(CONTROL_SOCKET);
         let control = match Control::connect(&path) {
             Ok(control) => control,
             Err(source) => {
                 process.kill().map_err(MachineError::Kill)?;
                 tokio::fs::remove_dir_all(&run_dir).await.ok();
-                return Err(MachineError::File { action: "connect to", path, source });
+                return Err(MachineError::File {
+                    action: "connect to",
+                    path,
+                    source,
+                });
             }
         };
         let (machine, events) = Self::supervise(vm, run_dir, guest, control, process);
@@ -237,7 +244,11 @@ impl Machine {
         let path = run_dir.join("vmm.pid");
         let process = tokio::task::spawn_blocking(move || Process::find(&dir))
             .await?
-            .map_err(|source| MachineError::File { action: "read", path, source })?;
+            .map_err(|source| MachineError::File {
+                action: "read",
+                path,
+                source,
+            })?;
         let Some(process) = process else {
             return remove(run_dir).await.map(|()| None);
         };
@@ -246,7 +257,8 @@ impl Machine {
             process.kill().map_err(MachineError::Kill)?;
             return remove(run_dir).await.map(|()| None);
         };
-        let (machine, events) = Self::supervise(vm.to_owned(), run_dir.to_owned(), guest, control, process);
+        let (machine, events) =
+            Self::supervise(vm.to_owned(), run_dir.to_owned(), guest, control, process);
         match machine.status().await {
             Ok(Status { running: true, .. }) => Ok(Some((machine, events))),
             // Started but never launched, or stopped since.
@@ -265,9 +277,19 @@ impl Machine {
         let (orders, their_orders) = mpsc::channel(ORDERS);
         let (events, our_events) = mpsc::channel(EVENTS);
         let (ended, our_ended) = watch::channel(None);
-        let machine = Self { vsock: run_dir.join(VSOCK_SOCKET), orders, ended: our_ended };
-        let supervisor =
-            Supervisor::new((vm, run_dir), guest, (control, process), their_orders, events, ended);
+        let machine = Self {
+            vsock: run_dir.join(VSOCK_SOCKET),
+            orders,
+            ended: our_ended,
+        };
+        let supervisor = Supervisor::new(
+            (vm, run_dir),
+            guest,
+            (control, process),
+            their_orders,
+            events,
+            ended,
+        );
         tokio::spawn(supervisor.run());
         (machine, our_events)
     }
@@ -301,8 +323,9 @@ impl Machine {
     /// [`MachineError::Guest`].
     pub async fn shutdown_program(&self, grace: Duration) -> Result<(), MachineError> {
         let grace_seconds = u32::try_from(grace.as_secs()).unwrap_or(u32::MAX);
-        let line = lines::encode(&ToGuest::Shutdown { grace_seconds })
-            .map_err(|error| MachineError::Guest(io::Error::new(io::ErrorKind::InvalidData, error)))?;
+        let line = lines::encode(&ToGuest::Shutdown { grace_seconds }).map_err(|error| {
+            MachineError::Guest(io::Error::new(io::ErrorKind::InvalidData, error))
+        })?;
         let say = async {
             let mut stream = vsock::connect(&self.vsock, CONTROL_PORT).await?;
             stream.write_all(&line).await?;
@@ -349,15 +372,24 @@ impl Machine {
         }
         timeout(KILL_TIMEOUT, self.gone())
             .await
-            .map_err(|_| MachineError::Timeout { request: "kill", limit: KILL_TIMEOUT })
+            .map_err(|_| MachineError::Timeout {
+                request: "kill",
+                limit: KILL_TIMEOUT,
+            })
     }
 
     async fn launch(&self, launch: Launch) -> Result<Status, MachineError> {
-        self.order("launch", LAUNCH_TIMEOUT, |answer| Order::Launch(Box::new(launch), answer)).await
+        self.order("launch", LAUNCH_TIMEOUT, |answer| {
+            Order::Launch(Box::new(launch), answer)
+        })
+        .await
     }
 
     async fn ask(&self, request: Request) -> Result<Status, MachineError> {
-        self.order(supervisor::name(&request), REPLY_TIMEOUT, |answer| Order::Ask(request, answer)).await
+        self.order(supervisor::name(&request), REPLY_TIMEOUT, |answer| {
+            Order::Ask(request, answer)
+        })
+        .await
     }
 
     async fn order(
@@ -378,18 +410,25 @@ impl Machine {
             let end = self.ended.borrow().clone();
             match end {
                 Some(End { reason, detail }) => Err(MachineError::Gone { reason, detail }),
-                None => Err(MachineError::Control { request, source: io::ErrorKind::ConnectionReset.into() }),
+                None => Err(MachineError::Control {
+                    request,
+                    source: io::ErrorKind::ConnectionReset.into(),
+                }),
             }
         };
-        timeout(limit, exchange).await.unwrap_or(Err(MachineError::Timeout { request, limit }))
+        timeout(limit, exchange)
+            .await
+            .unwrap_or(Err(MachineError::Timeout { request, limit }))
     }
 }
 
 async fn remove(dir: &Path) -> Result<(), MachineError> {
     match tokio::fs::remove_dir_all(dir).await {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(MachineError::File { action: "remove", path: dir.to_owned(), source })
-        }
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(MachineError::File {
+            action: "remove",
+            path: dir.to_owned(),
+            source,
+        }),
         _ => Ok(()),
     }
 }

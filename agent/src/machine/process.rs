@@ -39,12 +39,20 @@ impl Process {
             .stderr(log)
             .process_group(0);
         command
-            .fd_mappings(vec![FdMapping { parent_fd: control, child_fd: CONTROL_FD }])
+            .fd_mappings(vec![FdMapping {
+                parent_fd: control,
+                child_fd: CONTROL_FD,
+            }])
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let child = tokio::process::Command::from(command).spawn()?;
-        let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        let pid = child
+            .id()
+            .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         let pid = pid.ok_or_else(|| io::Error::other("the process ended at once"))?;
-        let process = Self { pidfd: Pidfd::open(pid)?, child: Some(child) };
+        let process = Self {
+            pidfd: Pidfd::open(pid)?,
+            child: Some(child),
+        };
         let noted = start_time(pid).and_then(|since| {
             let temporary = run_dir.join("vmm.pid.tmp");
             fs::write(&temporary, format!("{} {since}\n", pid.as_raw_nonzero()))?;
@@ -63,8 +71,12 @@ impl Process {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             note => note?,
         };
-        let Some((pid, since)) = parse(&note) else { return Ok(None) };
-        let Ok(pidfd) = Pidfd::open(pid) else { return Ok(None) };
+        let Some((pid, since)) = parse(&note) else {
+            return Ok(None);
+        };
+        let Ok(pidfd) = Pidfd::open(pid) else {
+            return Ok(None);
+        };
         // The pidfd holds on to whoever has the number now; whether that is ours, its start time tells.
         match start_time(pid) {
             Ok(found) if found == since => Ok(Some(Self { pidfd, child: None })),
@@ -92,7 +104,8 @@ impl Process {
 
 /// In clock ticks since boot; two processes with one number never share it.
 fn start_time(pid: Pid) -> io::Result<u64> {
-    let stat = procfs::process::Process::new(pid.as_raw_nonzero().get()).and_then(|process| process.stat());
+    let stat = procfs::process::Process::new(pid.as_raw_nonzero().get())
+        .and_then(|process| process.stat());
     stat.map(|stat| stat.starttime).map_err(io::Error::other)
 }
 

@@ -49,16 +49,27 @@ pub async fn serve(
 ) -> Result<(), SessionError> {
     let stream = std::os::unix::net::UnixStream::from(stream);
     stream.set_nonblocking(true)?;
-    let mut session = Session { stream: UnixStream::from_std(stream)?, lines: LineBuffer::default() };
-    tokio::time::timeout(HELLO_TIMEOUT, session.greet(&config)).await.map_err(|_| SessionError::Timeout)??;
+    let mut session = Session {
+        stream: UnixStream::from_std(stream)?,
+        lines: LineBuffer::default(),
+    };
+    tokio::time::timeout(HELLO_TIMEOUT, session.greet(&config))
+        .await
+        .map_err(|_| SessionError::Timeout)??;
     let (mut started, mut ended) = (false, false);
     while let Some(said) = session.next().await? {
         let (seen, event) = match said {
             FromGuest::Ready => (&mut started, MachineEvent::GuestReady),
-            FromGuest::Failed { stage, error } => {
-                (&mut started, MachineEvent::GuestFailed { stage: cut(stage), error: cut(error) })
+            FromGuest::Failed { stage, error } => (
+                &mut started,
+                MachineEvent::GuestFailed {
+                    stage: cut(stage),
+                    error: cut(error),
+                },
+            ),
+            FromGuest::Exited { code, signal } => {
+                (&mut ended, MachineEvent::ProgramExited { code, signal })
             }
-            FromGuest::Exited { code, signal } => (&mut ended, MachineEvent::ProgramExited { code, signal }),
             FromGuest::Hello { .. } => return Err(SessionError::NoHello),
         };
         if !std::mem::replace(seen, true) && events.send(event).await.is_err() {
@@ -76,7 +87,10 @@ struct Session {
 impl Session {
     async fn greet(&mut self, config: &GuestConfig) -> Result<(), SessionError> {
         match self.next().await? {
-            Some(FromGuest::Hello { version: VERSION, kernel }) => {
+            Some(FromGuest::Hello {
+                version: VERSION,
+                kernel,
+            }) => {
                 tracing::debug!(kernel = cut(kernel), "guest says hello");
             }
             Some(FromGuest::Hello { version, .. }) => return Err(SessionError::Version(version)),

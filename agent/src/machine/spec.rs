@@ -86,11 +86,24 @@ pub const fn cid(slot: u16) -> u32 {
 
 /// A program's machine. `tap` comes from [`crate::net::Net::attach`], with `base.plan`.
 #[must_use]
-pub fn program(base: Base, tap: Option<OwnedFd>, parts: ProgramParts, volumes: Vec<VolumeParts>) -> MachineSpec {
+pub fn program(
+    base: Base,
+    tap: Option<OwnedFd>,
+    parts: ProgramParts,
+    volumes: Vec<VolumeParts>,
+) -> MachineSpec {
     let guest = program_guest(&base, &parts, &volumes);
     let mut disks = vec![
-        Disk { path: parts.runtime, read_only: true, serial: "runtime".to_owned() },
-        Disk { path: parts.code, read_only: true, serial: "code".to_owned() },
+        Disk {
+            path: parts.runtime,
+            read_only: true,
+            serial: "runtime".to_owned(),
+        },
+        Disk {
+            path: parts.code,
+            read_only: true,
+            serial: "code".to_owned(),
+        },
     ];
     disks.extend(volume_disks(volumes));
     machine(base, tap, guest, disks)
@@ -107,8 +120,16 @@ pub fn instance(
 ) -> MachineSpec {
     let guest = instance_guest(&base);
     let mut disks = vec![
-        Disk { path: root, read_only: false, serial: "root".to_owned() },
-        Disk { path: seed, read_only: true, serial: "seed".to_owned() },
+        Disk {
+            path: root,
+            read_only: false,
+            serial: "root".to_owned(),
+        },
+        Disk {
+            path: seed,
+            read_only: true,
+            serial: "seed".to_owned(),
+        },
     ];
     disks.extend(volume_disks(volumes));
     machine(base, tap, guest, disks)
@@ -130,7 +151,11 @@ pub fn program_guest(base: &Base, parts: &ProgramParts, volumes: &[VolumeParts])
         base,
         Workload::Program(Box::new(Program {
             runtime: "runtime".to_owned(),
-            code: Code { disk: "code".to_owned(), encoding: parts.encoding, bytes: parts.code_bytes },
+            code: Code {
+                disk: "code".to_owned(),
+                encoding: parts.encoding,
+                bytes: parts.code_bytes,
+            },
             interface: parts.interface,
             entrypoint: parts.entrypoint.clone(),
             arguments: parts.arguments.clone(),
@@ -143,16 +168,32 @@ pub fn program_guest(base: &Base, parts: &ProgramParts, volumes: &[VolumeParts])
 /// What an instance's guest is told; also what [`super::Machine::adopt`] needs.
 #[must_use]
 pub fn instance_guest(base: &Base) -> GuestConfig {
-    guest(base, Workload::Instance { root: "root".to_owned() })
+    guest(
+        base,
+        Workload::Instance {
+            root: "root".to_owned(),
+        },
+    )
 }
 
 fn guest(base: &Base, workload: Workload) -> GuestConfig {
-    let network = base.plan.as_ref().map(|plan| plan.guest(base.mtu, base.dns.clone()));
-    GuestConfig { hostname: base.hostname.clone(), network, workload }
+    let network = base
+        .plan
+        .as_ref()
+        .map(|plan| plan.guest(base.mtu, base.dns.clone()));
+    GuestConfig {
+        hostname: base.hostname.clone(),
+        network,
+        workload,
+    }
 }
 
 fn machine(base: Base, tap: Option<OwnedFd>, guest: GuestConfig, disks: Vec<Disk>) -> MachineSpec {
-    let nic = tap.zip(base.plan.as_ref()).map(|(tap, plan)| Nic { tap, mac: plan.mac, mtu: base.mtu });
+    let nic = tap.zip(base.plan.as_ref()).map(|(tap, plan)| Nic {
+        tap,
+        mac: plan.mac,
+        mtu: base.mtu,
+    });
     MachineSpec {
         run_dir: base.run_dir.join("vm").join(&base.vm),
         state_dir: base.state_dir.join("vm").join(&base.vm),
@@ -190,7 +231,10 @@ mod tests {
 
     fn base() -> Base {
         let vm = "ab".repeat(32);
-        let plan = Pools::parse("172.16.0.0/12", "fec0::/64").unwrap().plan(7, &vm, Kind::Program).unwrap();
+        let plan = Pools::parse("172.16.0.0/12", "fec0::/64")
+            .unwrap()
+            .plan(7, &vm, Kind::Program)
+            .unwrap();
         Base {
             vm,
             vmm: "/vmm".into(),
@@ -210,7 +254,11 @@ mod tests {
     }
 
     fn volume(name: &str, read_only: bool) -> VolumeParts {
-        VolumeParts { path: name.into(), mount: format!("/mnt/{name}"), read_only }
+        VolumeParts {
+            path: name.into(),
+            mount: format!("/mnt/{name}"),
+            read_only,
+        }
     }
 
     #[test]
@@ -225,21 +273,57 @@ mod tests {
             arguments: vec![],
             variables: BTreeMap::new(),
         };
-        let spec = program(base(), None, parts, vec![volume("a", true), volume("b", false)]);
-        let disks: Vec<_> = spec.disks.iter().map(|disk| (disk.serial.as_str(), disk.read_only)).collect();
-        assert_eq!(disks, [("runtime", true), ("code", true), ("vol0", true), ("vol1", false)]);
-        let Workload::Program(program) = spec.guest.workload else { panic!("not a program") };
-        let mounts: Vec<_> = program.volumes.iter().map(|v| (v.disk.as_str(), v.mount.as_str())).collect();
+        let spec = program(
+            base(),
+            None,
+            parts,
+            vec![volume("a", true), volume("b", false)],
+        );
+        let disks: Vec<_> = spec
+            .disks
+            .iter()
+            .map(|disk| (disk.serial.as_str(), disk.read_only))
+            .collect();
+        assert_eq!(
+            disks,
+            [
+                ("runtime", true),
+                ("code", true),
+                ("vol0", true),
+                ("vol1", false)
+            ]
+        );
+        let Workload::Program(program) = spec.guest.workload else {
+            panic!("not a program")
+        };
+        let mounts: Vec<_> = program
+            .volumes
+            .iter()
+            .map(|v| (v.disk.as_str(), v.mount.as_str()))
+            .collect();
         assert_eq!(mounts, [("vol0", "/mnt/a"), ("vol1", "/mnt/b")]);
         assert!(spec.run_dir.ends_with(format!("run/crn/vm/{}", spec.vm)));
         assert_eq!(spec.cid, 10);
-        assert_eq!(spec.guest.network.unwrap().ipv4.unwrap().0.to_string(), "172.16.7.2");
+        assert_eq!(
+            spec.guest.network.unwrap().ipv4.unwrap().0.to_string(),
+            "172.16.7.2"
+        );
     }
 
     #[test]
     fn an_instances_root_is_writable_and_its_seed_is_not() {
-        let spec = instance(base(), None, "/root.img".into(), "/seed.img".into(), vec![volume("a", false)]);
-        let disks: Vec<_> = spec.disks.iter().map(|disk| (disk.serial.as_str(), disk.read_only)).collect();
+        let spec = instance(
+            base(),
+            None,
+            "/root.img".into(),
+            "/seed.img".into(),
+            vec![volume("a", false)],
+        );
+        let disks: Vec<_> = spec
+            .disks
+            .iter()
+            .map(|disk| (disk.serial.as_str(), disk.read_only))
+            .collect();
         assert_eq!(disks, [("root", false), ("seed", true), ("vol0", false)]);
         assert!(spec.nic.is_none());
     }

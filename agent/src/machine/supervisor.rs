@@ -92,11 +92,15 @@ impl Supervisor {
     pub async fn run(mut self) {
         let status = self.watch().await;
         // Reports that were written before the end are still in the socket.
-        while let Ok(Ok(Some((report, stream)))) = tokio::time::timeout(LAST_WORDS, self.control.next()).await {
+        while let Ok(Ok(Some((report, stream)))) =
+            tokio::time::timeout(LAST_WORDS, self.control.next()).await
+        {
             self.report(report, stream).await;
         }
         if let Some(session) = &mut self.session
-            && tokio::time::timeout(LAST_WORDS, &mut *session).await.is_err()
+            && tokio::time::timeout(LAST_WORDS, &mut *session)
+                .await
+                .is_err()
         {
             session.abort();
         }
@@ -116,7 +120,13 @@ impl Supervisor {
         self.ended.send_replace(Some(end.clone()));
         self.waiting.clear();
         self.orders.close();
-        self.events.send(MachineEvent::Exited { reason: end.reason, detail: end.detail }).await.ok();
+        self.events
+            .send(MachineEvent::Exited {
+                reason: end.reason,
+                detail: end.detail,
+            })
+            .await
+            .ok();
     }
 
     /// Until the process has ended; its exit status, if known.
@@ -158,7 +168,11 @@ impl Supervisor {
     /// a process that cannot be spoken to is killed.
     async fn lost(&mut self) -> Result<Control, Option<i32>> {
         self.waiting.clear();
-        let limit = if self.said.is_some() { END_TIMEOUT } else { LAST_WORDS };
+        let limit = if self.said.is_some() {
+            END_TIMEOUT
+        } else {
+            LAST_WORDS
+        };
         for _ in 0..RECONNECTS {
             if let Ok(status) = tokio::time::timeout(limit, self.process.ended()).await {
                 return Err(status);
@@ -181,11 +195,17 @@ impl Supervisor {
         match (report, stream) {
             (Report::Reply(Reply { id, result }), _) => {
                 if let Some((request, answer)) = self.waiting.remove(&id) {
-                    answer.send(result.map_err(|reason| MachineError::Refused { request, reason })).ok();
+                    answer
+                        .send(result.map_err(|reason| MachineError::Refused { request, reason }))
+                        .ok();
                 }
             }
-            (Report::Event(Event::Exited { reason, detail }), _) => self.said = Some(End { reason, detail }),
-            (Report::Event(Event::GuestConnect { port: CONTROL_PORT }), Some(stream)) => self.greet(stream),
+            (Report::Event(Event::Exited { reason, detail }), _) => {
+                self.said = Some(End { reason, detail })
+            }
+            (Report::Event(Event::GuestConnect { port: CONTROL_PORT }), Some(stream)) => {
+                self.greet(stream)
+            }
             (Report::Event(Event::GuestConnect { port }), _) => {
                 tracing::debug!(vm = self.vm, port, "guest connects to a port nobody serves");
             }
@@ -201,7 +221,10 @@ impl Supervisor {
         let span = tracing::info_span!("guest", vm = self.vm);
         let serve = async move {
             if let Err(error) = session::serve(stream, config, events).await {
-                tracing::warn!(error = &error as &dyn std::error::Error, "guest's control stream");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "guest's control stream"
+                );
             }
         };
         self.session = Some(tokio::spawn(serve.instrument(span)));
@@ -233,13 +256,22 @@ impl Supervisor {
         let name = name(&request);
         // Those whose asker has given up would otherwise stay for ever.
         self.waiting.retain(|_, (_, answer)| !answer.is_closed());
-        match self.control.send(&Command { id, request }, descriptors).await {
+        match self
+            .control
+            .send(&Command { id, request }, descriptors)
+            .await
+        {
             Ok(()) => {
                 self.waiting.insert(id, (name, answer));
                 true
             }
             Err(source) => {
-                answer.send(Err(MachineError::Control { request: name, source })).ok();
+                answer
+                    .send(Err(MachineError::Control {
+                        request: name,
+                        source,
+                    }))
+                    .ok();
                 false
             }
         }

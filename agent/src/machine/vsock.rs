@@ -15,16 +15,26 @@ const LONGEST_ANSWER: usize = 32;
 /// connect(2)'s error when the machine is gone, [`io::ErrorKind::ConnectionRefused`] when nobody listens in the guest.
 pub async fn connect(socket: &Path, port: u32) -> io::Result<UnixStream> {
     let mut stream = UnixStream::connect(socket).await?;
-    stream.write_all(format!("CONNECT {port}\n").as_bytes()).await?;
+    stream
+        .write_all(format!("CONNECT {port}\n").as_bytes())
+        .await?;
     let mut answer = Vec::with_capacity(LONGEST_ANSWER);
     // One byte at a time: what follows the line is the guest's stream and not ours to take.
     loop {
         match stream.read_u8().await {
             Ok(b'\n') => break,
             Ok(byte) if answer.len() < LONGEST_ANSWER => answer.push(byte),
-            Ok(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, "an endless answer to CONNECT")),
+            Ok(_) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "an endless answer to CONNECT",
+                ));
+            }
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "nobody listens on that port"));
+                return Err(io::Error::new(
+                    io::ErrorKind::ConnectionRefused,
+                    "nobody listens on that port",
+                ));
             }
             Err(error) => return Err(error),
         }
@@ -32,6 +42,9 @@ pub async fn connect(socket: &Path, port: u32) -> io::Result<UnixStream> {
     if answer.starts_with(b"OK") {
         Ok(stream)
     } else {
-        Err(io::Error::new(io::ErrorKind::ConnectionRefused, String::from_utf8_lossy(&answer).into_owned()))
+        Err(io::Error::new(
+            io::ErrorKind::ConnectionRefused,
+            String::from_utf8_lossy(&answer).into_owned(),
+        ))
     }
 }

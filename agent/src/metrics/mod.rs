@@ -129,19 +129,35 @@ pub struct CapabilityMemory {
 pub fn usage(state_dir: &Path, disk_promised_mib: u64) -> Usage {
     let load = procfs::LoadAverage::current().map_or_else(
         |_| LoadAverage::default(),
-        |load| LoadAverage { load1: load.one, load5: load.five, load15: load.fifteen },
+        |load| LoadAverage {
+            load1: load.one,
+            load5: load.five,
+            load15: load.fifteen,
+        },
     );
     let cpus = Cpus::read();
     let (disk_total, disk_free) = disk(state_dir);
     let promised = (disk_promised_mib << 20).saturating_sub(machines_bytes(state_dir));
     let now = time::OffsetDateTime::now_utc();
-    let start = now.replace_nanosecond(0).and_then(|t| t.replace_second(0)).unwrap_or(now);
+    let start = now
+        .replace_nanosecond(0)
+        .and_then(|t| t.replace_second(0))
+        .unwrap_or(now);
     Usage {
-        cpu: Cpu { count: cpus.count, load_average: load, core_frequencies: cpus.frequencies() },
+        cpu: Cpu {
+            count: cpus.count,
+            load_average: load,
+            core_frequencies: cpus.frequencies(),
+        },
         mem: memory(),
-        disk: Size { total_kb: disk_total / 1000, available_kb: disk_free.saturating_sub(promised) / 1000 },
+        disk: Size {
+            total_kb: disk_total / 1000,
+            available_kb: disk_free.saturating_sub(promised) / 1000,
+        },
         period: Period {
-            start_timestamp: start.format(&time::format_description::well_known::Rfc3339).unwrap_or_default(),
+            start_timestamp: start
+                .format(&time::format_description::well_known::Rfc3339)
+                .unwrap_or_default(),
             duration_seconds: 60.0,
         },
         properties: Properties {
@@ -206,27 +222,46 @@ impl Cpus {
     fn read() -> Self {
         let Ok(info) = procfs::CpuInfo::current() else {
             let count = std::thread::available_parallelism().map_or(1, usize::from);
-            return Self { count, vendor: String::new(), model: String::new(), flags: Vec::new(), mhz: Vec::new() };
+            return Self {
+                count,
+                vendor: String::new(),
+                model: String::new(),
+                flags: Vec::new(),
+                mhz: Vec::new(),
+            };
         };
         let field = |cpu, name| info.get_field(cpu, name).unwrap_or_default().to_owned();
         Self {
             count: info.num_cores().max(1),
             vendor: field(0, "vendor_id"),
             model: field(0, "model name"),
-            flags: field(0, "flags").split_whitespace().map(str::to_owned).collect(),
-            mhz: (0..info.num_cores()).filter_map(|cpu| info.get_field(cpu, "cpu MHz")?.parse().ok()).collect(),
+            flags: field(0, "flags")
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect(),
+            mhz: (0..info.num_cores())
+                .filter_map(|cpu| info.get_field(cpu, "cpu MHz")?.parse().ok())
+                .collect(),
         }
     }
 
     fn frequencies(&self) -> Frequencies {
         let min = self.mhz.iter().copied().fold(f64::INFINITY, f64::min);
         let max = self.mhz.iter().copied().fold(0.0, f64::max);
-        if self.mhz.is_empty() { Frequencies::default() } else { Frequencies { min, max } }
+        if self.mhz.is_empty() {
+            Frequencies::default()
+        } else {
+            Frequencies { min, max }
+        }
     }
 
     fn confidential_features(&self) -> Vec<String> {
         let known = ["sev", "sev_es", "sev_snp"];
-        known.iter().filter(|name| self.flags.iter().any(|flag| flag == *name)).map(|name| (*name).to_owned()).collect()
+        known
+            .iter()
+            .filter(|name| self.flags.iter().any(|flag| flag == *name))
+            .map(|name| (*name).to_owned())
+            .collect()
     }
 }
 
@@ -242,15 +277,26 @@ fn memory() -> Size {
 
 /// Length and free space of the file system, in bytes.
 fn disk(path: &Path) -> (u64, u64) {
-    rustix::fs::statvfs(path).map_or((0, 0), |fs| (fs.f_blocks * fs.f_frsize, fs.f_bavail * fs.f_frsize))
+    rustix::fs::statvfs(path).map_or((0, 0), |fs| {
+        (fs.f_blocks * fs.f_frsize, fs.f_bavail * fs.f_frsize)
+    })
 }
 
 /// Bytes that machines' disks occupy.
 fn machines_bytes(state_dir: &Path) -> u64 {
-    let dirs = std::fs::read_dir(state_dir.join("vm")).into_iter().flatten().flatten();
-    let files = dirs.filter_map(|dir| std::fs::read_dir(dir.path()).ok()).flatten().flatten();
+    let dirs = std::fs::read_dir(state_dir.join("vm"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let files = dirs
+        .filter_map(|dir| std::fs::read_dir(dir.path()).ok())
+        .flatten()
+        .flatten();
     // st_blocks counts 512-byte units whatever the file system's block size.
-    files.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.blocks() * 512).sum()
+    files
+        .filter_map(|file| file.metadata().ok())
+        .map(|metadata| metadata.blocks() * 512)
+        .sum()
 }
 
 #[cfg(test)]
@@ -265,7 +311,12 @@ mod tests {
         assert!(usage["cpu"]["core_frequencies"]["max"].is_number());
         assert!(usage["mem"]["total_kB"].as_u64().unwrap() > 0);
         assert!(usage["disk"]["available_kB"].is_number());
-        assert!(usage["period"]["start_timestamp"].as_str().unwrap().ends_with("00Z"));
+        assert!(
+            usage["period"]["start_timestamp"]
+                .as_str()
+                .unwrap()
+                .ends_with("00Z")
+        );
         assert!(usage["properties"]["cpu"]["features"].is_array());
         assert_eq!(usage["gpu"]["devices"], serde_json::json!([]));
         assert_eq!(usage["active"], true);
@@ -273,8 +324,22 @@ mod tests {
 
     #[test]
     fn what_is_kept_for_the_host_is_not_given_out() {
-        let all = capacity(&Limits { host_memory_mib: 0, ..Limits::default() }, Path::new("/"), 10);
-        let less = capacity(&Limits { host_memory_mib: 100, ..Limits::default() }, Path::new("/"), 10);
+        let all = capacity(
+            &Limits {
+                host_memory_mib: 0,
+                ..Limits::default()
+            },
+            Path::new("/"),
+            10,
+        );
+        let less = capacity(
+            &Limits {
+                host_memory_mib: 100,
+                ..Limits::default()
+            },
+            Path::new("/"),
+            10,
+        );
         assert_eq!(all.memory_mib - less.memory_mib, 100);
     }
 }

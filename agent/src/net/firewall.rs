@@ -14,10 +14,13 @@ use std::collections::HashSet;
 
 use nftables::batch::Batch;
 use nftables::expr::{
-    CT, Expression, Fib, FibFlag, FibResult, Meta, MetaKey, NamedExpression, Payload, PayloadField, Prefix, SetItem,
+    CT, Expression, Fib, FibFlag, FibResult, Meta, MetaKey, NamedExpression, Payload, PayloadField,
+    Prefix, SetItem,
 };
 use nftables::schema::{Chain, NfListObject, Nftables, Rule, Table};
-use nftables::stmt::{Accept, Drop, JumpTarget, Match, NAT, NATFamily, Operator, Statement, VerdictMap};
+use nftables::stmt::{
+    Accept, Drop, JumpTarget, Match, NAT, NATFamily, Operator, Statement, VerdictMap,
+};
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 
 use super::{Plan, Pools};
@@ -85,7 +88,13 @@ pub fn ruleset(uplink: &str, pools: &Pools, guests: &[Guest]) -> Nftables<'stati
 }
 
 fn nat(batch: &mut Batch<'static>, uplink: &str, pools: &Pools, guests: &[Guest]) {
-    base_chain(batch, "prerouting", NfChainType::NAT, NfHook::Prerouting, DSTNAT);
+    base_chain(
+        batch,
+        "prerouting",
+        NfChainType::NAT,
+        NfHook::Prerouting,
+        DSTNAT,
+    );
     for guest in guests {
         for port in &guest.forwards {
             rule(
@@ -96,7 +105,10 @@ fn nat(batch: &mut Batch<'static>, uplink: &str, pools: &Pools, guests: &[Guest]
                     is(meta(MetaKey::Iifname), text(uplink)),
                     // Only what is for the host itself: its ports are forwarded, not those of whoever is behind it.
                     is(fib_daddr_type(), text("local")),
-                    is(payload(port.transport.name(), "dport"), Expression::Number(u32::from(port.host))),
+                    is(
+                        payload(port.transport.name(), "dport"),
+                        Expression::Number(u32::from(port.host)),
+                    ),
                     Statement::DNAT(Some(NAT {
                         addr: Some(text(guest.plan.ipv4.to_string())),
                         family: Some(NATFamily::IP),
@@ -107,14 +119,23 @@ fn nat(batch: &mut Batch<'static>, uplink: &str, pools: &Pools, guests: &[Guest]
             );
         }
     }
-    base_chain(batch, "postrouting", NfChainType::NAT, NfHook::Postrouting, SRCNAT);
+    base_chain(
+        batch,
+        "postrouting",
+        NfChainType::NAT,
+        NfHook::Postrouting,
+        SRCNAT,
+    );
     let (pool, prefix) = pools.ipv4();
     rule(
         batch,
         "postrouting",
         "guests' private addresses do not exist outside",
         vec![
-            is(payload("ip", "saddr"), network(pool.to_string(), u32::from(prefix))),
+            is(
+                payload("ip", "saddr"),
+                network(pool.to_string(), u32::from(prefix)),
+            ),
             is(meta(MetaKey::Oifname), text(uplink)),
             Statement::Masquerade(None),
         ],
@@ -126,12 +147,20 @@ fn forward(batch: &mut Batch<'static>, uplink: &str, guests: &[Guest]) {
         from_guest(batch, uplink, &guest.plan);
         to_guest(batch, uplink, &guest.plan);
     }
-    base_chain(batch, "forward", NfChainType::Filter, NfHook::Forward, FILTER);
+    base_chain(
+        batch,
+        "forward",
+        NfChainType::Filter,
+        NfHook::Forward,
+        FILTER,
+    );
     rule(
         batch,
         "forward",
         "what a guest sends is its own chain's affair",
-        vec![per_tap(MetaKey::Iifname, guests, |plan| format!("from-{}", plan.tap))],
+        vec![per_tap(MetaKey::Iifname, guests, |plan| {
+            format!("from-{}", plan.tap)
+        })],
     );
     rule(
         batch,
@@ -143,7 +172,9 @@ fn forward(batch: &mut Batch<'static>, uplink: &str, guests: &[Guest]) {
         batch,
         "forward",
         "what a guest receives is its own chain's affair",
-        vec![per_tap(MetaKey::Oifname, guests, |plan| format!("to-{}", plan.tap))],
+        vec![per_tap(MetaKey::Oifname, guests, |plan| {
+            format!("to-{}", plan.tap)
+        })],
     );
     rule(
         batch,
@@ -197,10 +228,17 @@ fn to_guest(batch: &mut Batch<'static>, uplink: &str, plan: &Plan) {
     let from_uplink = || is(meta(MetaKey::Iifname), text(uplink));
     let rules = [
         ("answers", vec![from_uplink(), known(), accept()]),
-        ("a forwarded port", vec![from_uplink(), has("status", vec![text("dnat")]), accept()]),
+        (
+            "a forwarded port",
+            vec![from_uplink(), has("status", vec![text("dnat")]), accept()],
+        ),
         (
             "IPv6 is open to the guest's own address",
-            vec![from_uplink(), is(payload("ip6", "daddr"), text(plan.ipv6.to_string())), accept()],
+            vec![
+                from_uplink(),
+                is(payload("ip6", "daddr"), text(plan.ipv6.to_string())),
+                accept(),
+            ],
         ),
         ("nothing asked for it", vec![drop()]),
     ];
@@ -213,7 +251,10 @@ fn input(batch: &mut Batch<'static>) {
     base_chain(batch, "input", NfChainType::Filter, NfHook::Input, FILTER);
     let from_guests = || is(meta(MetaKey::Iifname), text(TAPS));
     let rules = [
-        ("answers to the host", vec![from_guests(), known(), accept()]),
+        (
+            "answers to the host",
+            vec![from_guests(), known(), accept()],
+        ),
         (
             "neighbour discovery, and ping of the gateway",
             vec![
@@ -227,9 +268,16 @@ fn input(batch: &mut Batch<'static>) {
         ),
         (
             "ping of the gateway",
-            vec![from_guests(), is(payload("icmp", "type"), text("echo-request")), accept()],
+            vec![
+                from_guests(),
+                is(payload("icmp", "type"), text("echo-request")),
+                accept(),
+            ],
         ),
-        ("guests have no business with the host", vec![from_guests(), drop()]),
+        (
+            "guests have no business with the host",
+            vec![from_guests(), drop()],
+        ),
     ];
     for (comment, statements) in rules {
         rule(batch, "input", comment, statements);
@@ -241,7 +289,9 @@ fn per_tap(key: MetaKey, guests: &[Guest], chain: impl Fn(&Plan) -> String) -> S
     let elements = guests
         .iter()
         .map(|guest| {
-            let target = JumpTarget { target: Cow::Owned(chain(&guest.plan)) };
+            let target = JumpTarget {
+                target: Cow::Owned(chain(&guest.plan)),
+            };
             SetItem::MappingStatement(text(guest.plan.tap.clone()), Statement::Goto(target))
         })
         .collect();
@@ -252,10 +302,20 @@ fn per_tap(key: MetaKey, guests: &[Guest], chain: impl Fn(&Plan) -> String) -> S
 }
 
 fn table() -> NfListObject<'static> {
-    NfListObject::Table(Table { family: NfFamily::INet, name: TABLE.into(), handle: None })
+    NfListObject::Table(Table {
+        family: NfFamily::INet,
+        name: TABLE.into(),
+        handle: None,
+    })
 }
 
-fn base_chain(batch: &mut Batch<'static>, name: &'static str, kind: NfChainType, hook: NfHook, priority: i32) {
+fn base_chain(
+    batch: &mut Batch<'static>,
+    name: &'static str,
+    kind: NfChainType,
+    hook: NfHook,
+    priority: i32,
+) {
     batch.add(NfListObject::Chain(Chain {
         family: NfFamily::INet,
         table: TABLE.into(),
@@ -277,7 +337,12 @@ fn plain_chain(batch: &mut Batch<'static>, name: &str) {
     }));
 }
 
-fn rule(batch: &mut Batch<'static>, chain: &str, comment: &str, statements: Vec<Statement<'static>>) {
+fn rule(
+    batch: &mut Batch<'static>,
+    chain: &str,
+    comment: &str,
+    statements: Vec<Statement<'static>>,
+) {
     batch.add(NfListObject::Rule(Rule {
         family: NfFamily::INet,
         table: TABLE.into(),
@@ -289,7 +354,11 @@ fn rule(batch: &mut Batch<'static>, chain: &str, comment: &str, statements: Vec<
 }
 
 fn is(left: Expression<'static>, right: Expression<'static>) -> Statement<'static> {
-    Statement::Match(Match { left, right, op: Operator::EQ })
+    Statement::Match(Match {
+        left,
+        right,
+        op: Operator::EQ,
+    })
 }
 
 fn known() -> Statement<'static> {
@@ -298,8 +367,16 @@ fn known() -> Statement<'static> {
 
 /// Whether the connection has one of these bits.
 fn has(key: &'static str, bits: Vec<Expression<'static>>) -> Statement<'static> {
-    let left = Expression::Named(NamedExpression::CT(CT { key: key.into(), family: None, dir: None }));
-    Statement::Match(Match { left, right: Expression::List(bits), op: Operator::IN })
+    let left = Expression::Named(NamedExpression::CT(CT {
+        key: key.into(),
+        family: None,
+        dir: None,
+    }));
+    Statement::Match(Match {
+        left,
+        right: Expression::List(bits),
+        op: Operator::IN,
+    })
 }
 
 fn accept() -> Statement<'static> {
@@ -319,21 +396,31 @@ fn meta(key: MetaKey) -> Expression<'static> {
 }
 
 fn payload(protocol: &'static str, field: &'static str) -> Expression<'static> {
-    Expression::Named(NamedExpression::Payload(Payload::PayloadField(PayloadField {
-        protocol: protocol.into(),
-        field: field.into(),
-    })))
+    Expression::Named(NamedExpression::Payload(Payload::PayloadField(
+        PayloadField {
+            protocol: protocol.into(),
+            field: field.into(),
+        },
+    )))
 }
 
 fn fib_daddr_type() -> Expression<'static> {
     let flags = HashSet::from([FibFlag::Daddr]);
-    Expression::Named(NamedExpression::Fib(Fib { result: FibResult::Type, flags }))
+    Expression::Named(NamedExpression::Fib(Fib {
+        result: FibResult::Type,
+        flags,
+    }))
 }
 
 fn network(address: String, prefix: u32) -> Expression<'static> {
-    Expression::Named(NamedExpression::Prefix(Prefix { addr: Box::new(text(address)), len: prefix }))
+    Expression::Named(NamedExpression::Prefix(Prefix {
+        addr: Box::new(text(address)),
+        len: prefix,
+    }))
 }
 
 fn set<const N: usize>(items: [Expression<'static>; N]) -> Expression<'static> {
-    Expression::Named(NamedExpression::Set(items.into_iter().map(SetItem::Element).collect()))
+    Expression::Named(NamedExpression::Set(
+        items.into_iter().map(SetItem::Element).collect(),
+    ))
 }

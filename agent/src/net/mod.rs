@@ -14,11 +14,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 
 use futures_util::TryStreamExt;
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressScope};
 use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags};
 use rtnetlink::packet_route::route::RouteAttribute;
-use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 
 pub use firewall::{Forward, Guest, Transport};
@@ -87,11 +87,21 @@ impl Net {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(NetError::Socket)?;
         tokio::spawn(connection);
         let uplink_index = match interface {
-            Some(name) => index_of(&handle, name).await?.ok_or_else(|| no_such_link(name))?,
+            Some(name) => index_of(&handle, name)
+                .await?
+                .ok_or_else(|| no_such_link(name))?,
             None => default_route(&handle).await?.ok_or(NetError::NoUplink)?,
         };
-        let link = handle.link().get().match_index(uplink_index).execute().try_next().await;
-        let link = link.map_err(failed("read", "the uplink"))?.ok_or(NetError::NoUplink)?;
+        let link = handle
+            .link()
+            .get()
+            .match_index(uplink_index)
+            .execute()
+            .try_next()
+            .await;
+        let link = link
+            .map_err(failed("read", "the uplink"))?
+            .ok_or(NetError::NoUplink)?;
         let (mut uplink, mut mtu) = (String::new(), DEFAULT_MTU);
         for attribute in link.attributes {
             match attribute {
@@ -102,7 +112,13 @@ impl Net {
         }
         let name = uplink.clone();
         tokio::task::spawn_blocking(move || sysctl::forward(&name)).await??;
-        Ok(Self { handle, pools, uplink, uplink_index, mtu })
+        Ok(Self {
+            handle,
+            pools,
+            uplink,
+            uplink_index,
+            mtu,
+        })
     }
 
     /// The uplink's name.
@@ -128,8 +144,17 @@ impl Net {
     /// # Errors
     /// [`NetError::Netlink`].
     pub async fn host_ipv4(&self) -> Result<Option<Ipv4Addr>, NetError> {
-        let mut addresses = self.handle.address().get().set_link_index_filter(self.uplink_index).execute();
-        while let Some(message) = addresses.try_next().await.map_err(failed("read the addresses of", &self.uplink))? {
+        let mut addresses = self
+            .handle
+            .address()
+            .get()
+            .set_link_index_filter(self.uplink_index)
+            .execute();
+        while let Some(message) = addresses
+            .try_next()
+            .await
+            .map_err(failed("read the addresses of", &self.uplink))?
+        {
             if message.header.scope != AddressScope::Universe {
                 continue;
             }
@@ -150,7 +175,10 @@ impl Net {
     pub async fn attach(&self, plan: &Plan) -> Result<OwnedFd, NetError> {
         let name = plan.tap.clone();
         let queue = tokio::task::spawn_blocking(move || {
-            let queue = tap::create(&name).map_err(|source| NetError::Tap { tap: name.clone(), source })?;
+            let queue = tap::create(&name).map_err(|source| NetError::Tap {
+                tap: name.clone(),
+                source,
+            })?;
             sysctl::harden(&name)?;
             Ok::<_, NetError>(queue)
         })
@@ -164,17 +192,31 @@ impl Net {
     }
 
     async fn configure(&self, plan: &Plan) -> Result<(), NetError> {
-        let index = index_of(&self.handle, &plan.tap).await?.ok_or_else(|| no_such_link(&plan.tap))?;
-        let up = LinkUnspec::new_with_index(index).mtu(u32::from(self.mtu)).up().build();
-        self.handle.link().set(up).execute().await.map_err(failed("switch on", &plan.tap))?;
+        let index = index_of(&self.handle, &plan.tap)
+            .await?
+            .ok_or_else(|| no_such_link(&plan.tap))?;
+        let up = LinkUnspec::new_with_index(index)
+            .mtu(u32::from(self.mtu))
+            .up()
+            .build();
+        self.handle
+            .link()
+            .set(up)
+            .execute()
+            .await
+            .map_err(failed("switch on", &plan.tap))?;
         let add = |address: IpAddr, prefix: u8| {
             let mut request = self.handle.address().add(index, address, prefix).replace();
             // Nobody else is on this link: the address is usable at once, without asking around for a second.
             request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
             request.execute()
         };
-        add(IpAddr::V4(plan.ipv4_gateway), IPV4_PREFIX).await.map_err(failed("give an IPv4 address to", &plan.tap))?;
-        add(IpAddr::V6(plan.ipv6_network), IPV6_PREFIX).await.map_err(failed("give an IPv6 address to", &plan.tap))?;
+        add(IpAddr::V4(plan.ipv4_gateway), IPV4_PREFIX)
+            .await
+            .map_err(failed("give an IPv4 address to", &plan.tap))?;
+        add(IpAddr::V6(plan.ipv6_network), IPV6_PREFIX)
+            .await
+            .map_err(failed("give an IPv6 address to", &plan.tap))?;
         self.handle
             .neighbours()
             .add(self.uplink_index, IpAddr::V6(plan.ipv6))
@@ -192,16 +234,27 @@ impl Net {
     pub async fn detach(&self, plan: &Plan) -> Result<(), NetError> {
         self.unannounce(plan).await?;
         if let Some(index) = index_of(&self.handle, &plan.tap).await? {
-            gone(self.handle.link().del(index).execute().await).map_err(failed("remove", &plan.tap))?;
+            gone(self.handle.link().del(index).execute().await)
+                .map_err(failed("remove", &plan.tap))?;
         }
         Ok(())
     }
 
     async fn unannounce(&self, plan: &Plan) -> Result<(), NetError> {
-        let mut proxies = self.handle.neighbours().get().proxies().set_address_family(AddressFamily::Inet6).execute();
+        let mut proxies = self
+            .handle
+            .neighbours()
+            .get()
+            .proxies()
+            .set_address_family(AddressFamily::Inet6)
+            .execute();
         let guest = NeighbourAttribute::Destination(NeighbourAddress::Inet6(plan.ipv6));
         let mut found = Vec::new();
-        while let Some(message) = proxies.try_next().await.map_err(failed("read the neighbours of", &self.uplink))? {
+        while let Some(message) = proxies
+            .try_next()
+            .await
+            .map_err(failed("read the neighbours of", &self.uplink))?
+        {
             if message.header.ifindex == self.uplink_index && message.attributes.contains(&guest) {
                 found.push(message);
             }
@@ -219,13 +272,22 @@ impl Net {
     /// [`NetError::Firewall`].
     pub async fn apply(&self, guests: &[Guest]) -> Result<(), NetError> {
         let rules = firewall::ruleset(&self.uplink, &self.pools, guests);
-        nftables::helper::apply_ruleset_async(&rules).await.map_err(NetError::Firewall)
+        nftables::helper::apply_ruleset_async(&rules)
+            .await
+            .map_err(NetError::Firewall)
     }
 }
 
-fn failed(action: &'static str, what: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> NetError {
+fn failed(
+    action: &'static str,
+    what: impl Into<String>,
+) -> impl FnOnce(rtnetlink::Error) -> NetError {
     let what = what.into();
-    move |source| NetError::Netlink { action, what, source }
+    move |source| NetError::Netlink {
+        action,
+        what,
+        source,
+    }
 }
 
 fn no_such_link(name: &str) -> NetError {
@@ -246,7 +308,9 @@ fn gone(result: Result<(), rtnetlink::Error>) -> Result<(), rtnetlink::Error> {
 
 fn is_missing(error: &rtnetlink::Error) -> bool {
     use rustix::io::Errno;
-    let rtnetlink::Error::NetlinkError(message) = error else { return false };
+    let rtnetlink::Error::NetlinkError(message) = error else {
+        return false;
+    };
     matches!(
         message.to_io().raw_os_error().map(Errno::from_raw_os_error),
         Some(Errno::NODEV | Errno::NOENT | Errno::SRCH | Errno::NXIO)
@@ -254,7 +318,14 @@ fn is_missing(error: &rtnetlink::Error) -> bool {
 }
 
 async fn index_of(handle: &Handle, name: &str) -> Result<Option<u32>, NetError> {
-    match handle.link().get().match_name(name.to_owned()).execute().try_next().await {
+    match handle
+        .link()
+        .get()
+        .match_name(name.to_owned())
+        .execute()
+        .try_next()
+        .await
+    {
         Ok(link) => Ok(link.map(|link| link.header.index)),
         Err(error) if is_missing(&error) => Ok(None),
         Err(error) => Err(failed("find", name)(error)),
@@ -262,12 +333,20 @@ async fn index_of(handle: &Handle, name: &str) -> Result<Option<u32>, NetError> 
 }
 
 async fn default_route(handle: &Handle) -> Result<Option<u32>, NetError> {
-    for message in
-        [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()]
-    {
+    for message in [
+        RouteMessageBuilder::<Ipv4Addr>::new().build(),
+        RouteMessageBuilder::<Ipv6Addr>::new().build(),
+    ] {
         let mut routes = handle.route().get(message).execute();
-        while let Some(route) = routes.try_next().await.map_err(failed("read", "the routes"))? {
-            let has_destination = route.attributes.iter().any(|a| matches!(a, RouteAttribute::Destination(_)));
+        while let Some(route) = routes
+            .try_next()
+            .await
+            .map_err(failed("read", "the routes"))?
+        {
+            let has_destination = route
+                .attributes
+                .iter()
+                .any(|a| matches!(a, RouteAttribute::Destination(_)));
             if route.header.destination_prefix_length > 0 || has_destination {
                 continue;
             }

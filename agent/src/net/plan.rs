@@ -94,7 +94,11 @@ impl Pools {
             .filter(|(_, prefix)| matches!(prefix, 56 | 64))
             .ok_or_else(|| PlanError::Ipv6Pool(ipv6.to_owned()))?;
         let mask = u32::MAX << (32 - u32::from(ipv4_prefix));
-        Ok(Self { ipv4: Ipv4Addr::from_bits(address.to_bits() & mask), ipv4_prefix, ipv6: v6 })
+        Ok(Self {
+            ipv4: Ipv4Addr::from_bits(address.to_bits() & mask),
+            ipv4_prefix,
+            ipv6: v6,
+        })
     }
 
     /// How many machines the IPv4 pool has a /24 for; valid slots are below it.
@@ -115,7 +119,10 @@ impl Pools {
     /// [`PlanError::Slot`], [`PlanError::Hash`].
     pub fn plan(&self, slot: u16, vm: &str, kind: Kind) -> Result<Plan, PlanError> {
         if u32::from(slot) >= self.slots() {
-            return Err(PlanError::Slot { slot, slots: self.slots() });
+            return Err(PlanError::Slot {
+                slot,
+                slots: self.slots(),
+            });
         }
         let ipv4_network = Ipv4Addr::from_bits(self.ipv4.to_bits() | (u32::from(slot) << 8));
         let host = |last: u32| Ipv4Addr::from_bits(ipv4_network.to_bits() | last);
@@ -138,7 +145,16 @@ impl Pools {
         let bytes = hash_bytes(vm)?;
         let [a, b, c, d, ..] = self.ipv6.segments();
         let word = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
-        Ok(Ipv6Addr::new(a, b, c, d, kind.hextet(), word(0), word(2), word(4) & 0xfff0))
+        Ok(Ipv6Addr::new(
+            a,
+            b,
+            c,
+            d,
+            kind.hextet(),
+            word(0),
+            word(2),
+            word(4) & 0xfff0,
+        ))
     }
 }
 
@@ -199,15 +215,25 @@ mod tests {
         assert_eq!(plan.ipv4_network.to_string(), "172.16.4.0");
         assert_eq!(plan.ipv4_gateway.to_string(), "172.16.4.1");
         assert_eq!(plan.ipv4.to_string(), "172.16.4.2");
-        assert_eq!(plan.ipv6_network.to_string(), "2a01:240:ad00:2500:3:dead:beef:ca00");
+        assert_eq!(
+            plan.ipv6_network.to_string(),
+            "2a01:240:ad00:2500:3:dead:beef:ca00"
+        );
         assert_eq!(plan.ipv6.to_string(), "2a01:240:ad00:2500:3:dead:beef:ca01");
         assert_eq!(plan.mac_text(), "02:00:00:00:00:ff");
     }
 
     #[test]
     fn the_kind_is_a_part_of_the_ipv6_address() {
-        for (kind, hextet) in [(Kind::Program, 1), (Kind::PersistentProgram, 2), (Kind::Instance, 3)] {
-            assert_eq!(pools().plan(1, VM, kind).unwrap().ipv6_network.segments()[4], hextet);
+        for (kind, hextet) in [
+            (Kind::Program, 1),
+            (Kind::PersistentProgram, 2),
+            (Kind::Instance, 3),
+        ] {
+            assert_eq!(
+                pools().plan(1, VM, kind).unwrap().ipv6_network.segments()[4],
+                hextet
+            );
         }
     }
 
@@ -217,20 +243,29 @@ mod tests {
         assert_eq!(plan.ipv4_network.to_string(), "172.31.255.0");
         assert_eq!(
             pools().plan(4096, VM, Kind::Program),
-            Err(PlanError::Slot { slot: 4096, slots: 4096 })
+            Err(PlanError::Slot {
+                slot: 4096,
+                slots: 4096
+            })
         );
     }
 
     #[test]
     fn host_bits_in_the_pool_are_ignored() {
         let pools = Pools::parse("172.16.9.9/12", "fec0::/56").unwrap();
-        assert_eq!(pools.plan(0, VM, Kind::Program).unwrap().ipv4.to_string(), "172.16.0.2");
+        assert_eq!(
+            pools.plan(0, VM, Kind::Program).unwrap().ipv4.to_string(),
+            "172.16.0.2"
+        );
     }
 
     #[test]
     fn a_hash_of_another_form_is_refused() {
         for vm in ["", "abc", &VM[1..], &VM.replace('d', "x")] {
-            assert_eq!(pools().plan(1, vm, Kind::Program), Err(PlanError::Hash(vm.to_owned())));
+            assert_eq!(
+                pools().plan(1, vm, Kind::Program),
+                Err(PlanError::Hash(vm.to_owned()))
+            );
         }
     }
 

@@ -34,12 +34,24 @@ pub fn create(name: &str) -> io::Result<OwnedFd> {
     if name.is_empty() || name.len() >= IFNAMSIZ {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     }
-    let queue = rustix::fs::open("/dev/net/tun", OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
-    let mut request =
-        InterfaceRequest { name: [0; IFNAMSIZ], flags: IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, padding: [0; 22] };
+    let queue = rustix::fs::open(
+        "/dev/net/tun",
+        OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let mut request = InterfaceRequest {
+        name: [0; IFNAMSIZ],
+        flags: IFF_TAP | IFF_NO_PI | IFF_VNET_HDR,
+        padding: [0; 22],
+    };
     request.name[..name.len()].copy_from_slice(name.as_bytes());
     // SAFETY: TUNSETIFF takes a pointer to a struct ifreq, which `InterfaceRequest` is in layout and size, and writes
     // the resulting name back into it; `request` lives and is borrowed mutably for the whole call.
-    unsafe { ioctl(&queue, Updater::<TUNSETIFF, InterfaceRequest>::new(&mut request)) }?;
+    unsafe {
+        ioctl(
+            &queue,
+            Updater::<TUNSETIFF, InterfaceRequest>::new(&mut request),
+        )
+    }?;
     Ok(queue)
 }

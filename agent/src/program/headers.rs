@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -24,7 +25,9 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 
 /// The protocol asked for, or switched to, if any.
 pub fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
-    connection_tokens(headers).any(|token| token.eq_ignore_ascii_case("upgrade")).then(|| headers.get(UPGRADE).cloned())?
+    connection_tokens(headers)
+        .any(|token| token.eq_ignore_ascii_case("upgrade"))
+        .then(|| headers.get(UPGRADE).cloned())?
 }
 
 /// What the program sees of the client's headers.
@@ -42,8 +45,17 @@ pub fn for_program(
         let host = host.and_then(|host| HeaderValue::from_str(host.as_str()).ok());
         headers.insert(HOST, host.unwrap_or(HeaderValue::from_static("localhost")));
     }
-    let before: Vec<_> = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
-    let chain = before.into_iter().map(str::to_owned).chain([client.to_string()]).collect::<Vec<_>>().join(", ");
+    let before: Vec<_> = headers
+        .get_all(FORWARDED_FOR)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect();
+    let chain = before
+        .into_iter()
+        .map(str::to_owned)
+        .chain([client.to_string()])
+        .collect::<Vec<_>>()
+        .join(", ");
     if let Ok(chain) = HeaderValue::from_str(&chain) {
         headers.insert(FORWARDED_FOR, chain);
     }
@@ -56,8 +68,9 @@ pub fn for_client(headers: &mut HeaderMap, upgrade: Option<HeaderValue>) {
 }
 
 fn strip(headers: &mut HeaderMap, upgrade: Option<HeaderValue>) {
-    let named: Vec<_> =
-        connection_tokens(headers).filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok()).collect();
+    let named: Vec<_> = connection_tokens(headers)
+        .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
+        .collect();
     for name in named.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
     }
@@ -68,8 +81,14 @@ fn strip(headers: &mut HeaderMap, upgrade: Option<HeaderValue>) {
 }
 
 fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let values = headers.get_all(CONNECTION).into_iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
+    let values = headers
+        .get_all(CONNECTION)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|token| !token.is_empty())
 }
 
 #[cfg(test)]
@@ -77,27 +96,51 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)))
+            .collect()
     }
 
     #[test]
     fn what_connection_names_ends_here() {
-        let mut map = headers(&[("connection", "close, X-Secret"), ("x-secret", "1"), ("keep-alive", "5"), ("a", "b")]);
+        let mut map = headers(&[
+            ("connection", "close, X-Secret"),
+            ("x-secret", "1"),
+            ("keep-alive", "5"),
+            ("a", "b"),
+        ]);
         for_client(&mut map, None);
         assert_eq!(map, headers(&[("a", "b")]));
     }
 
     #[test]
     fn an_upgrade_is_one_only_with_both_headers() {
-        assert!(upgrade(&headers(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")])).is_some());
+        assert!(
+            upgrade(&headers(&[
+                ("connection", "keep-alive, Upgrade"),
+                ("upgrade", "websocket")
+            ]))
+            .is_some()
+        );
         assert!(upgrade(&headers(&[("upgrade", "h2c")])).is_none());
         assert!(upgrade(&headers(&[("connection", "upgrade")])).is_none());
     }
 
     #[test]
     fn the_client_is_added_to_those_before_it() {
-        let mut map = headers(&[("x-forwarded-for", "192.0.2.1"), ("x-forwarded-proto", "gopher"), ("host", "name")]);
-        for_program(&mut map, None, None, "2001:db8::1".parse().unwrap(), "https");
+        let mut map = headers(&[
+            ("x-forwarded-for", "192.0.2.1"),
+            ("x-forwarded-proto", "gopher"),
+            ("host", "name"),
+        ]);
+        for_program(
+            &mut map,
+            None,
+            None,
+            "2001:db8::1".parse().unwrap(),
+            "https",
+        );
         assert_eq!(map["x-forwarded-for"], "192.0.2.1, 2001:db8::1");
         assert_eq!(map["x-forwarded-proto"], "https");
         assert_eq!(map["host"], "name");

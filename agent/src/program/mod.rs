@@ -69,11 +69,20 @@ impl ProgramError {
 ///
 /// # Errors
 /// [`ProgramError`].
-pub async fn forward(upstream: Upstream<'_>, mut request: Request<Body>) -> Result<Response<Body>, ProgramError> {
+pub async fn forward(
+    upstream: Upstream<'_>,
+    mut request: Request<Body>,
+) -> Result<Response<Body>, ProgramError> {
     let upgrade = headers::upgrade(request.headers());
     let client = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
     let host = request.uri().authority().cloned();
-    headers::for_program(request.headers_mut(), host, upgrade, upstream.client, upstream.scheme);
+    headers::for_program(
+        request.headers_mut(),
+        host,
+        upgrade,
+        upstream.client,
+        upstream.scheme,
+    );
     let path = request.uri().path_and_query().cloned();
     *request.uri_mut() = path.map_or(Uri::from_static("/"), Uri::from);
     *request.version_mut() = Version::HTTP_11;
@@ -84,7 +93,9 @@ pub async fn forward(upstream: Upstream<'_>, mut request: Request<Body>) -> Resu
 
     let switched = headers::upgrade(response.headers());
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let (Some(client), Some(protocol)) = (client, switched) else { return Err(ProgramError::Upgrade) };
+        let (Some(client), Some(protocol)) = (client, switched) else {
+            return Err(ProgramError::Upgrade);
+        };
         tokio::spawn(join(client, hyper::upgrade::on(&mut response)));
         headers::for_client(response.headers_mut(), Some(protocol));
     } else {
@@ -94,7 +105,9 @@ pub async fn forward(upstream: Upstream<'_>, mut request: Request<Body>) -> Resu
 }
 
 async fn send(vsock: &Path, request: Request<Body>) -> Result<Response<Body>, ProgramError> {
-    let stream = vsock::connect(vsock, HTTP_PORT).await.map_err(ProgramError::Connect)?;
+    let stream = vsock::connect(vsock, HTTP_PORT)
+        .await
+        .map_err(ProgramError::Connect)?;
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(HEAD_BYTES)
         .handshake(TokioIo::new(stream))
@@ -105,7 +118,10 @@ async fn send(vsock: &Path, request: Request<Body>) -> Result<Response<Body>, Pr
             tracing::debug!(%error, "connection to a program");
         }
     });
-    let response = sender.send_request(request).await.map_err(ProgramError::Closed)?;
+    let response = sender
+        .send_request(request)
+        .await
+        .map_err(ProgramError::Closed)?;
     Ok(response.map(Body::new))
 }
 

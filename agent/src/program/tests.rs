@@ -39,13 +39,21 @@ async fn program(mut request: Request<Incoming>) -> Result<Response<Body>, Infal
     Ok(match path.as_str() {
         "/echo" => {
             let headers = format!("{:?}", request.headers());
-            Response::builder().header("seen", headers).header("keep-alive", "1").body(Body::new(request.into_body()))
+            Response::builder()
+                .header("seen", headers)
+                .header("keep-alive", "1")
+                .body(Body::new(request.into_body()))
         }
         "/slow" => std::future::pending().await,
         "/drip" => {
             let pieces = futures_util::stream::unfold(0u8, |n| async move {
                 tokio::time::sleep(Duration::from_millis(if n == 0 { 0 } else { 400 })).await;
-                (n < 3).then(|| (Ok::<_, Infallible>(Frame::data(Bytes::from(vec![n; 4]))), n + 1))
+                (n < 3).then(|| {
+                    (
+                        Ok::<_, Infallible>(Frame::data(Bytes::from(vec![n; 4]))),
+                        n + 1,
+                    )
+                })
             });
             Ok(Response::new(Body::new(StreamBody::new(pieces))))
         }
@@ -77,7 +85,8 @@ async fn program(mut request: Request<Incoming>) -> Result<Response<Body>, Infal
 fn guest() -> Guest {
     serve(|stream| async move {
         let service = service_fn(program);
-        let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+        let connection = hyper::server::conn::http1::Builder::new()
+            .serve_connection(TokioIo::new(stream), service);
         connection.with_upgrades().await.ok();
     })
 }
@@ -104,7 +113,10 @@ fn serve<F: Future<Output = ()> + Send + 'static>(
 }
 
 fn get(path: &str) -> Request<Body> {
-    Request::get(path).header("host", "program.example").body(Body::empty()).unwrap()
+    Request::get(path)
+        .header("host", "program.example")
+        .body(Body::empty())
+        .unwrap()
 }
 
 #[tokio::test]
@@ -122,9 +134,18 @@ async fn a_body_larger_than_any_buffer_goes_there_and_back() {
     assert_eq!(response.status(), 200);
     assert!(response.headers().get("keep-alive").is_none());
     let seen = response.headers()["seen"].to_str().unwrap().to_owned();
-    assert!(seen.contains("\"host\": \"program.example\"") && seen.contains("192.0.2.7"), "{seen}");
-    assert!(!seen.contains("x-hop") && !seen.contains("expect"), "{seen}");
-    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), body);
+    assert!(
+        seen.contains("\"host\": \"program.example\"") && seen.contains("192.0.2.7"),
+        "{seen}"
+    );
+    assert!(
+        !seen.contains("x-hop") && !seen.contains("expect"),
+        "{seen}"
+    );
+    assert_eq!(
+        response.into_body().collect().await.unwrap().to_bytes(),
+        body
+    );
 }
 
 #[tokio::test]
@@ -135,14 +156,21 @@ async fn an_answer_arrives_while_it_is_still_being_made() {
     let mut body = response.into_body();
     let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
     assert_eq!(first, [0; 4].as_slice());
-    assert!(begin.elapsed() < Duration::from_millis(390), "{:?}", begin.elapsed());
+    assert!(
+        begin.elapsed() < Duration::from_millis(390),
+        "{:?}",
+        begin.elapsed()
+    );
     assert_eq!(body.collect().await.unwrap().to_bytes().len(), 8);
 }
 
 #[tokio::test]
 async fn a_program_that_does_not_answer_is_a_504() {
     let guest = guest();
-    let upstream = Upstream { timeout: Duration::from_millis(100), ..guest.upstream() };
+    let upstream = Upstream {
+        timeout: Duration::from_millis(100),
+        ..guest.upstream()
+    };
     let error = forward(upstream, get("/slow")).await.unwrap_err();
     assert!(matches!(error, ProgramError::Timeout(_)), "{error:?}");
     assert_eq!(error.status(), 504);
@@ -150,8 +178,14 @@ async fn a_program_that_does_not_answer_is_a_504() {
 
 #[tokio::test]
 async fn a_guest_that_is_not_there_or_talks_nonsense_is_a_502() {
-    let gone = Guest { vsock: "/nonexistent/vsock.sock".into(), _dir: tempfile::tempdir().unwrap() };
-    assert!(matches!(forward(gone.upstream(), get("/")).await, Err(ProgramError::Connect(_))));
+    let gone = Guest {
+        vsock: "/nonexistent/vsock.sock".into(),
+        _dir: tempfile::tempdir().unwrap(),
+    };
+    assert!(matches!(
+        forward(gone.upstream(), get("/")).await,
+        Err(ProgramError::Connect(_))
+    ));
 
     let dir = tempfile::tempdir().unwrap();
     let vsock = dir.path().join("vsock.sock");
@@ -170,11 +204,18 @@ async fn a_guest_that_is_not_there_or_talks_nonsense_is_a_502() {
     assert!(matches!(error, ProgramError::Closed(_)), "{error:?}");
     assert_eq!(error.status(), 502);
 
-    let nonsense = serve(|mut stream| async move { stream.write_all(b"hello\r\n\r\n").await.unwrap() });
-    assert!(matches!(forward(nonsense.upstream(), get("/")).await, Err(ProgramError::Closed(_))));
+    let nonsense =
+        serve(|mut stream| async move { stream.write_all(b"hello\r\n\r\n").await.unwrap() });
+    assert!(matches!(
+        forward(nonsense.upstream(), get("/")).await,
+        Err(ProgramError::Closed(_))
+    ));
 
     let switching = serve(|mut stream| async move {
-        stream.write_all(b"HTTP/1.1 101 No\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n").await.unwrap();
+        stream
+            .write_all(b"HTTP/1.1 101 No\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n")
+            .await
+            .unwrap();
         tokio::time::sleep(Duration::from_secs(1)).await;
     });
     let error = forward(switching.upstream(), get("/")).await.unwrap_err();
@@ -201,7 +242,9 @@ async fn a_websocket_passes() {
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, router).await });
 
-    let (mut socket, response) = tokio_tungstenite::connect_async(format!("ws://{address}/ws")).await.unwrap();
+    let (mut socket, response) = tokio_tungstenite::connect_async(format!("ws://{address}/ws"))
+        .await
+        .unwrap();
     assert_eq!(response.status(), 101);
     for text in ["one", "two"] {
         socket.send(Message::text(text)).await.unwrap();

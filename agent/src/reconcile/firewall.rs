@@ -56,19 +56,40 @@ impl Firewall {
 }
 
 async fn publish(ledger: &Ledger, host: &dyn Hypervisor) -> Result<(), FirewallError> {
-    let networks = networks(ledger).await.map_err(|error| FirewallError(crate::chain(&error)))?;
-    host.apply(networks).await.map_err(|error: HostError| FirewallError(crate::chain(&error)))
+    let networks = networks(ledger)
+        .await
+        .map_err(|error| FirewallError(crate::chain(&error)))?;
+    host.apply(networks)
+        .await
+        .map_err(|error: HostError| FirewallError(crate::chain(&error)))
 }
 
 async fn networks(ledger: &Ledger) -> Result<Vec<NetworkOf>, LedgerError> {
     let records = ledger.all().await?;
     Ok(records
         .into_iter()
-        .filter(|record| matches!(record.state, State::Starting | State::Running | State::Stopping))
-        .filter(|record| record.guest.as_ref().is_some_and(|guest| guest.network.is_some()))
+        .filter(|record| {
+            matches!(
+                record.state,
+                State::Starting | State::Running | State::Stopping
+            )
+        })
+        .filter(|record| {
+            record
+                .guest
+                .as_ref()
+                .is_some_and(|guest| guest.network.is_some())
+        })
         .filter_map(|record| {
-            let place = Place { slot: record.lease?.slot, kind: record.kind? };
-            Some(NetworkOf { hash: record.hash, place, ports: record.ports })
+            let place = Place {
+                slot: record.lease?.slot,
+                kind: record.kind?,
+            };
+            Some(NetworkOf {
+                hash: record.hash,
+                place,
+                ports: record.ports,
+            })
         })
         .collect())
 }

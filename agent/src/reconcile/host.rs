@@ -24,8 +24,13 @@ pub struct HostError {
 
 impl HostError {
     /// For `map_err`.
-    pub fn during<E: Into<Box<dyn std::error::Error + Send + Sync>>>(attempt: &'static str) -> impl FnOnce(E) -> Self {
-        move |source| Self { attempt, source: source.into() }
+    pub fn during<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+        attempt: &'static str,
+    ) -> impl FnOnce(E) -> Self {
+        move |source| Self {
+            attempt,
+            source: source.into(),
+        }
     }
 }
 
@@ -93,9 +98,17 @@ pub trait Hypervisor: Send + Sync {
     /// As [`Hypervisor::addresses`].
     fn guest_config(&self, resolved: &Resolved, place: Place) -> Result<GuestConfig, HostError>;
     /// Makes the disks that are not there yet.
-    fn make_disks<'a>(&'a self, resolved: &'a Resolved, place: Place) -> BoxFuture<'a, Result<(), HostError>>;
+    fn make_disks<'a>(
+        &'a self,
+        resolved: &'a Resolved,
+        place: Place,
+    ) -> BoxFuture<'a, Result<(), HostError>>;
     /// Makes the TAP device and starts the machine. Nothing is left behind when it fails.
-    fn start<'a>(&'a self, resolved: &'a Resolved, place: Place) -> BoxFuture<'a, Result<Box<dyn Guest>, HostError>>;
+    fn start<'a>(
+        &'a self,
+        resolved: &'a Resolved,
+        place: Place,
+    ) -> BoxFuture<'a, Result<Box<dyn Guest>, HostError>>;
     /// Finds a machine that an earlier agent started.
     fn adopt<'a>(
         &'a self,
@@ -103,7 +116,11 @@ pub trait Hypervisor: Send + Sync {
         guest: GuestConfig,
     ) -> BoxFuture<'a, Result<Option<Box<dyn Guest>>, HostError>>;
     /// Takes away the TAP device and the sockets of a machine that is gone.
-    fn clean<'a>(&'a self, hash: &'a ItemHash, place: Option<Place>) -> BoxFuture<'a, Result<(), HostError>>;
+    fn clean<'a>(
+        &'a self,
+        hash: &'a ItemHash,
+        place: Option<Place>,
+    ) -> BoxFuture<'a, Result<(), HostError>>;
     /// Takes away its disks and logs.
     fn erase<'a>(&'a self, hash: &'a ItemHash) -> BoxFuture<'a, Result<(), HostError>>;
     /// Makes the firewall's rules those of exactly these machines.

@@ -54,13 +54,20 @@ impl Kvm {
             Kind::PersistentProgram => net::Kind::PersistentProgram,
             Kind::Instance => net::Kind::Instance,
         };
-        self.net.pools().plan(place.slot, hash.as_str(), kind).map_err(HostError::during("plan its addresses"))
+        self.net
+            .pools()
+            .plan(place.slot, hash.as_str(), kind)
+            .map_err(HostError::during("plan its addresses"))
     }
 
     fn base(&self, resolved: &Resolved, place: Place) -> Result<Base, HostError> {
         let workload = &resolved.workload;
         let connected = workload.kind == Kind::Instance || workload.internet;
-        let plan = if connected { Some(self.plan(&workload.hash, place)?) } else { None };
+        let plan = if connected {
+            Some(self.plan(&workload.hash, place)?)
+        } else {
+            None
+        };
         let narrow = "fit its size into a machine";
         Ok(Base {
             vm: workload.hash.to_string(),
@@ -89,9 +96,11 @@ impl Kvm {
             .enumerate()
             .map(|(index, volume)| {
                 Ok(match volume {
-                    Volume::Image { image, mount } => {
-                        VolumeParts { path: file(resolved, image)?.0, mount: mount.clone(), read_only: true }
-                    }
+                    Volume::Image { image, mount } => VolumeParts {
+                        path: file(resolved, image)?.0,
+                        mount: mount.clone(),
+                        read_only: true,
+                    },
                     Volume::Disk { mount, .. } => VolumeParts {
                         path: dir.join(format!("vol{index}.raw")),
                         mount: mount.clone(),
@@ -102,11 +111,20 @@ impl Kvm {
             .collect()
     }
 
-    async fn start_machine(&self, resolved: &Resolved, place: Place) -> Result<Box<dyn Guest>, HostError> {
+    async fn start_machine(
+        &self,
+        resolved: &Resolved,
+        place: Place,
+    ) -> Result<Box<dyn Guest>, HostError> {
         let base = self.base(resolved, place)?;
         let plan = base.plan.clone();
         let tap = match &plan {
-            Some(plan) => Some(self.net.attach(plan).await.map_err(HostError::during("connect it"))?),
+            Some(plan) => Some(
+                self.net
+                    .attach(plan)
+                    .await
+                    .map_err(HostError::during("connect it"))?,
+            ),
             None => None,
         };
         let volumes = self.volumes(resolved)?;
@@ -114,11 +132,21 @@ impl Kvm {
             Body::Program { .. } => spec::program(base, tap, program_parts(resolved)?, volumes),
             Body::Instance { .. } => {
                 let dir = self.disks(&resolved.workload.hash);
-                spec::instance(base, tap, dir.join("root.raw"), dir.join("seed.img"), volumes)
+                spec::instance(
+                    base,
+                    tap,
+                    dir.join("root.raw"),
+                    dir.join("seed.img"),
+                    volumes,
+                )
             }
         };
         match Machine::start(spec).await {
-            Ok((machine, events)) => Ok(Box::new(KvmGuest { kind: place.kind, machine, events })),
+            Ok((machine, events)) => Ok(Box::new(KvmGuest {
+                kind: place.kind,
+                machine,
+                events,
+            })),
             Err(error) => {
                 if let Some(plan) = plan
                     && let Err(error) = self.net.detach(&plan).await
@@ -135,7 +163,12 @@ impl Kvm {
         let dir = self.disks(&workload.hash);
         let mut jobs = Vec::new();
         for (index, volume) in workload.volumes.iter().enumerate() {
-            if let Volume::Disk { size_mib, ephemeral, .. } = volume {
+            if let Volume::Disk {
+                size_mib,
+                ephemeral,
+                ..
+            } = volume
+            {
                 jobs.push((dir.join(format!("vol{index}.raw")), *size_mib, *ephemeral));
             }
         }
@@ -157,15 +190,18 @@ impl Kvm {
             std::fs::create_dir_all(&dir).map_err(HostError::during("make its directory"))?;
             for (path, size_mib, ephemeral) in jobs {
                 if ephemeral && path.exists() {
-                    std::fs::remove_file(&path).map_err(HostError::during("clear an ephemeral volume"))?;
+                    std::fs::remove_file(&path)
+                        .map_err(HostError::during("clear an ephemeral volume"))?;
                 }
-                volume::prepare_blank(&path, size_mib).map_err(HostError::during("make a volume"))?;
+                volume::prepare_blank(&path, size_mib)
+                    .map_err(HostError::during("make a volume"))?;
             }
             if let Some((image, size_mib, seed)) = root {
                 volume::prepare_root(&image, &dir.join("root.raw"), size_mib)
                     .map_err(HostError::during("make its disk"))?;
                 let seed_file = dir.join("seed.img");
-                volume::write_seed(&seed_file, &seed.seed()).map_err(HostError::during("write its seed"))?;
+                volume::write_seed(&seed_file, &seed.seed())
+                    .map_err(HostError::during("write its seed"))?;
             }
             Ok(())
         })
@@ -197,8 +233,18 @@ impl InstanceSeed {
 }
 
 fn program_parts(resolved: &Resolved) -> Result<ProgramParts, HostError> {
-    let Body::Program { runtime, code, encoding, interface, entrypoint, arguments } = &resolved.workload.body else {
-        return Err(HostError::during("run an instance as a program")("it is an instance"));
+    let Body::Program {
+        runtime,
+        code,
+        encoding,
+        interface,
+        entrypoint,
+        arguments,
+    } = &resolved.workload.body
+    else {
+        return Err(HostError::during("run an instance as a program")(
+            "it is an instance",
+        ));
     };
     let (code, code_bytes) = file(resolved, code)?;
     Ok(ProgramParts {
@@ -214,10 +260,9 @@ fn program_parts(resolved: &Resolved) -> Result<ProgramParts, HostError> {
 }
 
 fn file(resolved: &Resolved, reference: &Reference) -> Result<(PathBuf, u64), HostError> {
-    let cached = resolved
-        .files
-        .get(&reference.hash)
-        .ok_or_else(|| HostError::during("find a file")(format!("{} was not fetched", reference.hash)))?;
+    let cached = resolved.files.get(&reference.hash).ok_or_else(|| {
+        HostError::during("find a file")(format!("{} was not fetched", reference.hash))
+    })?;
     Ok((cached.path.clone(), cached.bytes))
 }
 
@@ -225,7 +270,9 @@ async fn blocking<T: Send + 'static>(
     attempt: &'static str,
     work: impl FnOnce() -> Result<T, HostError> + Send + 'static,
 ) -> Result<T, HostError> {
-    tokio::task::spawn_blocking(work).await.map_err(HostError::during(attempt))?
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(HostError::during(attempt))?
 }
 
 impl Hypervisor for Kvm {
@@ -241,16 +288,26 @@ impl Hypervisor for Kvm {
     fn guest_config(&self, resolved: &Resolved, place: Place) -> Result<GuestConfig, HostError> {
         let base = self.base(resolved, place)?;
         Ok(match &resolved.workload.body {
-            Body::Program { .. } => spec::program_guest(&base, &program_parts(resolved)?, &self.volumes(resolved)?),
+            Body::Program { .. } => {
+                spec::program_guest(&base, &program_parts(resolved)?, &self.volumes(resolved)?)
+            }
             Body::Instance { .. } => spec::instance_guest(&base),
         })
     }
 
-    fn make_disks<'a>(&'a self, resolved: &'a Resolved, place: Place) -> BoxFuture<'a, Result<(), HostError>> {
+    fn make_disks<'a>(
+        &'a self,
+        resolved: &'a Resolved,
+        place: Place,
+    ) -> BoxFuture<'a, Result<(), HostError>> {
         self.make(resolved, place).boxed()
     }
 
-    fn start<'a>(&'a self, resolved: &'a Resolved, place: Place) -> BoxFuture<'a, Result<Box<dyn Guest>, HostError>> {
+    fn start<'a>(
+        &'a self,
+        resolved: &'a Resolved,
+        place: Place,
+    ) -> BoxFuture<'a, Result<Box<dyn Guest>, HostError>> {
         self.start_machine(resolved, place).boxed()
     }
 
@@ -267,17 +324,30 @@ impl Hypervisor for Kvm {
             let found = Machine::adopt(hash.as_str(), &self.sockets(hash), guest)
                 .await
                 .map_err(HostError::during("find its machine again"))?;
-            Ok(found.map(|(machine, events)| Box::new(KvmGuest { kind, machine, events }) as Box<dyn Guest>))
+            Ok(found.map(|(machine, events)| {
+                Box::new(KvmGuest {
+                    kind,
+                    machine,
+                    events,
+                }) as Box<dyn Guest>
+            }))
         }
         .boxed()
     }
 
-    fn clean<'a>(&'a self, hash: &'a ItemHash, place: Option<Place>) -> BoxFuture<'a, Result<(), HostError>> {
+    fn clean<'a>(
+        &'a self,
+        hash: &'a ItemHash,
+        place: Option<Place>,
+    ) -> BoxFuture<'a, Result<(), HostError>> {
         async move {
             if let Some(place) = place
                 && let Ok(plan) = self.plan(hash, place)
             {
-                self.net.detach(&plan).await.map_err(HostError::during("disconnect it"))?;
+                self.net
+                    .detach(&plan)
+                    .await
+                    .map_err(HostError::during("disconnect it"))?;
             }
             let sockets = self.sockets(hash);
             // The run directory goes with its process: one that is still there may be that of a process nobody holds.
@@ -285,11 +355,18 @@ impl Hypervisor for Kvm {
                 let nothing = GuestConfig {
                     hostname: String::new(),
                     network: None,
-                    workload: guest::Workload::Instance { root: String::new() },
+                    workload: guest::Workload::Instance {
+                        root: String::new(),
+                    },
                 };
                 let found = Machine::adopt(hash.as_str(), &sockets, nothing).await;
-                if let Some((machine, _events)) = found.map_err(HostError::during("look for its process"))? {
-                    machine.stop(STOP_DEADLINE).await.map_err(HostError::during("end its process"))?;
+                if let Some((machine, _events)) =
+                    found.map_err(HostError::during("look for its process"))?
+                {
+                    machine
+                        .stop(STOP_DEADLINE)
+                        .await
+                        .map_err(HostError::during("end its process"))?;
                 }
             }
             blocking("remove its sockets", move || {
@@ -302,7 +379,10 @@ impl Hypervisor for Kvm {
 
     fn erase<'a>(&'a self, hash: &'a ItemHash) -> BoxFuture<'a, Result<(), HostError>> {
         let dir = self.disks(hash);
-        blocking("erase its disks", move || volume::erase(&dir).map_err(HostError::during("erase its disks"))).boxed()
+        blocking("erase its disks", move || {
+            volume::erase(&dir).map_err(HostError::during("erase its disks"))
+        })
+        .boxed()
     }
 
     fn apply(&self, networks: Vec<NetworkOf>) -> BoxFuture<'_, Result<(), HostError>> {
@@ -311,14 +391,25 @@ impl Hypervisor for Kvm {
                 .iter()
                 .map(|network| {
                     let forwards = network.ports.iter().flat_map(|port| {
-                        let one = |transport| net::Forward { transport, host: port.host_port, guest: port.guest_port };
+                        let one = |transport| net::Forward {
+                            transport,
+                            host: port.host_port,
+                            guest: port.guest_port,
+                        };
                         let tcp = port.tcp.then(|| one(net::Transport::Tcp));
-                        tcp.into_iter().chain(port.udp.then(|| one(net::Transport::Udp)))
+                        tcp.into_iter()
+                            .chain(port.udp.then(|| one(net::Transport::Udp)))
                     });
-                    Ok(net::Guest { plan: self.plan(&network.hash, network.place)?, forwards: forwards.collect() })
+                    Ok(net::Guest {
+                        plan: self.plan(&network.hash, network.place)?,
+                        forwards: forwards.collect(),
+                    })
                 })
                 .collect::<Result<Vec<_>, HostError>>()?;
-            self.net.apply(&guests).await.map_err(HostError::during("apply the rules"))
+            self.net
+                .apply(&guests)
+                .await
+                .map_err(HostError::during("apply the rules"))
         }
         .boxed()
     }
@@ -332,12 +423,20 @@ impl Hypervisor for Kvm {
     }
 
     fn leftovers(&self) -> BoxFuture<'_, Vec<ItemHash>> {
-        let dirs = [self.config.state_dir.join("vm"), self.config.run_dir.join("vm")];
+        let dirs = [
+            self.config.state_dir.join("vm"),
+            self.config.run_dir.join("vm"),
+        ];
         async move {
             let found = blocking("look for leftovers", move || {
-                let entries = dirs.iter().filter_map(|dir| std::fs::read_dir(dir).ok()).flatten().flatten();
-                let mut found: Vec<ItemHash> =
-                    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+                let entries = dirs
+                    .iter()
+                    .filter_map(|dir| std::fs::read_dir(dir).ok())
+                    .flatten()
+                    .flatten();
+                let mut found: Vec<ItemHash> = entries
+                    .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+                    .collect();
                 found.sort_unstable();
                 found.dedup();
                 Ok(found)
@@ -360,9 +459,9 @@ impl Guest for KvmGuest {
         async move {
             match self.events.recv().await {
                 Some(MachineEvent::GuestReady) => GuestEvent::Ready,
-                Some(MachineEvent::GuestFailed { stage, error }) => {
-                    GuestEvent::Failed { reason: format!("the guest could not {stage}: {error}") }
-                }
+                Some(MachineEvent::GuestFailed { stage, error }) => GuestEvent::Failed {
+                    reason: format!("the guest could not {stage}: {error}"),
+                },
                 Some(MachineEvent::ProgramExited { code, signal }) => GuestEvent::Failed {
                     reason: match (code, signal) {
                         (Some(code), _) => format!("the program ended with status {code}"),
@@ -370,8 +469,13 @@ impl Guest for KvmGuest {
                         (None, None) => "the program ended".to_owned(),
                     },
                 },
-                Some(MachineEvent::Exited { reason, detail }) => GuestEvent::Exited { reason, detail },
-                None => GuestEvent::Exited { reason: ExitReason::Failed, detail: "its events ended".to_owned() },
+                Some(MachineEvent::Exited { reason, detail }) => {
+                    GuestEvent::Exited { reason, detail }
+                }
+                None => GuestEvent::Exited {
+                    reason: ExitReason::Failed,
+                    detail: "its events ended".to_owned(),
+                },
             }
         }
         .boxed()
@@ -381,7 +485,9 @@ impl Guest for KvmGuest {
         async move {
             match self.kind {
                 Kind::Instance => self.machine.power_button().await,
-                Kind::Microvm | Kind::PersistentProgram => self.machine.shutdown_program(PROGRAM_GRACE).await,
+                Kind::Microvm | Kind::PersistentProgram => {
+                    self.machine.shutdown_program(PROGRAM_GRACE).await
+                }
             }
             .map_err(HostError::during("ask it to shut down"))
         }
@@ -389,6 +495,12 @@ impl Guest for KvmGuest {
     }
 
     fn stop(&mut self) -> BoxFuture<'_, Result<(), HostError>> {
-        async move { self.machine.stop(STOP_DEADLINE).await.map_err(HostError::during("end its machine")) }.boxed()
+        async move {
+            self.machine
+                .stop(STOP_DEADLINE)
+                .await
+                .map_err(HostError::during("end its machine"))
+        }
+        .boxed()
     }
 }

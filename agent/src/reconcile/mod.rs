@@ -128,8 +128,17 @@ impl Reconciler {
         host: Arc<dyn Hypervisor>,
     ) -> Result<Self, LedgerError> {
         let firewall = Firewall::start(ledger.clone(), Arc::clone(&host));
-        let shared = Shared { config, ledger, intake, host, firewall, machines: Mutex::default() };
-        let this = Self { shared: Arc::new(shared) };
+        let shared = Shared {
+            config,
+            ledger,
+            intake,
+            host,
+            firewall,
+            machines: Mutex::default(),
+        };
+        let this = Self {
+            shared: Arc::new(shared),
+        };
         let records = this.shared.ledger.all().await?;
         this.take_away_strangers(&records).await;
         for record in records {
@@ -150,7 +159,11 @@ impl Reconciler {
 
     /// Removes what is on the disk and in the network of machines that the ledger does not know or counts as erased.
     async fn take_away_strangers(&self, records: &[Record]) {
-        let known = |hash: &ItemHash| records.iter().any(|r| r.hash == *hash && r.state != State::Erased);
+        let known = |hash: &ItemHash| {
+            records
+                .iter()
+                .any(|r| r.hash == *hash && r.state != State::Erased)
+        };
         for hash in self.shared.host.leftovers().await {
             if known(&hash) {
                 continue;
@@ -166,11 +179,18 @@ impl Reconciler {
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub async fn run(&self, hash: &ItemHash, source: Source, retry: bool) -> Result<Record, LedgerError> {
+    pub async fn run(
+        &self,
+        hash: &ItemHash,
+        source: Source,
+        retry: bool,
+    ) -> Result<Record, LedgerError> {
         let before = self.shared.ledger.get(hash).await?;
         let record = self.shared.ledger.want_running(hash, source, retry).await?;
         let unchanged = before.is_some_and(|before| {
-            before.state == record.state && before.desired == record.desired && before.source == record.source
+            before.state == record.state
+                && before.desired == record.desired
+                && before.source == record.source
         });
         if !unchanged {
             self.poke(hash, false);
@@ -183,7 +203,11 @@ impl Reconciler {
     /// # Errors
     /// [`LedgerError`].
     pub async fn stop(&self, hash: &ItemHash, held: bool) -> Result<bool, LedgerError> {
-        let known = self.shared.ledger.want(hash, Desired::Stopped, held).await?;
+        let known = self
+            .shared
+            .ledger
+            .want(hash, Desired::Stopped, held)
+            .await?;
         if known {
             self.poke(hash, false);
         }
@@ -209,8 +233,16 @@ impl Reconciler {
 
     /// Waits until a machine's task has acted on everything asked of it so far and `done` holds; false when it has
     /// not within `timeout`.
-    pub async fn settle(&self, hash: &ItemHash, timeout: Duration, done: impl Fn(&State) -> bool) -> bool {
-        let Some((mut view, poke)) = self.handle(hash).map(|handle| (handle.view, handle.orders.borrow().poke)) else {
+    pub async fn settle(
+        &self,
+        hash: &ItemHash,
+        timeout: Duration,
+        done: impl Fn(&State) -> bool,
+    ) -> bool {
+        let Some((mut view, poke)) = self
+            .handle(hash)
+            .map(|handle| (handle.view, handle.orders.borrow().poke))
+        else {
             return true;
         };
         let reached = view.wait_for(|view| view.seen >= poke && done(&view.state));
@@ -226,8 +258,12 @@ impl Reconciler {
     /// # Errors
     /// [`LedgerError`].
     pub async fn refresh_ports(&self, hash: &ItemHash) -> Result<(), LedgerError> {
-        let Some(record) = self.shared.ledger.get(hash).await? else { return Ok(()) };
-        let (Some(kind), Some(owner)) = (record.kind, record.owner) else { return Ok(()) };
+        let Some(record) = self.shared.ledger.get(hash).await? else {
+            return Ok(());
+        };
+        let (Some(kind), Some(owner)) = (record.kind, record.owner) else {
+            return Ok(());
+        };
         ports::refresh(&self.shared, hash, kind, &owner).await?;
         if let Err(error) = self.shared.firewall.publish().await {
             tracing::error!(vm = %hash, "{error}");
@@ -253,16 +289,29 @@ impl Reconciler {
         {
             return Ok(in_use);
         }
-        if self.shared.ledger.get(hash).await?.is_some_and(|record| record.held) {
+        if self
+            .shared
+            .ledger
+            .get(hash)
+            .await?
+            .is_some_and(|record| record.held)
+        {
             return Err(Unavailable::Stopped);
         }
-        self.shared.ledger.want_running(hash, Source::Request, false).await?;
+        self.shared
+            .ledger
+            .want_running(hash, Source::Request, false)
+            .await?;
         let handle = self.poke(hash, false);
         let poke = handle.orders.borrow().poke;
         let mut view = handle.view.clone();
         let timeout = self.shared.config.program.start_timeout;
         let settled = view.wait_for(|view| {
-            view.seen >= poke && matches!(view.state, State::Running | State::Failed(_) | State::Erased)
+            view.seen >= poke
+                && matches!(
+                    view.state,
+                    State::Running | State::Failed(_) | State::Erased
+                )
         });
         let state = match tokio::time::timeout(timeout, settled).await {
             Err(_) => return Err(Unavailable::Slow(timeout)),
@@ -271,27 +320,52 @@ impl Reconciler {
         };
         match state {
             State::Failed(failure) => Err(Unavailable::Failed(failure.reason)),
-            _ => handle.enter().ok_or_else(|| Unavailable::Failed("it stopped at once".to_owned())),
+            _ => handle
+                .enter()
+                .ok_or_else(|| Unavailable::Failed("it stopped at once".to_owned())),
         }
     }
 
     fn handle(&self, hash: &ItemHash) -> Option<Handle> {
-        self.shared.machines.lock().unwrap_or_else(PoisonError::into_inner).get(hash).cloned()
+        self.shared
+            .machines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(hash)
+            .cloned()
     }
 
     /// Makes a machine's task look at the ledger again, starting the task when there is none.
     fn poke(&self, hash: &ItemHash, reboot: bool) -> Handle {
-        let mut machines = self.shared.machines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut machines = self
+            .shared
+            .machines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let handle = machines
             .entry(hash.clone())
             .or_insert_with(|| {
                 let (orders, inbox) = watch::channel(Orders::default());
-                let seen = View { seen: 0, state: State::Defined, endpoint: None };
+                let seen = View {
+                    seen: 0,
+                    state: State::Defined,
+                    endpoint: None,
+                };
                 let (outbox, view) = watch::channel(seen);
                 let activity = Arc::<Activity>::default();
-                let task = Task::new(Arc::clone(&self.shared), hash.clone(), inbox, outbox, Arc::clone(&activity));
+                let task = Task::new(
+                    Arc::clone(&self.shared),
+                    hash.clone(),
+                    inbox,
+                    outbox,
+                    Arc::clone(&activity),
+                );
                 tokio::spawn(task.run());
-                Handle { orders: Arc::new(orders), view, activity }
+                Handle {
+                    orders: Arc::new(orders),
+                    view,
+                    activity,
+                }
             })
             .clone();
         handle.orders.send_modify(|orders| {
@@ -309,13 +383,18 @@ impl Handle {
         self.activity.users.fetch_add(1, Ordering::Acquire);
         let endpoint = {
             let view = self.view.borrow();
-            (view.state == State::Running).then(|| view.endpoint.clone()).flatten()
+            (view.state == State::Running)
+                .then(|| view.endpoint.clone())
+                .flatten()
         };
         let Some(endpoint) = endpoint else {
             self.activity.users.fetch_sub(1, Ordering::Release);
             return None;
         };
-        Some(InUse { endpoint, activity: Arc::clone(&self.activity) })
+        Some(InUse {
+            endpoint,
+            activity: Arc::clone(&self.activity),
+        })
     }
 }
 
@@ -341,4 +420,3 @@ impl Shared {
         true
     }
 }
-

@@ -14,7 +14,12 @@ const SSH: u16 = 22;
 
 /// Reads the owner's wishes and records the mappings. When they cannot be read, what is forwarded stays; a machine
 /// that has nothing yet gets port 22.
-pub(super) async fn refresh(shared: &Shared, hash: &ItemHash, kind: Kind, owner: &str) -> Result<(), LedgerError> {
+pub(super) async fn refresh(
+    shared: &Shared,
+    hash: &ItemHash,
+    kind: Kind,
+    owner: &str,
+) -> Result<(), LedgerError> {
     if kind != Kind::Instance {
         return Ok(());
     }
@@ -22,21 +27,35 @@ pub(super) async fn refresh(shared: &Shared, hash: &ItemHash, kind: Kind, owner:
         Ok(aggregate) => wishes(aggregate.as_ref(), hash.as_str()),
         Err(error) => {
             tracing::warn!(vm = %hash, "port forwarding stays as it is: {}", crate::chain(&error));
-            let known = shared.ledger.get(hash).await?.map(|record| record.ports).unwrap_or_default();
+            let known = shared
+                .ledger
+                .get(hash)
+                .await?
+                .map(|record| record.ports)
+                .unwrap_or_default();
             if !known.is_empty() {
                 return Ok(());
             }
             wishes(None, hash.as_str())
         }
     };
-    let ports = shared.ledger.map_ports(hash, wishes, shared.config.network.host_ports).await?;
+    let ports = shared
+        .ledger
+        .map_ports(hash, wishes, shared.config.network.host_ports)
+        .await?;
     tracing::debug!(vm = %hash, ?ports, "ports forwarded");
     Ok(())
 }
 
 /// `{"<hash>": {"ports": {"80": {"tcp": true, "udp": false}}}}`; what does not read is passed over.
 fn wishes(aggregate: Option<&Value>, hash: &str) -> BTreeMap<u16, PortWish> {
-    let mut wishes = BTreeMap::from([(SSH, PortWish { tcp: true, udp: false })]);
+    let mut wishes = BTreeMap::from([(
+        SSH,
+        PortWish {
+            tcp: true,
+            udp: false,
+        },
+    )]);
     let ports = aggregate
         .and_then(|aggregate| aggregate.get(hash))
         .and_then(|entry| entry.get("ports"))
@@ -44,11 +63,16 @@ fn wishes(aggregate: Option<&Value>, hash: &str) -> BTreeMap<u16, PortWish> {
     for (port, flags) in ports.into_iter().flatten() {
         let flag = |name| flags.get(name).and_then(Value::as_bool).unwrap_or(false);
         let (tcp, udp) = (flag("tcp"), flag("udp"));
-        let Ok(port) = port.parse::<u16>() else { continue };
+        let Ok(port) = port.parse::<u16>() else {
+            continue;
+        };
         if port == 0 || !(tcp || udp) || wishes.len() >= MAX_PORTS {
             continue;
         }
-        let wish = wishes.entry(port).or_insert(PortWish { tcp: false, udp: false });
+        let wish = wishes.entry(port).or_insert(PortWish {
+            tcp: false,
+            udp: false,
+        });
         wish.tcp |= tcp;
         wish.udp |= udp;
     }
@@ -78,7 +102,13 @@ mod tests {
         });
         let wishes = wishes(Some(&aggregate), "h");
         assert_eq!(wishes.keys().copied().collect::<Vec<_>>(), [22, 53, 80]);
-        assert_eq!(wishes[&53], PortWish { tcp: false, udp: true });
+        assert_eq!(
+            wishes[&53],
+            PortWish {
+                tcp: false,
+                udp: true
+            }
+        );
     }
 
     proptest! {

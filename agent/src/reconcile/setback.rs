@@ -16,18 +16,27 @@ pub(super) struct Setback {
 
 impl Setback {
     pub(super) fn transient(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), transient: true }
+        Self {
+            reason: reason.into(),
+            transient: true,
+        }
     }
 
     /// What is recorded after `attempts` failures in a row.
     pub(super) fn after(self, attempts: u32) -> Failure {
         let retry_at = self.transient.then(|| now_us() + wait_us(attempts));
-        Failure { reason: self.reason, attempts, retry_at }
+        Failure {
+            reason: self.reason,
+            attempts,
+            retry_at,
+        }
     }
 }
 
 fn wait_us(attempts: u32) -> i64 {
-    FIRST_US.saturating_mul(1i64 << attempts.saturating_sub(1).min(32)).min(LONGEST_US)
+    FIRST_US
+        .saturating_mul(1i64 << attempts.saturating_sub(1).min(32))
+        .min(LONGEST_US)
 }
 
 #[cfg(test)]
@@ -36,6 +45,9 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_five_minutes() {
-        assert_eq!([1, 2, 3, 9, 10, u32::MAX].map(|n| wait_us(n) / 1_000_000), [1, 2, 4, 256, 300, 300]);
+        assert_eq!(
+            [1, 2, 3, 9, 10, u32::MAX].map(|n| wait_us(n) / 1_000_000),
+            [1, 2, 4, 256, 300, 300]
+        );
     }
 }

@@ -95,7 +95,9 @@ impl Task {
 
     /// Finds the machine again that the ledger says may run.
     async fn take_up(&mut self) -> Result<(), LedgerError> {
-        let Some(record) = self.record().await? else { return Ok(()) };
+        let Some(record) = self.record().await? else {
+            return Ok(());
+        };
         if let State::Failed(failure) = &record.state {
             self.attempts = failure.attempts;
         }
@@ -123,7 +125,10 @@ impl Task {
                 tracing::info!(vm = %self.hash, state = record.state.word(), "does not run any more");
                 if record.source == Source::Request && record.desired == Desired::Running {
                     // The request it ran for is gone too.
-                    self.shared.ledger.want(&self.hash, Desired::Stopped, false).await?;
+                    self.shared
+                        .ledger
+                        .want(&self.hash, Desired::Stopped, false)
+                        .await?;
                 }
                 self.leave(&record).await?;
                 self.enter(State::Stopped).await
@@ -184,7 +189,10 @@ impl Task {
     }
 
     async fn desired(&self) -> Result<Desired, LedgerError> {
-        Ok(self.record().await?.map_or(Desired::Erased, |record| record.desired))
+        Ok(self
+            .record()
+            .await?
+            .map_or(Desired::Erased, |record| record.desired))
     }
 
     async fn enter(&mut self, state: State) -> Result<(), LedgerError> {
@@ -276,7 +284,9 @@ impl Task {
         let limit = self.shared.config.program.start_timeout;
         let deadline = Instant::now() + limit;
         loop {
-            let Some(guest) = &mut self.guest else { return self.gone(record, ExitReason::Failed, String::new()).await };
+            let Some(guest) = &mut self.guest else {
+                return self.gone(record, ExitReason::Failed, String::new()).await;
+            };
             tokio::select! {
                 event = guest.event() => match event {
                     GuestEvent::Ready => {
@@ -304,7 +314,9 @@ impl Task {
 
     /// Stays with a running guest until something happens.
     async fn attend(&mut self, record: &Record) -> Result<(), LedgerError> {
-        let Some(guest) = &mut self.guest else { return self.gone(record, ExitReason::Failed, String::new()).await };
+        let Some(guest) = &mut self.guest else {
+            return self.gone(record, ExitReason::Failed, String::new()).await;
+        };
         let idles = record.source == Source::Request;
         let idle_at = idles.then(|| idle_at(&self.activity, self.shared.config.program.idle));
         tokio::select! {
@@ -336,7 +348,11 @@ impl Task {
     async fn stop(&mut self, record: &Record) -> Result<(), LedgerError> {
         self.enter(State::Stopping).await?;
         self.view.send_modify(|view| view.state = State::Stopping);
-        let grace = if record.kind == Some(Kind::Instance) { INSTANCE_GRACE } else { PROGRAM_GRACE };
+        let grace = if record.kind == Some(Kind::Instance) {
+            INSTANCE_GRACE
+        } else {
+            PROGRAM_GRACE
+        };
         let deadline = Instant::now() + grace;
         if record.desired != Desired::Erased
             && let Some(guest) = &mut self.guest
@@ -396,7 +412,12 @@ impl Task {
     }
 
     /// The machine has ended by itself.
-    async fn gone(&mut self, record: &Record, reason: ExitReason, detail: String) -> Result<(), LedgerError> {
+    async fn gone(
+        &mut self,
+        record: &Record,
+        reason: ExitReason,
+        detail: String,
+    ) -> Result<(), LedgerError> {
         self.guest = None;
         let lasted = self.ready.take().map(|since| since.elapsed());
         if lasted.is_some_and(|lasted| lasted >= WELL) {
@@ -408,22 +429,37 @@ impl Task {
             return self.enter(State::Stopped).await;
         }
         let instance = record.kind == Some(Kind::Instance);
-        let said = self.last_words.take().or((!detail.is_empty()).then_some(detail));
+        let said = self
+            .last_words
+            .take()
+            .or((!detail.is_empty()).then_some(detail));
         match reason {
             ExitReason::PowerOff if instance && said.is_none() => {
-                self.shared.ledger.want(&self.hash, Desired::Stopped, true).await?;
+                self.shared
+                    .ledger
+                    .want(&self.hash, Desired::Stopped, true)
+                    .await?;
                 self.enter(State::Stopped).await
             }
             ExitReason::Reset if instance && lasted.is_some() => self.enter(State::Stopped).await,
             ExitReason::Stopped => self.enter(State::Stopped).await,
             ExitReason::PowerOff => {
-                self.fail(Setback::transient(said.unwrap_or_else(|| "the program ended".to_owned()))).await
+                self.fail(Setback::transient(
+                    said.unwrap_or_else(|| "the program ended".to_owned()),
+                ))
+                .await
             }
             ExitReason::Reset => {
-                self.fail(Setback::transient(said.unwrap_or_else(|| "the guest reset itself".to_owned()))).await
+                self.fail(Setback::transient(
+                    said.unwrap_or_else(|| "the guest reset itself".to_owned()),
+                ))
+                .await
             }
             ExitReason::Failed => {
-                self.fail(Setback::transient(said.unwrap_or_else(|| "the machine crashed".to_owned()))).await
+                self.fail(Setback::transient(
+                    said.unwrap_or_else(|| "the machine crashed".to_owned()),
+                ))
+                .await
             }
         }
     }
@@ -439,10 +475,16 @@ impl Task {
         for line in console_tail(&self.shared, &self.hash).await {
             tracing::warn!(vm = %self.hash, "console: {line}");
         }
-        self.enter(State::Failed(setback.after(self.attempts))).await?;
+        self.enter(State::Failed(setback.after(self.attempts)))
+            .await?;
         let record = self.record().await?;
-        if record.is_some_and(|record| record.source == Source::Request && record.desired == Desired::Running) {
-            self.shared.ledger.want(&self.hash, Desired::Stopped, false).await?;
+        if record.is_some_and(|record| {
+            record.source == Source::Request && record.desired == Desired::Running
+        }) {
+            self.shared
+                .ledger
+                .want(&self.hash, Desired::Stopped, false)
+                .await?;
         }
         Ok(())
     }
@@ -464,33 +506,61 @@ impl Task {
 
     /// Where a program answers; an instance answers on its network.
     fn endpoint_of(&self, workload: &Workload) -> Option<Endpoint> {
-        (workload.kind != Kind::Instance)
-            .then(|| Endpoint { vsock: self.shared.host.vsock(&self.hash), seconds: workload.seconds })
+        (workload.kind != Kind::Instance).then(|| Endpoint {
+            vsock: self.shared.host.vsock(&self.hash),
+            seconds: workload.seconds,
+        })
     }
 }
 
 /// Everything a machine needs before it can start, or why it cannot have it.
-async fn gather(shared: &Shared, record: &Record) -> Result<Result<Resolved, Setback>, LedgerError> {
+async fn gather(
+    shared: &Shared,
+    record: &Record,
+) -> Result<Result<Resolved, Setback>, LedgerError> {
     let hash = &record.hash;
-    let refuse = |error: &IntakeError| Setback { reason: crate::chain(error), transient: error.is_transient() };
+    let refuse = |error: &IntakeError| Setback {
+        reason: crate::chain(error),
+        transient: error.is_transient(),
+    };
     let verified = match &record.message {
         Some(text) => Intake::kept(hash, text),
         None => shared.intake.message(hash).await,
     };
-    let (verified, workload) = match verified.and_then(|v| intake::workload(&v).map(|workload| (v, workload))) {
-        Ok(both) => both,
-        Err(error) => return Ok(Err(refuse(&error))),
-    };
+    let (verified, workload) =
+        match verified.and_then(|v| intake::workload(&v).map(|workload| (v, workload))) {
+            Ok(both) => both,
+            Err(error) => return Ok(Err(refuse(&error))),
+        };
     let method = workload.payment.method;
-    shared.ledger.describe(hash, workload.kind, workload.owner.clone(), method, verified.text).await?;
+    shared
+        .ledger
+        .describe(
+            hash,
+            workload.kind,
+            workload.owner.clone(),
+            method,
+            verified.text,
+        )
+        .await?;
     let capacity = shared.capacity().await?;
-    let lease = match shared.ledger.admit(hash, workload.demand(), capacity).await? {
+    let lease = match shared
+        .ledger
+        .admit(hash, workload.demand(), capacity)
+        .await?
+    {
         Ok(lease) => lease,
         Err(refusal) => return Ok(Err(Setback::transient(refusal.to_string()))),
     };
-    let place = Place { slot: lease.slot, kind: workload.kind };
+    let place = Place {
+        slot: lease.slot,
+        kind: workload.kind,
+    };
     if let Err(error) = shared.host.addresses(hash, place) {
-        return Ok(Err(Setback { reason: crate::chain(&error), transient: false }));
+        return Ok(Err(Setback {
+            reason: crate::chain(&error),
+            transient: false,
+        }));
     }
     let (kind, owner) = (workload.kind, workload.owner.clone());
     let resolved = match shared.intake.resolve(workload).await {
@@ -498,10 +568,16 @@ async fn gather(shared: &Shared, record: &Record) -> Result<Result<Resolved, Set
         Err(error) => return Ok(Err(refuse(&error))),
     };
     if let Body::Instance { image, size_mib } = &resolved.workload.body
-        && resolved.files.get(&image.hash).is_some_and(|file| file.bytes > size_mib * 1024 * 1024)
+        && resolved
+            .files
+            .get(&image.hash)
+            .is_some_and(|file| file.bytes > size_mib * 1024 * 1024)
     {
         let reason = format!("the disk of {size_mib} MiB is smaller than its image");
-        return Ok(Err(Setback { reason, transient: false }));
+        return Ok(Err(Setback {
+            reason,
+            transient: false,
+        }));
     }
     ports::refresh(shared, hash, kind, &owner).await?;
     match shared.host.make_disks(&resolved, place).await {
@@ -511,13 +587,20 @@ async fn gather(shared: &Shared, record: &Record) -> Result<Result<Resolved, Set
 }
 
 /// Removes all of a machine from the host: process, TAP device, sockets, disks, logs.
-pub(super) async fn take_away(shared: &Shared, hash: &ItemHash, place: Option<Place>) -> Result<(), HostError> {
+pub(super) async fn take_away(
+    shared: &Shared,
+    hash: &ItemHash,
+    place: Option<Place>,
+) -> Result<(), HostError> {
     shared.host.clean(hash, place).await?;
     shared.host.erase(hash).await
 }
 
 fn place_of(record: &Record) -> Option<Place> {
-    Some(Place { slot: record.lease?.slot, kind: record.kind? })
+    Some(Place {
+        slot: record.lease?.slot,
+        kind: record.kind?,
+    })
 }
 
 fn kept_workload(record: &Record) -> Option<Workload> {
@@ -546,13 +629,27 @@ fn far_away() -> Instant {
 /// The last lines of the guest's console.
 async fn console_tail(shared: &Shared, hash: &ItemHash) -> Vec<String> {
     use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
-    let Ok(mut file) = tokio::fs::File::open(shared.host.console(hash)).await else { return Vec::new() };
+    let Ok(mut file) = tokio::fs::File::open(shared.host.console(hash)).await else {
+        return Vec::new();
+    };
     let length = file.metadata().await.map_or(0, |metadata| metadata.len());
     let mut bytes = Vec::new();
-    if file.seek(std::io::SeekFrom::Start(length.saturating_sub(CONSOLE_TAIL))).await.is_err()
-        || file.take(CONSOLE_TAIL).read_to_end(&mut bytes).await.is_err()
+    if file
+        .seek(std::io::SeekFrom::Start(
+            length.saturating_sub(CONSOLE_TAIL),
+        ))
+        .await
+        .is_err()
+        || file
+            .take(CONSOLE_TAIL)
+            .read_to_end(&mut bytes)
+            .await
+            .is_err()
     {
         return Vec::new();
     }
-    String::from_utf8_lossy(&bytes).lines().map(|line| line.chars().filter(|c| !c.is_control()).collect()).collect()
+    String::from_utf8_lossy(&bytes)
+        .lines()
+        .map(|line| line.chars().filter(|c| !c.is_control()).collect())
+        .collect()
 }

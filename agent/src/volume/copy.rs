@@ -28,7 +28,9 @@ pub fn sparse(source: &File, target: &File) -> io::Result<()> {
 fn range(source: &File, target: &File, from: u64, to: u64) -> io::Result<()> {
     let (mut read, mut written) = (from, from);
     while read < to {
-        let length = usize::try_from(to - read).unwrap_or(usize::MAX).min(1 << 30);
+        let length = usize::try_from(to - read)
+            .unwrap_or(usize::MAX)
+            .min(1 << 30);
         match copy_file_range(source, Some(&mut read), target, Some(&mut written), length) {
             Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
             Ok(_) => {}
@@ -47,7 +49,9 @@ fn by_hand(source: &File, target: &File, mut at: u64, to: u64) -> io::Result<()>
     use std::os::unix::fs::FileExt;
     let mut buffer = vec![0; 1 << 20];
     while at < to {
-        let length = usize::try_from(to - at).unwrap_or(usize::MAX).min(buffer.len());
+        let length = usize::try_from(to - at)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
         source.read_exact_at(&mut buffer[..length], at)?;
         target.write_all_at(&buffer[..length], at)?;
         at += length as u64;

@@ -55,7 +55,10 @@ pub fn prepare_blank(target: &Path, size_mib: u64) -> Result<(), VolumeError> {
     if !target.try_exists().map_err(failed("look for", target))? {
         return publish(target, |file| file.set_len(length));
     }
-    let file = OpenOptions::new().write(true).open(target).map_err(failed("open", target))?;
+    let file = OpenOptions::new()
+        .write(true)
+        .open(target)
+        .map_err(failed("open", target))?;
     if file.metadata().map_err(failed("measure", target))?.len() < length {
         file.set_len(length).map_err(failed("grow", target))?;
         file.sync_all().map_err(failed("sync", target))?;
@@ -110,7 +113,11 @@ fn bytes(mib: u64) -> io::Result<u64> {
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> VolumeError + use<> {
     let path = path.to_owned();
-    move |source| VolumeError { action, path, source }
+    move |source| VolumeError {
+        action,
+        path,
+        source,
+    }
 }
 
 #[cfg(test)]
@@ -137,9 +144,16 @@ mod tests {
         let mut file = File::open(&target).unwrap();
         let metadata = file.metadata().unwrap();
         assert_eq!(metadata.len(), 64 << 20);
-        assert!(metadata.blocks() * 512 < 1 << 20, "{} blocks", metadata.blocks());
+        assert!(
+            metadata.blocks() * 512 < 1 << 20,
+            "{} blocks",
+            metadata.blocks()
+        );
         let mut contents = Vec::new();
-        Read::by_ref(&mut file).take((6 << 20) + 3).read_to_end(&mut contents).unwrap();
+        Read::by_ref(&mut file)
+            .take((6 << 20) + 3)
+            .read_to_end(&mut contents)
+            .unwrap();
         assert!(contents.starts_with(b"start\0\0") && contents.ends_with(b"\0end"));
     }
 
@@ -165,7 +179,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("vol0.img");
         prepare_blank(&target, 8).unwrap();
-        OpenOptions::new().write(true).open(&target).unwrap().write_all(b"data").unwrap();
+        OpenOptions::new()
+            .write(true)
+            .open(&target)
+            .unwrap()
+            .write_all(b"data")
+            .unwrap();
         prepare_blank(&target, 16).unwrap();
         prepare_blank(&target, 4).unwrap();
         let contents = fs::read(&target).unwrap();

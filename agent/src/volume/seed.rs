@@ -45,25 +45,29 @@ pub fn write_seed(target: &Path, seed: &Seed<'_>) -> Result<(), VolumeError> {
 
 fn fill(file: &File, seed: &Seed<'_>) -> io::Result<()> {
     let mut image = file;
-    let options = FormatVolumeOptions::new().fat_type(FatType::Fat12).volume_label(*b"CIDATA     ");
+    let options = FormatVolumeOptions::new()
+        .fat_type(FatType::Fat12)
+        .volume_label(*b"CIDATA     ");
     fatfs::format_volume(&mut image, options)?;
     let volume = FileSystem::new(image, FsOptions::new())?;
     {
         let root = volume.root_dir();
-        for (name, text) in
-            [("meta-data", meta_data(seed)), ("user-data", user_data(seed)), ("network-config", network_config(seed))]
-        {
+        for (name, text) in [
+            ("meta-data", meta_data(seed)),
+            ("user-data", user_data(seed)),
+            ("network-config", network_config(seed)),
+        ] {
             root.create_file(name)?.write_all(text.as_bytes())?;
         }
     }
     volume.unmount()
 }
 
-
 // All three documents are YAML, of which JSON is a part: what a message says cannot leave its string.
 
 fn meta_data(seed: &Seed<'_>) -> String {
-    json!({ "instance-id": format!("iid-{}", seed.vm), "local-hostname": seed.hostname }).to_string()
+    json!({ "instance-id": format!("iid-{}", seed.vm), "local-hostname": seed.hostname })
+        .to_string()
 }
 
 fn user_data(seed: &Seed<'_>) -> String {
@@ -111,7 +115,11 @@ mod tests {
 
     fn run(program: &str, arguments: &[&str]) -> String {
         let output = Command::new(program).args(arguments).output().unwrap();
-        assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{program}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).unwrap()
     }
 
@@ -120,19 +128,33 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("seed.img");
         let vm = "ab".repeat(32);
-        let plan = Pools::parse("172.16.0.0/12", "fec0::/64").unwrap().plan(3, &vm, Kind::Instance).unwrap();
+        let plan = Pools::parse("172.16.0.0/12", "fec0::/64")
+            .unwrap()
+            .plan(3, &vm, Kind::Instance)
+            .unwrap();
         let keys = ["ssh-ed25519 AAAA \"quoted\"\nuser: root".to_owned()];
         let dns = ["10.0.2.3".parse().unwrap()];
-        let seed = Seed { vm: &vm, hostname: "host", ssh_keys: &keys, plan: &plan, mtu: 1500, dns: &dns };
+        let seed = Seed {
+            vm: &vm,
+            hostname: "host",
+            ssh_keys: &keys,
+            plan: &plan,
+            mtu: 1500,
+            dns: &dns,
+        };
         write_seed(&target, &seed).unwrap();
         write_seed(&target, &seed).unwrap();
 
         let image = target.to_str().unwrap();
         let blkid = run("blkid", &["-p", "-o", "export", image]);
-        assert!(blkid.contains("TYPE=vfat") && blkid.contains("LABEL=CIDATA"), "{blkid}");
+        assert!(
+            blkid.contains("TYPE=vfat") && blkid.contains("LABEL=CIDATA"),
+            "{blkid}"
+        );
         run("fsck.vfat", &["-n", image]);
         let user_data = run("mtype", &["-i", image, "::user-data"]);
-        let body: serde_json::Value = serde_json::from_str(user_data.strip_prefix("#cloud-config\n").unwrap()).unwrap();
+        let body: serde_json::Value =
+            serde_json::from_str(user_data.strip_prefix("#cloud-config\n").unwrap()).unwrap();
         assert_eq!(body["ssh_authorized_keys"][0], keys[0]);
         assert_eq!(body["disable_root"], false);
         let network: serde_json::Value =
@@ -142,7 +164,8 @@ mod tests {
         assert_eq!(card["addresses"][0], "172.16.3.2/24");
         assert_eq!(card["addresses"][1], "fec0::3:abab:abab:aba1/124");
         assert_eq!(card["routes"][1]["via"], "fec0::3:abab:abab:aba0");
-        let meta_data: serde_json::Value = serde_json::from_str(&run("mtype", &["-i", image, "::meta-data"])).unwrap();
+        let meta_data: serde_json::Value =
+            serde_json::from_str(&run("mtype", &["-i", image, "::meta-data"])).unwrap();
         assert_eq!(meta_data["instance-id"], format!("iid-{vm}"));
     }
 }

@@ -69,7 +69,10 @@ pub enum Error {
 impl Error {
     /// A field that is out of bounds.
     pub(crate) fn spec(field: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::Spec { field: field.into(), reason: reason.into() }
+        Self::Spec {
+            field: field.into(),
+            reason: reason.into(),
+        }
     }
 }
 
@@ -105,7 +108,13 @@ mod tests {
 
     #[test]
     fn a_chain_is_one_sentence_with_every_cause() {
-        let error = Error::Disk { index: 2, source: io::Error::from_raw_os_error(libc::EBADF) };
-        assert_eq!(chain(&error), "cannot use disks[2]: Bad file descriptor (os error 9)");
+        let error = Error::Disk {
+            index: 2,
+            source: io::Error::from_raw_os_error(libc::EBADF),
+        };
+        assert_eq!(
+            chain(&error),
+            "cannot use disks[2]: Bad file descriptor (os error 9)"
+        );
     }
 }

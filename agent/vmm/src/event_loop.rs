@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crn_protocol::control::{Command, Event, ExitReason, Reply, Report, Request, Status};
 
+use crate::Result;
 use crate::control::{Blueprint, Controller, Gone};
 use crate::devices::{Context, GuestConnects};
 use crate::error::{chain, os};
@@ -14,7 +15,6 @@ use crate::machine::signals::StopSignals;
 use crate::machine::{Machine, launch};
 use crate::poller::{Poller, Readiness, Token};
 use crate::virtio::{Change, DeviceFault};
-use crate::Result;
 
 /// Console output is collected this long before it is written.
 const CONSOLE_BATCH: Duration = Duration::from_millis(2);
@@ -54,10 +54,16 @@ impl Vmm {
     pub fn new(listener: Option<UnixListener>, started: Instant) -> Result<Self> {
         let poller = Poller::new().map_err(os("create the poller"))?;
         let signals = StopSignals::new().map_err(os("receive signals"))?;
-        poller.add_readable(&signals, Token::Signal).map_err(os("watch signals"))?;
+        poller
+            .add_readable(&signals, Token::Signal)
+            .map_err(os("watch signals"))?;
         if let Some(listener) = &listener {
-            listener.set_nonblocking(true).map_err(os("use the control socket"))?;
-            poller.add_readable(listener, Token::Listener).map_err(os("watch the control socket"))?;
+            listener
+                .set_nonblocking(true)
+                .map_err(os("use the control socket"))?;
+            poller
+                .add_readable(listener, Token::Listener)
+                .map_err(os("watch the control socket"))?;
         }
         Ok(Self {
             poller,
@@ -78,7 +84,12 @@ impl Vmm {
     /// # Errors
     /// [`crate::Error`]: the process is of no use any more.
     pub fn launch(&mut self, blueprint: Blueprint) -> Result<()> {
-        let machine = launch(blueprint, self.started, &self.poller, &mut self.guest_connects)?;
+        let machine = launch(
+            blueprint,
+            self.started,
+            &self.poller,
+            &mut self.guest_connects,
+        )?;
         tracing::info!(vm = machine.name, "running");
         self.machine = Some(machine);
         Ok(())
@@ -104,9 +115,18 @@ impl Vmm {
         if let Some(machine) = &mut self.machine {
             machine.stop();
         }
-        let vm = self.machine.as_ref().map_or("", |machine| machine.name.as_str());
+        let vm = self
+            .machine
+            .as_ref()
+            .map_or("", |machine| machine.name.as_str());
         tracing::info!(vm, reason = ?end.reason, detail = end.detail, "stopped");
-        self.send(&Report::Event(Event::Exited { reason: end.reason, detail: end.detail.clone() }), None);
+        self.send(
+            &Report::Event(Event::Exited {
+                reason: end.reason,
+                detail: end.detail.clone(),
+            }),
+            None,
+        );
         if let Some(controller) = &mut self.controller {
             controller.finish(LAST_WORDS);
         }
@@ -114,11 +134,19 @@ impl Vmm {
     }
 
     fn finish(&mut self, reason: ExitReason, detail: impl Into<String>) {
-        self.end.get_or_insert(End { reason, detail: detail.into() });
+        self.end.get_or_insert(End {
+            reason,
+            detail: detail.into(),
+        });
     }
 
     fn timeout(&self) -> Option<Duration> {
-        let devices = self.machine.iter().flat_map(|machine| machine.slots.iter().filter_map(|slot| slot.device.deadline()));
+        let devices = self.machine.iter().flat_map(|machine| {
+            machine
+                .slots
+                .iter()
+                .filter_map(|slot| slot.device.deadline())
+        });
         let next = devices.chain(self.console_due).min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
@@ -128,7 +156,10 @@ impl Vmm {
         if self.console_due.is_some_and(|due| due <= now) {
             self.drain_console(now);
         }
-        let count = self.machine.as_ref().map_or(0, |machine| machine.slots.len());
+        let count = self
+            .machine
+            .as_ref()
+            .map_or(0, |machine| machine.slots.len());
         for index in 0..count {
             self.call_device(index, |device, context| match device.deadline() {
                 Some(deadline) if deadline <= now => device.deadline_passed(now, context),
@@ -138,7 +169,9 @@ impl Vmm {
     }
 
     fn drain_console(&mut self, now: Instant) {
-        let Some(machine) = &mut self.machine else { return };
+        let Some(machine) = &mut self.machine else {
+            return;
+        };
         self.console_due = match machine.console.drain(Duration::ZERO) {
             Ok(true) => None,
             Ok(false) => Some(now + CONSOLE_RETRY),
@@ -159,17 +192,28 @@ impl Vmm {
             Token::Console => {
                 if let Some(machine) = &self.machine {
                     let _ = machine.console.kick().read();
-                    self.console_due.get_or_insert_with(|| Instant::now() + CONSOLE_BATCH);
+                    self.console_due
+                        .get_or_insert_with(|| Instant::now() + CONSOLE_BATCH);
                 }
             }
             Token::Queue { device, queue } => {
-                if let Some(doorbell) = self.machine.as_ref().and_then(|machine| machine.slots.get(usize::from(device))?.doorbells.get(usize::from(queue))) {
+                if let Some(doorbell) = self.machine.as_ref().and_then(|machine| {
+                    machine
+                        .slots
+                        .get(usize::from(device))?
+                        .doorbells
+                        .get(usize::from(queue))
+                }) {
                     let _ = doorbell.read();
                 }
-                self.call_device(usize::from(device), |device, context| device.queue_ready(usize::from(queue), context));
+                self.call_device(usize::from(device), |device, context| {
+                    device.queue_ready(usize::from(queue), context)
+                });
             }
             Token::Device { device, id } => {
-                self.call_device(usize::from(device), |device, context| device.io_ready(id, readiness, context));
+                self.call_device(usize::from(device), |device, context| {
+                    device.io_ready(id, readiness, context)
+                });
             }
         }
     }
@@ -180,8 +224,12 @@ impl Vmm {
         index: usize,
         call: impl FnOnce(&mut dyn crate::devices::Device, &mut Context<'_>) -> Result<(), DeviceFault>,
     ) {
-        let Some(machine) = &mut self.machine else { return };
-        let Some(slot) = machine.slots.get_mut(index) else { return };
+        let Some(machine) = &mut self.machine else {
+            return;
+        };
+        let Some(slot) = machine.slots.get_mut(index) else {
+            return;
+        };
         if slot.faulted {
             return;
         }
@@ -192,7 +240,12 @@ impl Vmm {
             guest_connects: &mut self.guest_connects,
         };
         if let Err(fault) = call(&mut *slot.device, &mut context) {
-            tracing::warn!(vm = machine.name, device = index, error = chain(&fault), "a device stops until the guest resets it");
+            tracing::warn!(
+                vm = machine.name,
+                device = index,
+                error = chain(&fault),
+                "a device stops until the guest resets it"
+            );
             slot.faulted = true;
             slot.device.reset();
             slot.interrupt.needs_reset();
@@ -203,10 +256,18 @@ impl Vmm {
         if let Some(machine) = &self.machine {
             let _ = machine.kick.read();
         }
-        while let Some(message) = self.machine.as_ref().and_then(|machine| machine.messages.as_ref()?.try_recv().ok()) {
+        while let Some(message) = self
+            .machine
+            .as_ref()
+            .and_then(|machine| machine.messages.as_ref()?.try_recv().ok())
+        {
             match message {
                 FromVcpu::Stopped { reason, detail } => self.finish(reason, detail),
-                FromVcpu::Device { index, change, done } => {
+                FromVcpu::Device {
+                    index,
+                    change,
+                    done,
+                } => {
                     self.change_device(usize::from(index), change);
                     // The vCPU waits for this; it cannot have gone.
                     let _ = done.send(());
@@ -218,10 +279,16 @@ impl Vmm {
     fn change_device(&mut self, index: usize, change: Change) {
         match change {
             Change::Activate { features, queues } => {
-                self.call_device(index, |device, context| device.activate(features, queues, context));
+                self.call_device(index, |device, context| {
+                    device.activate(features, queues, context)
+                });
             }
             Change::Reset => {
-                if let Some(slot) = self.machine.as_mut().and_then(|machine| machine.slots.get_mut(index)) {
+                if let Some(slot) = self
+                    .machine
+                    .as_mut()
+                    .and_then(|machine| machine.slots.get_mut(index))
+                {
                     slot.device.reset();
                     slot.interrupt.reset();
                     slot.faulted = false;
@@ -240,7 +307,10 @@ impl Vmm {
                 }
             };
             self.generation = self.generation.wrapping_add(1);
-            if let Err(error) = self.poller.add(controller.stream(), Token::Controller(self.generation)) {
+            if let Err(error) = self
+                .poller
+                .add(controller.stream(), Token::Controller(self.generation))
+            {
                 tracing::warn!(%error, "cannot watch a controller");
                 continue;
             }
@@ -249,7 +319,9 @@ impl Vmm {
     }
 
     fn serve(&mut self, readiness: Readiness) {
-        let Some(controller) = &mut self.controller else { return };
+        let Some(controller) = &mut self.controller else {
+            return;
+        };
         let mut commands = Vec::new();
         let mut result = Ok(());
         if readiness.writable {
@@ -282,15 +354,21 @@ impl Vmm {
 
     fn execute(&mut self, command: Command, descriptors: Vec<std::os::fd::OwnedFd>) {
         let result = match command.request {
-            Request::Launch(_) if self.machine.is_some() => Err("this process already runs a machine".to_owned()),
-            Request::Launch(spec) => Blueprint::new(*spec, descriptors).and_then(|blueprint| self.launch(blueprint)).map_err(|error| {
-                let detail = chain(&error);
-                self.finish(ExitReason::Failed, detail.clone());
-                detail
-            }),
+            Request::Launch(_) if self.machine.is_some() => {
+                Err("this process already runs a machine".to_owned())
+            }
+            Request::Launch(spec) => Blueprint::new(*spec, descriptors)
+                .and_then(|blueprint| self.launch(blueprint))
+                .map_err(|error| {
+                    let detail = chain(&error);
+                    self.finish(ExitReason::Failed, detail.clone());
+                    detail
+                }),
             Request::Status => Ok(()),
             Request::PowerButton => match &self.machine {
-                Some(machine) => machine.press_power_button().map_err(|error| format!("cannot press the power button: {error}")),
+                Some(machine) => machine
+                    .press_power_button()
+                    .map_err(|error| format!("cannot press the power button: {error}")),
                 None => Err("no machine has been launched".to_owned()),
             },
             Request::Stop => {
@@ -302,11 +380,20 @@ impl Vmm {
             }
         };
         let result = result.map(|()| self.status());
-        self.send(&Report::Reply(Reply { id: command.id, result }), None);
+        self.send(
+            &Report::Reply(Reply {
+                id: command.id,
+                result,
+            }),
+            None,
+        );
     }
 
     fn status(&self) -> Status {
-        self.machine.as_ref().map(Machine::status).unwrap_or_default()
+        self.machine
+            .as_ref()
+            .map(Machine::status)
+            .unwrap_or_default()
     }
 
     fn deliver_guest_connects(&mut self) {
@@ -320,6 +407,10 @@ impl Vmm {
 
 impl std::fmt::Debug for Vmm {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Vmm").field("signals", &self.signals).field("end", &self.end).finish_non_exhaustive()
+        formatter
+            .debug_struct("Vmm")
+            .field("signals", &self.signals)
+            .field("end", &self.end)
+            .finish_non_exhaustive()
     }
 }

@@ -20,14 +20,23 @@ pub fn of_event(event: &EventFd) -> BorrowedFd<'_> {
 /// When the descriptor is not open or not a listening stream socket.
 pub fn inherit_listener(fd: RawFd) -> io::Result<UnixListener> {
     if fd <= 2 {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a standard stream is no control socket"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "a standard stream is no control socket",
+        ));
     }
     // SAFETY: only borrowed for a question to the kernel, which answers EBADF if it is not open.
-    rustix::io::fcntl_setfd(unsafe { BorrowedFd::borrow_raw(fd) }, rustix::io::FdFlags::CLOEXEC)?;
+    rustix::io::fcntl_setfd(
+        unsafe { BorrowedFd::borrow_raw(fd) },
+        rustix::io::FdFlags::CLOEXEC,
+    )?;
     // SAFETY: the descriptor is open, was given to this process for this purpose, and is taken over once.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     if sockopt::socket_type(&fd)? != SocketType::STREAM || !sockopt::socket_acceptconn(&fd)? {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a listening stream socket"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a listening stream socket",
+        ));
     }
     Ok(UnixListener::from(fd))
 }

@@ -23,7 +23,12 @@ use tracing_subscriber::EnvFilter;
 
 /// One virtual machine.
 #[derive(Debug, Parser)]
-#[command(version, about, args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+#[command(
+    version,
+    about,
+    args_conflicts_with_subcommands = true,
+    arg_required_else_help = true
+)]
 struct Cli {
     /// A listening UNIX stream socket, inherited as this descriptor, on which the controller connects.
     #[arg(long, value_name = "N")]
@@ -80,46 +85,76 @@ fn main() -> ExitCode {
 /// Lines for people on a terminal, JSON lines elsewhere.
 fn log_to_stderr() {
     // The queue library logs what hostile guests do; a device that stops for it says so once.
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,virtio_queue=off"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    if io::stderr().is_terminal() { builder.init() } else { builder.json().init() }
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,virtio_queue=off"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    if io::stderr().is_terminal() {
+        builder.init()
+    } else {
+        builder.json().init()
+    }
 }
 
 fn serve(cli: Cli, started: Instant) -> Result<ExitReason> {
     let mut vmm = match (cli.control_fd, cli.command) {
         (Some(fd), None) => {
-            let listener = inherit_listener(fd).map_err(|error| Error::Os("use --control-fd", error))?;
+            let listener =
+                inherit_listener(fd).map_err(|error| Error::Os("use --control-fd", error))?;
             Vmm::new(Some(listener), started)?
-        },
+        }
         (_, Some(Mode::Run(arguments))) => {
             let mut vmm = Vmm::new(None, started)?;
             vmm.launch(blueprint(&arguments)?)?;
             vmm
         }
-        (None, None) => return Err(Error::Os("start without --control-fd or run", io::ErrorKind::InvalidInput.into())),
+        (None, None) => {
+            return Err(Error::Os(
+                "start without --control-fd or run",
+                io::ErrorKind::InvalidInput.into(),
+            ));
+        }
     };
-    let end = vmm.run().map_err(|error| Error::Os("wait for events", error))?;
+    let end = vmm
+        .run()
+        .map_err(|error| Error::Os("wait for events", error))?;
     Ok(end.reason)
 }
 
 fn blueprint(arguments: &RunArguments) -> Result<Blueprint> {
     let mut files = Opened::default();
     let kernel = files.open("--kernel", &arguments.kernel, false)?;
-    let initramfs = arguments.initramfs.as_ref().map(|path| files.open("--initramfs", path, false)).transpose()?;
+    let initramfs = arguments
+        .initramfs
+        .as_ref()
+        .map(|path| files.open("--initramfs", path, false))
+        .transpose()?;
     let mut disks = Vec::new();
     for (index, disk) in arguments.disks.iter().enumerate() {
-        let (path, read_only) = disk.strip_suffix(",ro").map_or((disk.as_str(), false), |path| (path, true));
+        let (path, read_only) = disk
+            .strip_suffix(",ro")
+            .map_or((disk.as_str(), false), |path| (path, true));
         let file = files.open("--disk", Path::new(path), !read_only)?;
-        disks.push(DiskSpec { file, read_only, serial: format!("disk{index}") });
+        disks.push(DiskSpec {
+            file,
+            read_only,
+            serial: format!("disk{index}"),
+        });
     }
     let vsock = match &arguments.vsock {
         None => None,
         Some(path) => {
-            let listener = UnixListener::bind(path).map_err(|error| failed("--vsock", path, &error))?;
-            Some(VsockSpec { cid: 3, listener: files.keep(listener.into()) })
+            let listener =
+                UnixListener::bind(path).map_err(|error| failed("--vsock", path, &error))?;
+            Some(VsockSpec {
+                cid: 3,
+                listener: files.keep(listener.into()),
+            })
         }
     };
-    let stdout = rustix::io::fcntl_dupfd_cloexec(io::stdout(), 3).map_err(|error| Error::Os("use standard output", error.into()))?;
+    let stdout = rustix::io::fcntl_dupfd_cloexec(io::stdout(), 3)
+        .map_err(|error| Error::Os("use standard output", error.into()))?;
     let spec = VmSpec {
         vm: "run".to_owned(),
         vcpus: arguments.vcpus,
@@ -130,13 +165,19 @@ fn blueprint(arguments: &RunArguments) -> Result<Blueprint> {
         disks,
         nics: Vec::new(),
         vsock,
-        console: ConsoleSpec { output: files.keep(stdout), max_bytes: 0 },
+        console: ConsoleSpec {
+            output: files.keep(stdout),
+            max_bytes: 0,
+        },
     };
     Blueprint::new(spec, files.0)
 }
 
 fn failed(field: &str, path: &Path, error: &io::Error) -> Error {
-    Error::Spec { field: field.to_owned(), reason: format!("{}: {error}", path.display()) }
+    Error::Spec {
+        field: field.to_owned(),
+        reason: format!("{}: {error}", path.display()),
+    }
 }
 
 /// Descriptors in the order in which the description names them.
@@ -145,7 +186,11 @@ struct Opened(Vec<OwnedFd>);
 
 impl Opened {
     fn open(&mut self, field: &str, path: &Path, write: bool) -> Result<Descriptor> {
-        let file = File::options().read(true).write(write).open(path).map_err(|error| failed(field, path, &error))?;
+        let file = File::options()
+            .read(true)
+            .write(write)
+            .open(path)
+            .map_err(|error| failed(field, path, &error))?;
         Ok(self.keep(file.into()))
     }
 

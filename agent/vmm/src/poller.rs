@@ -60,7 +60,10 @@ impl Token {
             2 => Self::Signal,
             3 => Self::Vcpus,
             4 => Self::Console,
-            5 => Self::Queue { device, queue: low as u8 },
+            5 => Self::Queue {
+                device,
+                queue: low as u8,
+            },
             _ => Self::Device { device, id: low },
         }
     }
@@ -89,7 +92,9 @@ impl Poller {
     /// # Errors
     /// epoll_create1(2)'s.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { epoll: epoll::create(epoll::CreateFlags::CLOEXEC)? })
+        Ok(Self {
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+        })
     }
 
     /// Watches a descriptor for reading and writing, edge-triggered, until it is closed.
@@ -97,8 +102,16 @@ impl Poller {
     /// # Errors
     /// epoll_ctl(2)'s; EPERM for descriptors that cannot be polled.
     pub fn add(&self, source: impl AsFd, token: Token) -> io::Result<()> {
-        let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
-        Ok(epoll::add(&self.epoll, source, epoll::EventData::new_u64(token.pack()), flags)?)
+        let flags = epoll::EventFlags::IN
+            | epoll::EventFlags::OUT
+            | epoll::EventFlags::RDHUP
+            | epoll::EventFlags::ET;
+        Ok(epoll::add(
+            &self.epoll,
+            source,
+            epoll::EventData::new_u64(token.pack()),
+            flags,
+        )?)
     }
 
     /// Watches a descriptor for reading only, edge-triggered: for event counters and listening sockets.
@@ -107,21 +120,34 @@ impl Poller {
     /// As [`Poller::add`].
     pub fn add_readable(&self, source: impl AsFd, token: Token) -> io::Result<()> {
         let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        Ok(epoll::add(&self.epoll, source, epoll::EventData::new_u64(token.pack()), flags)?)
+        Ok(epoll::add(
+            &self.epoll,
+            source,
+            epoll::EventData::new_u64(token.pack()),
+            flags,
+        )?)
     }
 
     /// Waits for readiness, at most `timeout`.
     ///
     /// # Errors
     /// epoll_wait(2)'s, EINTR excepted.
-    pub fn wait(&self, ready: &mut Vec<(Token, Readiness)>, timeout: Option<Duration>) -> io::Result<()> {
+    pub fn wait(
+        &self,
+        ready: &mut Vec<(Token, Readiness)>,
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
         ready.clear();
         let mut events: Vec<epoll::Event> = Vec::with_capacity(64);
         let timeout = timeout.map(|wait| Timespec {
             tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(wait.subsec_nanos()),
         });
-        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
+        match epoll::wait(
+            &self.epoll,
+            rustix::buffer::spare_capacity(&mut events),
+            timeout.as_ref(),
+        ) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -129,7 +155,8 @@ impl Poller {
             let flags = event.flags;
             let gone = flags.intersects(epoll::EventFlags::HUP | epoll::EventFlags::ERR);
             let readiness = Readiness {
-                readable: gone || flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::RDHUP),
+                readable: gone
+                    || flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::RDHUP),
                 writable: gone || flags.contains(epoll::EventFlags::OUT),
                 hang_up: gone,
             };
@@ -151,8 +178,14 @@ mod tests {
             Token::Signal,
             Token::Vcpus,
             Token::Console,
-            Token::Queue { device: 17, queue: 2 },
-            Token::Device { device: 255, id: u32::MAX },
+            Token::Queue {
+                device: 17,
+                queue: 2,
+            },
+            Token::Device {
+                device: 255,
+                id: u32::MAX,
+            },
         ] {
             assert_eq!(Token::unpack(token.pack()), token);
         }

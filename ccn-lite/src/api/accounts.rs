@@ -169,19 +169,13 @@ async fn counters(
 }
 
 /// `GET /api/v0/addresses/stats.json`.
-pub async fn stats_v0(
-    State(node): State<Node>,
-    params: Params,
-) -> Result<Json<Value>, ApiError> {
+pub async fn stats_v0(State(node): State<Node>, params: Params) -> Result<Json<Value>, ApiError> {
     let addresses = params.first_list(&["addresses[]", "addresses"]);
     Ok(Json(json!({"data": counters(&node, addresses).await?})))
 }
 
 /// `GET /api/v1/addresses/stats.json`.
-pub async fn stats_v1(
-    State(node): State<Node>,
-    params: Params,
-) -> Result<Json<Value>, ApiError> {
+pub async fn stats_v1(State(node): State<Node>, params: Params) -> Result<Json<Value>, ApiError> {
     let page = params.page(20, true)?;
     let part = params
         .get("addressContains")

@@ -31,7 +31,10 @@ pub async fn of_address(
     }
     if params.flag("value_only") && keys.len() == 1 {
         return Ok(Json(
-            rows.into_iter().next().map(|a| a.content).unwrap_or_default(),
+            rows.into_iter()
+                .next()
+                .map(|a| a.content)
+                .unwrap_or_default(),
         ));
     }
     let mut data = Map::new();
@@ -65,7 +68,14 @@ pub async fn list(State(node): State<Node>, params: Params) -> Result<Json<Value
     let (rows, total) = node
         .store
         .read::<_, ApiError, _>(move |conn| {
-            Ok(aggregates::list(conn, &owners, &keys, by_creation, ascending, page)?)
+            Ok(aggregates::list(
+                conn,
+                &owners,
+                &keys,
+                by_creation,
+                ascending,
+                page,
+            )?)
         })
         .await?;
     let items = rows
@@ -124,11 +134,7 @@ fn without_address(rule: &Value) -> Value {
     rule
 }
 
-fn authorizations(
-    address: &str,
-    found: Vec<(String, Value)>,
-    mut page: Page,
-) -> Json<Value> {
+fn authorizations(address: &str, found: Vec<(String, Value)>, mut page: Page) -> Json<Value> {
     page.limit = page.limit.min(500);
     let mut grouped: Map<String, Value> = Map::new();
     for (other, rule) in found {
@@ -173,7 +179,11 @@ pub async fn granted(
         .flat_map(rules)
         .filter(|rule| wanted(rule, &params))
         .filter_map(|rule| Some((rule["address"].as_str()?.to_owned(), without_address(rule))))
-        .filter(|(other, _)| grantee.as_ref().is_none_or(|g| g.eq_ignore_ascii_case(other)))
+        .filter(|(other, _)| {
+            grantee
+                .as_ref()
+                .is_none_or(|g| g.eq_ignore_ascii_case(other))
+        })
         .collect();
     Ok(authorizations(&address, found, page))
 }

@@ -105,7 +105,13 @@ async fn list_page(
         let rows = node
             .store
             .read::<_, ApiError, _>(move |conn| {
-                Ok(messages::list(conn, &filter, ascending, page, after.as_ref())?)
+                Ok(messages::list(
+                    conn,
+                    &filter,
+                    ascending,
+                    page,
+                    after.as_ref(),
+                )?)
             })
             .await?;
         let next = (rows.len() as u64 == page.limit)
@@ -327,4 +333,3 @@ pub async fn hashes(State(node): State<Node>, params: Params) -> Result<Json<Val
         .await?;
     Ok(Json(paged("hashes", hashes, page, total)))
 }
-

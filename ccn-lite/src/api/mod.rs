@@ -17,7 +17,7 @@ mod websocket;
 use aleph_message::ItemHash;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::{HeaderValue, Method, Request, header};
+use axum::http::{HeaderValue, Method, Request, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -71,7 +71,7 @@ async fn cors(request: Request<axum::body::Body>, next: Next) -> Response {
         .get(header::ACCESS_CONTROL_REQUEST_HEADERS)
         .cloned();
     let mut response = if request.method() == Method::OPTIONS {
-        axum::http::StatusCode::OK.into_response()
+        StatusCode::OK.into_response()
     } else {
         next.run(request).await
     };
@@ -108,7 +108,10 @@ pub fn router(node: Node) -> Router {
         .route("/aggregates.json", get(aggregates::list))
         .route("/posts.json", get(posts::list_v0))
         .route("/posts/page/{page}", get(posts::list_v0_numbered))
-        .route("/authorizations/granted/{address}", get(aggregates::granted))
+        .route(
+            "/authorizations/granted/{address}",
+            get(aggregates::granted),
+        )
         .route(
             "/authorizations/received/{address}",
             get(aggregates::received),

@@ -174,8 +174,9 @@ pub async fn by_ref(
     State(node): State<Node>,
     Path(reference): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    check_hash(&reference)
-        .map_err(|_| ApiError::bad_request("A name needs its owner: /storage/by-ref/{address}/{ref}"))?;
+    check_hash(&reference).map_err(|_| {
+        ApiError::bad_request("A name needs its owner: /storage/by-ref/{address}/{ref}")
+    })?;
     by_tag(node, reference.clone(), reference).await
 }
 

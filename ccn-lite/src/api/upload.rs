@@ -76,9 +76,7 @@ where
         drop(abort);
     }
     drop(sender);
-    let written = writer
-        .await
-        .map_err(|error| ApiError::internal(&error))??;
+    let written = writer.await.map_err(|error| ApiError::internal(&error))??;
     match (failure, written) {
         (Some(failure), _) => Err(failure),
         (None, Some(uploaded)) => Ok(uploaded),
@@ -213,7 +211,14 @@ async fn check_metadata(
     let paid = node
         .store
         .read::<_, PaymentError, _>(move |conn| {
-            Ok(charge::check_store(conn, &config, &content, time, size, now())?)
+            Ok(charge::check_store(
+                conn,
+                &config,
+                &content,
+                time,
+                size,
+                now(),
+            )?)
         })
         .await;
     match paid {
@@ -324,10 +329,7 @@ async fn add_json(node: Node, body: Bytes, engine: Engine) -> Result<Json<Value>
 }
 
 /// `POST /storage/add_json`.
-pub async fn storage_json(
-    State(node): State<Node>,
-    body: Bytes,
-) -> Result<Json<Value>, ApiError> {
+pub async fn storage_json(State(node): State<Node>, body: Bytes) -> Result<Json<Value>, ApiError> {
     add_json(node, body, Engine::Storage).await
 }
 

@@ -27,9 +27,7 @@ pub async fn messages(
 ) -> Result<Response, ApiError> {
     let filter = filter(&params)?;
     let format = content_format(&params)?;
-    let history = params
-        .number::<u64>("history")?
-        .unwrap_or(DEFAULT_HISTORY);
+    let history = params.number::<u64>("history")?.unwrap_or(DEFAULT_HISTORY);
     if history > MAX_HISTORY {
         return Err(ApiError::unprocessable(format!(
             "history: at most {MAX_HISTORY}"

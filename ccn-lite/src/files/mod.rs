@@ -134,7 +134,10 @@ impl Blobs {
         let mut bytes = Vec::new();
         file.take(limit + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > limit {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "blob too large"));
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                "blob too large",
+            ));
         }
         Ok(Some(bytes))
     }

@@ -97,7 +97,13 @@ pub fn provides(v: &Verified) -> Vec<String> {
 }
 
 /// Undoes the effects of `target` and leaves its skeleton; with it goes what cannot exist without it.
-fn unapply(conn: &Connection, target: &Message, by: &str, at: f64, now: f64) -> Result<(), StoreError> {
+fn unapply(
+    conn: &Connection,
+    target: &Message,
+    by: &str,
+    at: f64,
+    now: f64,
+) -> Result<(), StoreError> {
     let hash = &target.item_hash;
     let mut along = Vec::new();
     let mut file_size = None;

@@ -76,11 +76,7 @@ fn from_record(cost: Cost) -> CostRow {
     }
 }
 
-fn charged(
-    conn: &Connection,
-    owner: &str,
-    payment: PaymentType,
-) -> Result<Decimal, StoreError> {
+fn charged(conn: &Connection, owner: &str, payment: PaymentType) -> Result<Decimal, StoreError> {
     let records = accounts::costs_of_owner(conn, owner, payment.as_str())?;
     let rows: Vec<CostRow> = records.into_iter().map(from_record).collect();
     Ok(total(&rows, payment))

@@ -337,9 +337,8 @@ fn decide(
     if pending::get(conn, &p.item_hash)?.is_none() {
         return Ok(Decision::Gone(outcome(conn, &p.item_hash)?));
     }
-    let result = verified.and_then(|v| {
-        store::nested(conn, |conn| apply(conn, node, &v, p.reception_time))
-    });
+    let result =
+        verified.and_then(|v| store::nested(conn, |conn| apply(conn, node, &v, p.reception_time)));
     let (rejection, waits_for) = match result {
         Ok((row, woken)) => return Ok(Decision::Processed(Box::new(row), woken)),
         Err(Refusal::Store(error)) => return Err(error),

@@ -89,10 +89,22 @@ mod tests {
     fn empty_filters_allow_and_set_filters_must_match() {
         assert!(allows(&json!({"address": "0xab"}), &ACTION));
         assert!(allows(&json!({"address": "0xab", "types": []}), &ACTION));
-        assert!(!allows(&json!({"address": "0xab", "types": ["STORE"]}), &ACTION));
+        assert!(!allows(
+            &json!({"address": "0xab", "types": ["STORE"]}),
+            &ACTION
+        ));
         assert!(!allows(&json!({"address": "0xcd"}), &ACTION));
-        assert!(!allows(&json!({"address": "0xab", "post_types": ["u"]}), &ACTION));
-        assert!(!allows(&json!({"address": "0xab", "chain": "SOL"}), &ACTION));
-        assert!(allows(&json!({"address": "0xab", "aggregate_keys": ["k"]}), &ACTION));
+        assert!(!allows(
+            &json!({"address": "0xab", "post_types": ["u"]}),
+            &ACTION
+        ));
+        assert!(!allows(
+            &json!({"address": "0xab", "chain": "SOL"}),
+            &ACTION
+        ));
+        assert!(allows(
+            &json!({"address": "0xab", "aggregate_keys": ["k"]}),
+            &ACTION
+        ));
     }
 }

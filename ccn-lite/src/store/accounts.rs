@@ -29,7 +29,8 @@ pub struct Cost {
     pub size_mib: Option<String>,
 }
 
-const COLUMNS: &str = "owner, item_hash, type, name, ref, payment_type, hold, stream, credit, size_mib";
+const COLUMNS: &str =
+    "owner, item_hash, type, name, ref, payment_type, hold, stream, credit, size_mib";
 
 fn cost(row: &Row<'_>) -> rusqlite::Result<Cost> {
     Ok(Cost {

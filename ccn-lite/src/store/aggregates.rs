@@ -176,8 +176,7 @@ pub fn rebuild(conn: &Connection, owner: &str, key: &str) -> Result<(), StoreErr
     let mut aggregate: Option<Aggregate> = None;
     let mut merged = Map::new();
     while let Some(row) = rows.next()? {
-        let (hash, text, created): (String, String, f64) =
-            (row.get(0)?, row.get(1)?, row.get(2)?);
+        let (hash, text, created): (String, String, f64) = (row.get(0)?, row.get(1)?, row.get(2)?);
         merged.extend(serde_json::from_str::<Map<String, Value>>(&text)?);
         let entry = aggregate.get_or_insert_with(|| Aggregate {
             owner: owner.into(),
@@ -207,9 +206,7 @@ pub fn rebuild(conn: &Connection, owner: &str, key: &str) -> Result<(), StoreErr
 /// Takes the element of a message away.
 pub fn remove_element(conn: &Connection, item_hash: &str) -> Result<(), StoreError> {
     let found: Option<(String, String)> = conn
-        .prepare_cached(
-            "DELETE FROM aggregate_elements WHERE item_hash = ? RETURNING owner, key",
-        )?
+        .prepare_cached("DELETE FROM aggregate_elements WHERE item_hash = ? RETURNING owner, key")?
         .query_row([item_hash], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     match found {

@@ -71,12 +71,7 @@ pub fn pin_grace(
 }
 
 /// Keeps the file that holds a message's content.
-pub fn pin_content(
-    conn: &Connection,
-    hash: &str,
-    owner: &str,
-    now: f64,
-) -> Result<(), StoreError> {
+pub fn pin_content(conn: &Connection, hash: &str, owner: &str, now: f64) -> Result<(), StoreError> {
     conn.prepare_cached(
         "INSERT OR IGNORE INTO file_pins (file_hash, kind, item_hash, owner, created) VALUES (?1, 'content', ?1, ?2, ?3)",
     )?
@@ -125,8 +120,8 @@ pub fn unpin(
     now: f64,
     delete_by: f64,
 ) -> Result<(), StoreError> {
-    let mut statement = conn
-        .prepare_cached("DELETE FROM file_pins WHERE item_hash = ? RETURNING file_hash")?;
+    let mut statement =
+        conn.prepare_cached("DELETE FROM file_pins WHERE item_hash = ? RETURNING file_hash")?;
     let files: Vec<String> = statement
         .query_map([item_hash], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
@@ -243,11 +238,7 @@ pub fn of_owner(
             kind: row.get(6)?,
         })
     })?;
-    Ok((
-        rows.collect::<Result<_, _>>()?,
-        total.unsigned_abs(),
-        bytes,
-    ))
+    Ok((rows.collect::<Result<_, _>>()?, total.unsigned_abs(), bytes))
 }
 
 /// Forgets files whose grace is over and that nothing else holds; returns their hashes, to be removed from disk.

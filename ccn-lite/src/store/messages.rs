@@ -116,7 +116,9 @@ pub fn set_status(
 /// A message in force.
 pub fn get(conn: &Connection, hash: &str) -> Result<Option<Message>, StoreError> {
     Ok(conn
-        .prepare_cached(&format!("SELECT {COLUMNS} FROM messages WHERE item_hash = ?"))?
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM messages WHERE item_hash = ?"
+        ))?
         .query_row([hash], message)
         .optional()?)
 }

@@ -21,10 +21,7 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// Schema steps; the n-th brings `user_version` from n to n + 1.
-const MIGRATIONS: [&str; 2] = [
-    include_str!("schema.sql"),
-    include_str!("assignments.sql"),
-];
+const MIGRATIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("assignments.sql")];
 /// Jobs that may wait for the writer.
 const QUEUE: usize = 256;
 /// Jobs committed together at most.

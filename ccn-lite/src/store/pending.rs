@@ -59,11 +59,13 @@ pub fn insert(
 
 /// The pending message `hash`.
 pub fn get(conn: &Connection, hash: &str) -> Result<Option<Pending>, StoreError> {
-    conn.prepare_cached(&format!("SELECT {COLUMNS} FROM pending WHERE item_hash = ?"))?
-        .query_row([hash], pending)
-        .optional()?
-        .map(decode)
-        .transpose()
+    conn.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM pending WHERE item_hash = ?"
+    ))?
+    .query_row([hash], pending)
+    .optional()?
+    .map(decode)
+    .transpose()
 }
 
 /// Removes a message from the queue.

@@ -30,7 +30,8 @@ pub struct Post {
     pub last_updated: f64,
 }
 
-const COLUMNS: &str = "item_hash, owner, type, ref, amends, channel, content, created, latest_amend, last_updated";
+const COLUMNS: &str =
+    "item_hash, owner, type, ref, amends, channel, content, created, latest_amend, last_updated";
 
 fn decode(row: &Row<'_>) -> rusqlite::Result<Post> {
     let text: String = row.get(6)?;

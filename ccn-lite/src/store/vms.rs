@@ -79,8 +79,9 @@ pub fn get(conn: &Connection, hash: &str) -> Result<Option<Vm>, StoreError> {
 
 /// All VMs, oldest first.
 pub fn all(conn: &Connection) -> Result<Vec<Vm>, StoreError> {
-    let mut statement =
-        conn.prepare_cached(&format!("SELECT {COLUMNS} FROM vms ORDER BY created, item_hash"))?;
+    let mut statement = conn.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM vms ORDER BY created, item_hash"
+    ))?;
     let rows = statement.query_map([], decode)?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

@@ -7,7 +7,9 @@ use linux_loader::configurator::linux::LinuxBootConfigurator;
 use linux_loader::configurator::pvh::PvhBootConfigurator;
 use linux_loader::configurator::{BootConfigurator, BootParams};
 use linux_loader::loader::bootparam::boot_params;
-use linux_loader::loader::elf::start_info::{hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info};
+use linux_loader::loader::elf::start_info::{
+    hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info,
+};
 use linux_loader::loader::elf::{Elf, PvhBootCapability};
 use linux_loader::loader::{Cmdline, KernelLoader, load_cmdline};
 use vm_memory::{Bytes, GuestAddress};
@@ -16,8 +18,8 @@ use crate::machine::vcpu::GDT_ENTRIES;
 use crate::memory::Ram;
 use crate::plan::Plan;
 use crate::plan::layout::{
-    ACPI_TABLES, CMDLINE, CMDLINE_MAX, GDT, HIGH_MEMORY, PAGE_TABLES, PVH_MEMORY_MAP, PVH_MODULES, PVH_START_INFO,
-    Range, ZERO_PAGE,
+    ACPI_TABLES, CMDLINE, CMDLINE_MAX, GDT, HIGH_MEMORY, PAGE_TABLES, PVH_MEMORY_MAP, PVH_MODULES,
+    PVH_START_INFO, Range, ZERO_PAGE,
 };
 use crate::{Error, Result};
 
@@ -52,8 +54,13 @@ const MAP_RESERVED: u32 = 2;
 /// # Errors
 /// [`Error::LoadKernel`], [`Error::LoadInitramfs`], [`Error::WriteBoot`], [`Error::WriteBootParameters`].
 pub fn load(ram: &Ram, plan: &Plan, mut payload: Payload) -> Result<Entry> {
-    let kernel = Elf::load(ram, None, &mut payload.kernel, Some(GuestAddress(HIGH_MEMORY)))
-        .map_err(Error::LoadKernel)?;
+    let kernel = Elf::load(
+        ram,
+        None,
+        &mut payload.kernel,
+        Some(GuestAddress(HIGH_MEMORY)),
+    )
+    .map_err(Error::LoadKernel)?;
     let initramfs = payload
         .initramfs
         .map(|file| load_initramfs(ram, plan, file, kernel.kernel_end))
@@ -62,7 +69,8 @@ pub fn load(ram: &Ram, plan: &Plan, mut payload: Payload) -> Result<Entry> {
     let cmdline = Cmdline::try_from(&payload.cmdline, CMDLINE_MAX + 1)
         .map_err(|error| Error::spec("cmdline", format!("is not a command line: {error}")))?;
     load_cmdline(ram, GuestAddress(CMDLINE), &cmdline).map_err(Error::LoadKernel)?;
-    ram.write_slice(&plan.acpi, GuestAddress(ACPI_TABLES)).map_err(|error| Error::WriteBoot("the ACPI tables", error))?;
+    ram.write_slice(&plan.acpi, GuestAddress(ACPI_TABLES))
+        .map_err(|error| Error::WriteBoot("the ACPI tables", error))?;
     for (index, entry) in GDT_ENTRIES.iter().enumerate() {
         write(ram, GDT + 8 * index as u64, *entry, "the descriptor table")?;
     }
@@ -79,7 +87,8 @@ pub fn load(ram: &Ram, plan: &Plan, mut payload: Payload) -> Result<Entry> {
 }
 
 fn write(ram: &Ram, address: u64, value: u64, what: &'static str) -> Result<()> {
-    ram.write_obj(value, GuestAddress(address)).map_err(|error| Error::WriteBoot(what, error))
+    ram.write_obj(value, GuestAddress(address))
+        .map_err(|error| Error::WriteBoot(what, error))
 }
 
 fn load_initramfs(ram: &Ram, plan: &Plan, mut file: File, kernel_end: u64) -> io::Result<Range> {
@@ -91,7 +100,8 @@ fn load_initramfs(ram: &Ram, plan: &Plan, mut file: File, kernel_end: u64) -> io
             format!("{length} bytes do not fit between the kernel's end at {kernel_end:#x} and the end of low memory at {:#x}", plan.ram.low_end()),
         )
     })?;
-    ram.read_exact_volatile_from(GuestAddress(start), &mut file, length as usize).map_err(io::Error::other)?;
+    ram.read_exact_volatile_from(GuestAddress(start), &mut file, length as usize)
+        .map_err(io::Error::other)?;
     Ok(Range { start, length })
 }
 
@@ -115,7 +125,11 @@ fn pvh(ram: &Ram, plan: &Plan, initramfs: Option<Range>) -> Result<()> {
         memmap_entries: map.len() as u32,
         ..Default::default()
     };
-    let module = initramfs.map(|range| hvm_modlist_entry { paddr: range.start, size: range.length, ..Default::default() });
+    let module = initramfs.map(|range| hvm_modlist_entry {
+        paddr: range.start,
+        size: range.length,
+        ..Default::default()
+    });
     if module.is_some() {
         info.nr_modules = 1;
         info.modlist_paddr = PVH_MODULES;
@@ -152,7 +166,8 @@ fn linux64(ram: &Ram, plan: &Plan, initramfs: Option<Range>, cmdline_length: usi
     }
     parameters.e820_entries = count;
     let parameters = BootParams::new(&parameters, GuestAddress(ZERO_PAGE));
-    LinuxBootConfigurator::write_bootparams(&parameters, ram).map_err(Error::WriteBootParameters)?;
+    LinuxBootConfigurator::write_bootparams(&parameters, ram)
+        .map_err(Error::WriteBootParameters)?;
 
     // The first 4 GiB mapped to themselves: PML4 → PDPT → 4 page directories of 2 MiB pages (present, writable).
     const PRESENT_WRITABLE: u64 = 3;
@@ -160,10 +175,20 @@ fn linux64(ram: &Ram, plan: &Plan, initramfs: Option<Range>, cmdline_length: usi
     let (pdpt, directories) = (PAGE_TABLES + 0x1000, PAGE_TABLES + 0x2000);
     write(ram, PAGE_TABLES, pdpt | PRESENT_WRITABLE, "page tables")?;
     for gib in 0..4 {
-        write(ram, pdpt + 8 * gib, (directories + 0x1000 * gib) | PRESENT_WRITABLE, "page tables")?;
+        write(
+            ram,
+            pdpt + 8 * gib,
+            (directories + 0x1000 * gib) | PRESENT_WRITABLE,
+            "page tables",
+        )?;
     }
     for page in 0..2048 {
-        write(ram, directories + 8 * page, page << 21 | PRESENT_WRITABLE | LARGE, "page tables")?;
+        write(
+            ram,
+            directories + 8 * page,
+            page << 21 | PRESENT_WRITABLE | LARGE,
+            "page tables",
+        )?;
     }
     // The 64-bit code descriptor: L set, D clear.
     write(ram, GDT + 8, 0x00af_9b00_0000_ffff, "the descriptor table")

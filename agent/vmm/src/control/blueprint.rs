@@ -73,7 +73,12 @@ pub struct Blueprint {
 /// How many descriptors came with a description: one more than the highest it names.
 #[must_use]
 pub fn descriptor_count(spec: &VmSpec) -> usize {
-    let fixed = [Some(spec.kernel), spec.initramfs, spec.vsock.as_ref().map(|vsock| vsock.listener), Some(spec.console.output)];
+    let fixed = [
+        Some(spec.kernel),
+        spec.initramfs,
+        spec.vsock.as_ref().map(|vsock| vsock.listener),
+        Some(spec.console.output),
+    ];
     fixed
         .into_iter()
         .flatten()
@@ -92,42 +97,91 @@ impl Blueprint {
     pub fn new(spec: VmSpec, descriptors: Vec<OwnedFd>) -> Result<Self> {
         let mut files = Files(descriptors.into_iter().map(Some).collect());
         within("vcpus", spec.vcpus, VCPUS.contains(&spec.vcpus), "1 to 64")?;
-        within("memory_mib", spec.memory_mib, MEMORY_MIB.contains(&spec.memory_mib), "32 to 524288")?;
-        within("vm", spec.vm.len(), spec.vm.len() <= NAME_MAX, "at most 128 bytes")?;
-        within("cmdline", spec.cmdline.len(), spec.cmdline.len() <= CMDLINE_MAX, "at most 2047 bytes")?;
+        within(
+            "memory_mib",
+            spec.memory_mib,
+            MEMORY_MIB.contains(&spec.memory_mib),
+            "32 to 524288",
+        )?;
+        within(
+            "vm",
+            spec.vm.len(),
+            spec.vm.len() <= NAME_MAX,
+            "at most 128 bytes",
+        )?;
+        within(
+            "cmdline",
+            spec.cmdline.len(),
+            spec.cmdline.len() <= CMDLINE_MAX,
+            "at most 2047 bytes",
+        )?;
         if !spec.cmdline.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
-            return Err(Error::spec("cmdline", "has bytes other than printable ASCII"));
+            return Err(Error::spec(
+                "cmdline",
+                "has bytes other than printable ASCII",
+            ));
         }
         let devices = spec.disks.len() + spec.nics.len() + usize::from(spec.vsock.is_some()) + 1;
         if devices > MAX_VIRTIO_DEVICES {
             return Err(Error::spec(
                 "disks",
-                format!("make, with nics, vsock and the entropy source, {devices} devices; {MAX_VIRTIO_DEVICES} are possible"),
+                format!(
+                    "make, with nics, vsock and the entropy source, {devices} devices; {MAX_VIRTIO_DEVICES} are possible"
+                ),
             ));
         }
         let kernel = File::from(files.take("kernel", spec.kernel)?);
-        let initramfs = spec.initramfs.map(|at| files.take("initramfs", at).map(File::from)).transpose()?;
+        let initramfs = spec
+            .initramfs
+            .map(|at| files.take("initramfs", at).map(File::from))
+            .transpose()?;
         let mut disks = Vec::with_capacity(spec.disks.len());
         for (index, disk) in spec.disks.into_iter().enumerate() {
-            if disk.serial.len() > ID_LENGTH || !disk.serial.bytes().all(|byte| byte.is_ascii_graphic()) {
-                return Err(Error::spec(format!("disks[{index}].serial"), "is not at most 20 bytes of graphic ASCII"));
+            if disk.serial.len() > ID_LENGTH
+                || !disk.serial.bytes().all(|byte| byte.is_ascii_graphic())
+            {
+                return Err(Error::spec(
+                    format!("disks[{index}].serial"),
+                    "is not at most 20 bytes of graphic ASCII",
+                ));
             }
             let file = files.take(&format!("disks[{index}].file"), disk.file)?;
-            disks.push(Disk { file, read_only: disk.read_only, serial: disk.serial });
+            disks.push(Disk {
+                file,
+                read_only: disk.read_only,
+                serial: disk.serial,
+            });
         }
         let mut nics = Vec::with_capacity(spec.nics.len());
         for (index, nic) in spec.nics.into_iter().enumerate() {
-            within(&format!("nics[{index}].mtu"), nic.mtu, MTU.contains(&nic.mtu), "68 to 65521")?;
+            within(
+                &format!("nics[{index}].mtu"),
+                nic.mtu,
+                MTU.contains(&nic.mtu),
+                "68 to 65521",
+            )?;
             if nic.mac[0] & 1 != 0 || nic.mac == [0; 6] {
-                return Err(Error::spec(format!("nics[{index}].mac"), "is not a station's address"));
+                return Err(Error::spec(
+                    format!("nics[{index}].mac"),
+                    "is not a station's address",
+                ));
             }
             let tap = files.take(&format!("nics[{index}].tap"), nic.tap)?;
-            nics.push(Nic { tap, mac: nic.mac, mtu: nic.mtu });
+            nics.push(Nic {
+                tap,
+                mac: nic.mac,
+                mtu: nic.mtu,
+            });
         }
         let vsock = match spec.vsock {
             None => None,
             Some(vsock) => {
-                within("vsock.cid", vsock.cid, CID.contains(&vsock.cid), "3 to 4294967294")?;
+                within(
+                    "vsock.cid",
+                    vsock.cid,
+                    CID.contains(&vsock.cid),
+                    "3 to 4294967294",
+                )?;
                 Some((vsock.cid, files.take("vsock.listener", vsock.listener)?))
             }
         };
@@ -139,7 +193,11 @@ impl Blueprint {
             vm: spec.vm,
             vcpus: spec.vcpus,
             memory_mib: spec.memory_mib,
-            payload: Payload { kernel, initramfs, cmdline: spec.cmdline },
+            payload: Payload {
+                kernel,
+                initramfs,
+                cmdline: spec.cmdline,
+            },
             disks,
             nics,
             vsock,
@@ -149,7 +207,14 @@ impl Blueprint {
 }
 
 fn within(field: &str, value: impl std::fmt::Display, holds: bool, bounds: &str) -> Result<()> {
-    if holds { Ok(()) } else { Err(Error::spec(field, format!("is {value}, allowed is {bounds}"))) }
+    if holds {
+        Ok(())
+    } else {
+        Err(Error::spec(
+            field,
+            format!("is {value}, allowed is {bounds}"),
+        ))
+    }
 }
 
 /// Descriptors, each taken at most once.
@@ -158,10 +223,16 @@ struct Files(Vec<Option<OwnedFd>>);
 impl Files {
     fn take(&mut self, field: &str, at: Descriptor) -> Result<OwnedFd> {
         match self.0.get_mut(usize::from(at.0)) {
-            None => Err(Error::spec(field, format!("names descriptor {}, {} came", at.0, self.0.len()))),
-            Some(place) => {
-                place.take().ok_or_else(|| Error::spec(field, format!("names descriptor {}, which another field has", at.0)))
-            }
+            None => Err(Error::spec(
+                field,
+                format!("names descriptor {}, {} came", at.0, self.0.len()),
+            )),
+            Some(place) => place.take().ok_or_else(|| {
+                Error::spec(
+                    field,
+                    format!("names descriptor {}, which another field has", at.0),
+                )
+            }),
         }
     }
 }
@@ -180,15 +251,24 @@ mod tests {
             kernel: Descriptor(0),
             initramfs: None,
             cmdline: "console=ttyS0".to_owned(),
-            disks: vec![DiskSpec { file: Descriptor(2), read_only: true, serial: "root".to_owned() }],
+            disks: vec![DiskSpec {
+                file: Descriptor(2),
+                read_only: true,
+                serial: "root".to_owned(),
+            }],
             nics: Vec::new(),
             vsock: None,
-            console: ConsoleSpec { output: Descriptor(1), max_bytes: 0 },
+            console: ConsoleSpec {
+                output: Descriptor(1),
+                max_bytes: 0,
+            },
         }
     }
 
     fn files(count: usize) -> Vec<OwnedFd> {
-        (0..count).map(|_| OwnedFd::from(tempfile::tempfile().unwrap())).collect()
+        (0..count)
+            .map(|_| OwnedFd::from(tempfile::tempfile().unwrap()))
+            .collect()
     }
 
     fn refusal(change: impl FnOnce(&mut VmSpec)) -> String {
@@ -213,12 +293,33 @@ mod tests {
         assert!(refusal(|spec| spec.cmdline = "a".repeat(2048)).contains("cmdline is 2048"));
         assert!(refusal(|spec| spec.cmdline = "a\nb".to_owned()).contains("cmdline"));
         assert!(refusal(|spec| spec.disks[0].serial = "a".repeat(21)).contains("disks[0].serial"));
-        assert!(refusal(|spec| spec.disks[0].file = Descriptor(9)).contains("disks[0].file names descriptor 9, 4 came"));
-        assert!(refusal(|spec| spec.disks[0].file = Descriptor(0)).contains("which another field has"));
-        assert!(refusal(|spec| spec.vsock = Some(VsockSpec { cid: 2, listener: Descriptor(3) })).contains("vsock.cid is 2"));
-        let nic = |mac, mtu| NicSpec { tap: Descriptor(3), mac, mtu };
-        assert!(refusal(|spec| spec.nics = vec![nic([2, 0, 0, 0, 0, 1], 67)]).contains("nics[0].mtu"));
-        assert!(refusal(|spec| spec.nics = vec![nic([1, 0, 0, 0, 0, 1], 1500)]).contains("nics[0].mac"));
-        assert!(refusal(|spec| spec.disks = vec![spec.disks[0].clone(); 18]).contains("19 devices; 18"));
+        assert!(
+            refusal(|spec| spec.disks[0].file = Descriptor(9))
+                .contains("disks[0].file names descriptor 9, 4 came")
+        );
+        assert!(
+            refusal(|spec| spec.disks[0].file = Descriptor(0)).contains("which another field has")
+        );
+        assert!(
+            refusal(|spec| spec.vsock = Some(VsockSpec {
+                cid: 2,
+                listener: Descriptor(3)
+            }))
+            .contains("vsock.cid is 2")
+        );
+        let nic = |mac, mtu| NicSpec {
+            tap: Descriptor(3),
+            mac,
+            mtu,
+        };
+        assert!(
+            refusal(|spec| spec.nics = vec![nic([2, 0, 0, 0, 0, 1], 67)]).contains("nics[0].mtu")
+        );
+        assert!(
+            refusal(|spec| spec.nics = vec![nic([1, 0, 0, 0, 0, 1], 1500)]).contains("nics[0].mac")
+        );
+        assert!(
+            refusal(|spec| spec.disks = vec![spec.disks[0].clone(); 18]).contains("19 devices; 18")
+        );
     }
 }

@@ -43,7 +43,12 @@ impl Controller {
     /// When it cannot be made non-blocking.
     pub fn new(stream: UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        Ok(Self { stream, receiver: Receiver::default(), waiting: VecDeque::new(), writable: true })
+        Ok(Self {
+            stream,
+            receiver: Receiver::default(),
+            waiting: VecDeque::new(),
+            writable: true,
+        })
     }
 
     /// The stream, to be watched.
@@ -70,14 +75,22 @@ impl Controller {
                 let command: Command = match self.receiver.next() {
                     Ok(Some(command)) => command,
                     Ok(None) => break,
-                    Err(error) => return Err(Gone(Some(io::Error::new(io::ErrorKind::InvalidData, error)))),
+                    Err(error) => {
+                        return Err(Gone(Some(io::Error::new(
+                            io::ErrorKind::InvalidData,
+                            error,
+                        ))));
+                    }
                 };
                 let count = match &command.request {
                     crn_protocol::control::Request::Launch(spec) => super::descriptor_count(spec),
                     _ => 0,
                 };
                 // Fewer than named: the description's check says which field lacks its own.
-                let descriptors = (0..=count).rev().find_map(|count| self.receiver.take(count)).unwrap_or_default();
+                let descriptors = (0..=count)
+                    .rev()
+                    .find_map(|count| self.receiver.take(count))
+                    .unwrap_or_default();
                 commands.push((command, descriptors));
             }
             if let Some(gone) = end {
@@ -93,9 +106,16 @@ impl Controller {
     pub fn send(&mut self, report: &Report, descriptor: Option<OwnedFd>) -> Result<(), Gone> {
         let line = encode(report).map_err(|error| Gone(Some(io::Error::other(error))))?;
         if self.waiting.len() == MAX_WAITING {
-            return Err(Gone(Some(io::Error::new(io::ErrorKind::TimedOut, "it does not read"))));
+            return Err(Gone(Some(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "it does not read",
+            ))));
         }
-        self.waiting.push_back(Waiting { line, sent: 0, descriptor });
+        self.waiting.push_back(Waiting {
+            line,
+            sent: 0,
+            descriptor,
+        });
         self.flush()
     }
 
@@ -138,8 +158,14 @@ impl Controller {
         let deadline = Instant::now() + patience;
         while !self.waiting.is_empty() {
             let left = deadline.saturating_duration_since(Instant::now());
-            let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
-            let ready = poll(&mut [PollFd::new(&self.stream, PollFlags::OUT)], Some(&timeout));
+            let timeout = Timespec {
+                tv_sec: left.as_secs() as i64,
+                tv_nsec: i64::from(left.subsec_nanos()),
+            };
+            let ready = poll(
+                &mut [PollFd::new(&self.stream, PollFlags::OUT)],
+                Some(&timeout),
+            );
             if !matches!(ready, Ok(1..)) || self.writable().is_err() {
                 return;
             }

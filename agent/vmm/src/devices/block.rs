@@ -6,8 +6,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 
 use virtio_bindings::virtio_blk::{
-    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_S_IOERR,
-    VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
+    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX,
+    VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_FLUSH,
+    VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
 };
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
@@ -119,7 +120,12 @@ impl Block {
     ///
     /// # Errors
     /// When the descriptor is of another kind or its length cannot be found out.
-    pub fn new(file: OwnedFd, read_only: bool, id: &str, counters: SharedCounters) -> io::Result<(Self, Offer)> {
+    pub fn new(
+        file: OwnedFd,
+        read_only: bool,
+        id: &str,
+        counters: SharedCounters,
+    ) -> io::Result<(Self, Offer)> {
         let file = File::from(file);
         let metadata = file.metadata()?;
         let length = if metadata.is_file() {
@@ -127,33 +133,58 @@ impl Block {
         } else if metadata.file_type().is_block_device() {
             rustix::fs::seek(&file, rustix::fs::SeekFrom::End(0))?
         } else {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "neither a regular file nor a block device"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "neither a regular file nor a block device",
+            ));
         };
-        let capacity = length.checked_next_multiple_of(SECTOR).ok_or(io::ErrorKind::FileTooLarge)?;
+        let capacity = length
+            .checked_next_multiple_of(SECTOR)
+            .ok_or(io::ErrorKind::FileTooLarge)?;
         let mut identity = [0; ID_LENGTH];
         for (to, from) in identity.iter_mut().zip(id.bytes()) {
             *to = from;
         }
-        let mut features =
-            COMMON_FEATURES | 1 << VIRTIO_BLK_F_FLUSH | 1 << VIRTIO_BLK_F_SEG_MAX | 1 << VIRTIO_BLK_F_BLK_SIZE;
+        let mut features = COMMON_FEATURES
+            | 1 << VIRTIO_BLK_F_FLUSH
+            | 1 << VIRTIO_BLK_F_SEG_MAX
+            | 1 << VIRTIO_BLK_F_BLK_SIZE;
         if read_only {
             features |= 1 << VIRTIO_BLK_F_RO;
         }
-        let disk = Disk { file, capacity, read_only, id: identity, counters, unflushed: false };
+        let disk = Disk {
+            file,
+            capacity,
+            read_only,
+            id: identity,
+            counters,
+            unflushed: false,
+        };
         let offer = Offer {
             device_id: VIRTIO_ID_BLOCK,
             features,
             queue_sizes: &[QUEUE_SIZE],
             config: config(capacity / SECTOR),
         };
-        Ok((Self { disk, queue: None, write_through: true }, offer))
+        Ok((
+            Self {
+                disk,
+                queue: None,
+                write_through: true,
+            },
+            offer,
+        ))
     }
 
     /// Serves one chain; returns the bytes written into it.
     fn serve(disk: &mut Disk, write_through: bool, chain: Chain<'_>, context: &Context<'_>) -> u32 {
         // A chain without a place for its status cannot be answered.
-        let Ok(mut request) = Buffers::of(chain, context.ram) else { return 0 };
-        let Some(data_length) = request.writable.len().checked_sub(1) else { return 0 };
+        let Ok(mut request) = Buffers::of(chain, context.ram) else {
+            return 0;
+        };
+        let Some(data_length) = request.writable.len().checked_sub(1) else {
+            return 0;
+        };
         let mut data = request.writable.take(data_length);
         let mut status = request.writable;
         let filled = data.len();
@@ -206,7 +237,12 @@ fn config(sectors: u64) -> Vec<u8> {
 }
 
 impl Device for Block {
-    fn activate(&mut self, features: u64, mut queues: Vec<LiveQueue>, context: &mut Context<'_>) -> Result<(), DeviceFault> {
+    fn activate(
+        &mut self,
+        features: u64,
+        mut queues: Vec<LiveQueue>,
+        context: &mut Context<'_>,
+    ) -> Result<(), DeviceFault> {
         self.write_through = features & 1 << VIRTIO_BLK_F_FLUSH == 0;
         self.queue = queues.pop();
         self.queue_ready(0, context)
@@ -217,9 +253,13 @@ impl Device for Block {
     }
 
     fn queue_ready(&mut self, _queue: usize, context: &mut Context<'_>) -> Result<(), DeviceFault> {
-        let Some(queue) = &mut self.queue else { return Ok(()) };
+        let Some(queue) = &mut self.queue else {
+            return Ok(());
+        };
         let (disk, write_through) = (&mut self.disk, self.write_through);
-        queue.drain(context.ram, |chain| Ok(Self::serve(disk, write_through, chain, context)))
+        queue.drain(context.ram, |chain| {
+            Ok(Self::serve(disk, write_through, chain, context))
+        })
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -246,8 +286,13 @@ mod tests {
     fn disk(content: &[u8], read_only: bool) -> (Block, File, Offer) {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(content).unwrap();
-        let (block, offer) =
-            Block::new(file.try_clone().unwrap().into(), read_only, "vol0", Arc::new(Counters::default())).unwrap();
+        let (block, offer) = Block::new(
+            file.try_clone().unwrap().into(),
+            read_only,
+            "vol0",
+            Arc::new(Counters::default()),
+        )
+        .unwrap();
         (block, file, offer)
     }
 
@@ -259,7 +304,13 @@ mod tests {
     }
 
     /// Sends one request; returns the status byte and the used length.
-    fn request(block: &mut Block, ram: &Ram, kind: u32, sector: u64, data: &[(u64, u32, u16)]) -> (u8, u32) {
+    fn request(
+        block: &mut Block,
+        ram: &Ram,
+        kind: u32,
+        sector: u64,
+        data: &[(u64, u32, u16)],
+    ) -> (u8, u32) {
         header(ram, kind, sector);
         let mut driver = Driver::new(ram, 0);
         let mut chain = vec![(HEADER, 16, READ)];
@@ -267,7 +318,13 @@ mod tests {
         chain.push((STATUS, 1, WRITE));
         driver.offer(&chain);
         let mut host = Host::new();
-        block.activate(1 << VIRTIO_BLK_F_FLUSH, vec![driver.live()], &mut host.context(ram)).unwrap();
+        block
+            .activate(
+                1 << VIRTIO_BLK_F_FLUSH,
+                vec![driver.live()],
+                &mut host.context(ram),
+            )
+            .unwrap();
         let (used, _, length) = driver.used();
         assert_eq!(used, 1);
         (ram.read_obj(GuestAddress(STATUS)).unwrap(), length)
@@ -280,10 +337,16 @@ mod tests {
         let ram = ram();
         ram.write_slice(&[1; 1024], GuestAddress(DATA)).unwrap();
         let pieces = [(DATA, 100, WRITE), (DATA + 100, 924, WRITE)];
-        assert_eq!(request(&mut block, &ram, VIRTIO_BLK_T_IN, 0, &pieces), (0, 1025));
+        assert_eq!(
+            request(&mut block, &ram, VIRTIO_BLK_T_IN, 0, &pieces),
+            (0, 1025)
+        );
         let mut bytes = [1; 1024];
         ram.read_slice(&mut bytes, GuestAddress(DATA)).unwrap();
-        assert!(bytes[..700].iter().all(|byte| *byte == 7) && bytes[700..].iter().all(|byte| *byte == 0));
+        assert!(
+            bytes[..700].iter().all(|byte| *byte == 7)
+                && bytes[700..].iter().all(|byte| *byte == 0)
+        );
         assert_eq!(block.disk.counters.disk_read.get(), 1024);
     }
 
@@ -293,8 +356,14 @@ mod tests {
         let ram = ram();
         ram.write_slice(&[9; 1024], GuestAddress(DATA)).unwrap();
         let pieces = [(DATA, 512, READ), (DATA + 512, 512, READ)];
-        assert_eq!(request(&mut block, &ram, VIRTIO_BLK_T_OUT, 2, &pieces), (0, 1));
-        assert_eq!(request(&mut block, &ram, VIRTIO_BLK_T_FLUSH, 0, &[]), (0, 1));
+        assert_eq!(
+            request(&mut block, &ram, VIRTIO_BLK_T_OUT, 2, &pieces),
+            (0, 1)
+        );
+        assert_eq!(
+            request(&mut block, &ram, VIRTIO_BLK_T_FLUSH, 0, &[]),
+            (0, 1)
+        );
         let mut bytes = Vec::new();
         let mut file = file;
         rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0)).unwrap();
@@ -308,7 +377,14 @@ mod tests {
     fn a_read_only_disk_offers_so_and_refuses_writes() {
         let (mut block, _file, offer) = disk(&[0; 512], true);
         assert_ne!(offer.features & 1 << VIRTIO_BLK_F_RO, 0);
-        let status = request(&mut block, &ram(), VIRTIO_BLK_T_OUT, 0, &[(DATA, 512, READ)]).0;
+        let status = request(
+            &mut block,
+            &ram(),
+            VIRTIO_BLK_T_OUT,
+            0,
+            &[(DATA, 512, READ)],
+        )
+        .0;
         assert_eq!(u32::from(status), VIRTIO_BLK_S_IOERR);
     }
 
@@ -316,7 +392,16 @@ mod tests {
     fn the_identity_is_the_serial_padded_with_zeros() {
         let (mut block, _file, _) = disk(&[0; 512], true);
         let ram = ram();
-        assert_eq!(request(&mut block, &ram, VIRTIO_BLK_T_GET_ID, 0, &[(DATA, 20, WRITE)]), (0, 21));
+        assert_eq!(
+            request(
+                &mut block,
+                &ram,
+                VIRTIO_BLK_T_GET_ID,
+                0,
+                &[(DATA, 20, WRITE)]
+            ),
+            (0, 21)
+        );
         let mut id = [1; 20];
         ram.read_slice(&mut id, GuestAddress(DATA)).unwrap();
         assert_eq!(&id, b"vol0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
@@ -334,7 +419,10 @@ mod tests {
             (VIRTIO_BLK_T_IN, u64::MAX / 512, 512),
             (VIRTIO_BLK_T_IN, 0, 100),
         ] {
-            assert_eq!(request(&mut block, &ram, kind, sector, &[(DATA, length, WRITE)]).0, io);
+            assert_eq!(
+                request(&mut block, &ram, kind, sector, &[(DATA, length, WRITE)]).0,
+                io
+            );
         }
         let status = request(&mut block, &ram, 11, 0, &[(DATA, 16, READ)]).0;
         assert_eq!(u32::from(status), VIRTIO_BLK_S_UNSUPP);
@@ -347,18 +435,32 @@ mod tests {
         header(&ram, VIRTIO_BLK_T_IN, 0);
         let mut driver = Driver::new(&ram, 0);
         // Outside guest memory; no status; readable after writable; a header cut short; longer than memory.
-        driver.offer(&[(HEADER, 16, READ), (1 << 40, 512, WRITE), (STATUS, 1, WRITE)]);
+        driver.offer(&[
+            (HEADER, 16, READ),
+            (1 << 40, 512, WRITE),
+            (STATUS, 1, WRITE),
+        ]);
         driver.offer(&[(HEADER, 16, READ)]);
         driver.offer(&[(STATUS, 1, WRITE), (HEADER, 16, READ)]);
         driver.offer(&[(HEADER, 3, READ), (STATUS, 1, WRITE)]);
-        driver.offer(&[(HEADER, 16, READ), (DATA, u32::MAX, WRITE), (STATUS, 1, WRITE)]);
+        driver.offer(&[
+            (HEADER, 16, READ),
+            (DATA, u32::MAX, WRITE),
+            (STATUS, 1, WRITE),
+        ]);
         // A chain that loops.
         driver.raw(40, HEADER, 16, 1, 41);
         driver.raw(41, DATA, 512, 3, 41);
         driver.make_available(40);
         // A head outside the table stops the device: its ring cannot be trusted.
         let mut host = Host::new();
-        block.activate(1 << VIRTIO_BLK_F_FLUSH, vec![driver.live()], &mut host.context(&ram)).unwrap();
+        block
+            .activate(
+                1 << VIRTIO_BLK_F_FLUSH,
+                vec![driver.live()],
+                &mut host.context(&ram),
+            )
+            .unwrap();
         assert_eq!(driver.used().0, 6);
         driver.offer(&[(HEADER, 16, READ), (DATA, 512, WRITE), (STATUS, 1, WRITE)]);
         block.queue_ready(0, &mut host.context(&ram)).unwrap();

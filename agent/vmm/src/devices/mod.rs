@@ -11,8 +11,8 @@ pub mod vsock;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
@@ -43,7 +43,10 @@ impl Context<'_> {
     /// The token of a descriptor of this device's own.
     #[must_use]
     pub const fn token(&self, id: u32) -> Token {
-        Token::Device { device: self.index, id }
+        Token::Device {
+            device: self.index,
+            id,
+        }
     }
 }
 
@@ -87,7 +90,12 @@ pub trait Device {
     ///
     /// # Errors
     /// A fault stops the device until it is reset.
-    fn activate(&mut self, features: u64, queues: Vec<LiveQueue>, context: &mut Context<'_>) -> Result<(), DeviceFault>;
+    fn activate(
+        &mut self,
+        features: u64,
+        queues: Vec<LiveQueue>,
+        context: &mut Context<'_>,
+    ) -> Result<(), DeviceFault>;
 
     /// Back to the state before activation. Nothing of the driver's is touched afterwards.
     fn reset(&mut self);
@@ -102,7 +110,12 @@ pub trait Device {
     ///
     /// # Errors
     /// As [`Device::activate`].
-    fn io_ready(&mut self, _id: u32, _ready: Readiness, _context: &mut Context<'_>) -> Result<(), DeviceFault> {
+    fn io_ready(
+        &mut self,
+        _id: u32,
+        _ready: Readiness,
+        _context: &mut Context<'_>,
+    ) -> Result<(), DeviceFault> {
         Ok(())
     }
 
@@ -123,7 +136,11 @@ pub trait Device {
     ///
     /// # Errors
     /// As [`Device::activate`].
-    fn deadline_passed(&mut self, _now: Instant, _context: &mut Context<'_>) -> Result<(), DeviceFault> {
+    fn deadline_passed(
+        &mut self,
+        _now: Instant,
+        _context: &mut Context<'_>,
+    ) -> Result<(), DeviceFault> {
         Ok(())
     }
 
@@ -215,7 +232,11 @@ pub(crate) mod testing {
         pub(crate) fn live(&self) -> LiveQueue {
             let mut queue: Queue = self.queue.create_queue().unwrap();
             queue.try_set_used_ring_address(self.used_ring()).unwrap();
-            LiveQueue::new(queue, self.interrupt.clone(), Arc::new(EventFd::new(EFD_NONBLOCK).unwrap()))
+            LiveQueue::new(
+                queue,
+                self.interrupt.clone(),
+                Arc::new(EventFd::new(EFD_NONBLOCK).unwrap()),
+            )
         }
 
         /// The mock puts the used ring over the second half of the available ring; here it has a place of its own.
@@ -246,8 +267,15 @@ pub(crate) mod testing {
         pub(crate) fn make_available(&self, head: u16) {
             let avail = self.queue.avail_addr();
             let index: u16 = self.ram.read_obj(GuestAddress(avail.0 + 2)).unwrap();
-            self.ram.write_obj(head, GuestAddress(avail.0 + 4 + u64::from(index % self.size) * 2)).unwrap();
-            self.ram.write_obj(index.wrapping_add(1), GuestAddress(avail.0 + 2)).unwrap();
+            self.ram
+                .write_obj(
+                    head,
+                    GuestAddress(avail.0 + 4 + u64::from(index % self.size) * 2),
+                )
+                .unwrap();
+            self.ram
+                .write_obj(index.wrapping_add(1), GuestAddress(avail.0 + 2))
+                .unwrap();
         }
 
         /// How many chains came back, and the last one's head and length.
@@ -258,7 +286,11 @@ pub(crate) mod testing {
                 return (0, 0, 0);
             }
             let entry = used.0 + 4 + u64::from((index - 1) % self.size) * 8;
-            (index, self.ram.read_obj(GuestAddress(entry)).unwrap(), self.ram.read_obj(GuestAddress(entry + 4)).unwrap())
+            (
+                index,
+                self.ram.read_obj(GuestAddress(entry)).unwrap(),
+                self.ram.read_obj(GuestAddress(entry + 4)).unwrap(),
+            )
         }
     }
 
@@ -270,11 +302,19 @@ pub(crate) mod testing {
 
     impl Host {
         pub(crate) fn new() -> Self {
-            Self { poller: Poller::new().unwrap(), guest_connects: GuestConnects::default() }
+            Self {
+                poller: Poller::new().unwrap(),
+                guest_connects: GuestConnects::default(),
+            }
         }
 
         pub(crate) fn context<'a>(&'a mut self, ram: &'a Ram) -> Context<'a> {
-            Context { ram, poller: &self.poller, index: 0, guest_connects: &mut self.guest_connects }
+            Context {
+                ram,
+                poller: &self.poller,
+                index: 0,
+                guest_connects: &mut self.guest_connects,
+            }
         }
     }
 }

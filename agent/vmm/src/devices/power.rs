@@ -18,7 +18,8 @@ const KEYBOARD_RESET: u8 = 0xfe;
 pub const fn port_write(port: u16, value: u8) -> Option<ExitReason> {
     match port {
         SLEEP_CONTROL_PORT
-            if value & SLEEP_ENABLE != 0 && value >> SLEEP_TYPE_SHIFT & SLEEP_TYPE_MASK == S5_SLEEP_TYPE =>
+            if value & SLEEP_ENABLE != 0
+                && value >> SLEEP_TYPE_SHIFT & SLEEP_TYPE_MASK == S5_SLEEP_TYPE =>
         {
             Some(ExitReason::PowerOff)
         }
@@ -43,7 +44,10 @@ mod tests {
 
     #[test]
     fn only_the_documented_values_end_the_machine() {
-        assert_eq!(port_write(SLEEP_CONTROL_PORT, 0x34), Some(ExitReason::PowerOff));
+        assert_eq!(
+            port_write(SLEEP_CONTROL_PORT, 0x34),
+            Some(ExitReason::PowerOff)
+        );
         assert_eq!(port_write(SLEEP_CONTROL_PORT, 0x14), None);
         assert_eq!(port_write(SLEEP_CONTROL_PORT, 0x2c), None);
         assert_eq!(port_write(SLEEP_STATUS_PORT, 0x80), None);

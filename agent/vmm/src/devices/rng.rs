@@ -18,14 +18,23 @@ impl Rng {
     /// The device and what it offers.
     #[must_use]
     pub fn new() -> (Self, Offer) {
-        let offer =
-            Offer { device_id: VIRTIO_ID_RNG, features: COMMON_FEATURES, queue_sizes: &[64], config: Vec::new() };
+        let offer = Offer {
+            device_id: VIRTIO_ID_RNG,
+            features: COMMON_FEATURES,
+            queue_sizes: &[64],
+            config: Vec::new(),
+        };
         (Self::default(), offer)
     }
 }
 
 impl Device for Rng {
-    fn activate(&mut self, _features: u64, mut queues: Vec<LiveQueue>, context: &mut Context<'_>) -> Result<(), DeviceFault> {
+    fn activate(
+        &mut self,
+        _features: u64,
+        mut queues: Vec<LiveQueue>,
+        context: &mut Context<'_>,
+    ) -> Result<(), DeviceFault> {
         self.queue = queues.pop();
         self.queue_ready(0, context)
     }
@@ -35,16 +44,23 @@ impl Device for Rng {
     }
 
     fn queue_ready(&mut self, _queue: usize, context: &mut Context<'_>) -> Result<(), DeviceFault> {
-        let Some(queue) = &mut self.queue else { return Ok(()) };
+        let Some(queue) = &mut self.queue else {
+            return Ok(());
+        };
         queue.drain(context.ram, |chain| {
-            let Ok(mut request) = Buffers::of(chain, context.ram) else { return Ok(0) };
+            let Ok(mut request) = Buffers::of(chain, context.ram) else {
+                return Ok(0);
+            };
             let mut left = request.writable.len().min(MAX_REQUEST);
             let mut written = 0;
             let mut bytes = [0; 4096];
             while left > 0 {
                 let wanted = left.min(bytes.len());
-                let got = rustix::rand::getrandom(&mut bytes[..wanted], rustix::rand::GetRandomFlags::empty())
-                    .map_err(std::io::Error::from)?;
+                let got = rustix::rand::getrandom(
+                    &mut bytes[..wanted],
+                    rustix::rand::GetRandomFlags::empty(),
+                )
+                .map_err(std::io::Error::from)?;
                 written += request.writable.write(&bytes[..got]);
                 left -= got;
             }
@@ -67,7 +83,8 @@ mod tests {
         driver.offer(&[(0x10_0000, 32, WRITE)]);
         let (mut rng, _) = Rng::new();
         let mut host = Host::new();
-        rng.activate(0, vec![driver.live()], &mut host.context(&ram)).unwrap();
+        rng.activate(0, vec![driver.live()], &mut host.context(&ram))
+            .unwrap();
         assert_eq!(driver.used(), (1, 0, 32));
         let mut bytes = [0; 32];
         ram.read_slice(&mut bytes, GuestAddress(0x10_0000)).unwrap();

@@ -89,8 +89,19 @@ impl Console {
         let output = File::from(output);
         let metadata = output.metadata()?;
         let length = metadata.is_file().then_some(metadata.len());
-        let shared = Arc::new(Shared { bytes: Mutex::default(), kick: EventFd::new(EFD_NONBLOCK)? });
-        Ok((ConsoleInput(Arc::clone(&shared)), Self { shared, output, max_bytes, length }))
+        let shared = Arc::new(Shared {
+            bytes: Mutex::default(),
+            kick: EventFd::new(EFD_NONBLOCK)?,
+        });
+        Ok((
+            ConsoleInput(Arc::clone(&shared)),
+            Self {
+                shared,
+                output,
+                max_bytes,
+                length,
+            },
+        ))
     }
 
     /// Counts up when output begins to wait.
@@ -121,9 +132,15 @@ impl Console {
             if chunk.is_empty() {
                 return Ok(true);
             }
-            let timeout =
-                Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: i64::from(patience.subsec_nanos()) };
-            if poll(&mut [PollFd::new(&self.output, PollFlags::OUT)], Some(&timeout))? == 0 {
+            let timeout = Timespec {
+                tv_sec: patience.as_secs() as i64,
+                tv_nsec: i64::from(patience.subsec_nanos()),
+            };
+            if poll(
+                &mut [PollFd::new(&self.output, PollFlags::OUT)],
+                Some(&timeout),
+            )? == 0
+            {
                 return Ok(false);
             }
             if let Some(length) = &mut self.length {
@@ -154,7 +171,12 @@ mod tests {
     fn a_file_is_cut_when_it_reaches_its_limit() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("console");
-        let file = File::options().create(true).append(true).read(true).open(&path).unwrap();
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .read(true)
+            .open(&path)
+            .unwrap();
         let (mut input, mut console) = Console::new(file.into(), 10_000).unwrap();
         for round in 0..4u8 {
             input.write_all(&[b'a' + round; 3000]).unwrap();

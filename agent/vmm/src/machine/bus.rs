@@ -70,7 +70,11 @@ impl Bus {
     /// A bus with virtio devices at their planned places and COM1.
     #[must_use]
     pub fn new(virtio: Vec<MmioTransport>, com1: Com1, to_loop: ToLoop) -> Self {
-        Self { virtio: virtio.into_iter().map(Mutex::new).collect(), com1: Mutex::new(com1), to_loop }
+        Self {
+            virtio: virtio.into_iter().map(Mutex::new).collect(),
+            com1: Mutex::new(com1),
+            to_loop,
+        }
     }
 
     /// The event loop's channel.
@@ -83,14 +87,21 @@ impl Bus {
         let from_base = address.checked_sub(VIRTIO_MMIO_BASE)?;
         let index = from_base / VIRTIO_MMIO_SIZE;
         let transport = self.virtio.get(usize::try_from(index).ok()?)?;
-        Some((u8::try_from(index).ok()?, transport, from_base % VIRTIO_MMIO_SIZE))
+        Some((
+            u8::try_from(index).ok()?,
+            transport,
+            from_base % VIRTIO_MMIO_SIZE,
+        ))
     }
 
     /// A read outside RAM: all ones where nothing is.
     pub fn memory_read(&self, address: u64, data: &mut [u8]) {
         match self.virtio(address) {
             Some((_, transport, offset)) => {
-                transport.lock().unwrap_or_else(PoisonError::into_inner).read(offset, data);
+                transport
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .read(offset, data);
             }
             None => data.fill(0xff),
         }
@@ -98,12 +109,18 @@ impl Bus {
 
     /// A write outside RAM: lost where nothing is.
     pub fn memory_write(&self, address: u64, data: &[u8]) {
-        let Some((index, transport, offset)) = self.virtio(address) else { return };
+        let Some((index, transport, offset)) = self.virtio(address) else {
+            return;
+        };
         // The lock is held until the event loop has done its part: another vCPU must not see a device half changed.
         let mut transport = transport.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(change) = transport.write(offset, data) {
             let (done, wait) = sync_channel(1);
-            self.to_loop.send(FromVcpu::Device { index, change, done });
+            self.to_loop.send(FromVcpu::Device {
+                index,
+                change,
+                done,
+            });
             // An error means that the loop is gone, and the machine with it.
             let _ = wait.recv();
         }
@@ -158,7 +175,11 @@ mod tests {
         let (input, console) = Console::new(file.into(), 0).unwrap();
         let com1 = Serial::new(SerialLine(EventFd::new(EFD_NONBLOCK).unwrap()), input);
         let kick = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
-        (Bus::new(Vec::new(), com1, ToLoop::new(sender, kick)), console, receiver)
+        (
+            Bus::new(Vec::new(), com1, ToLoop::new(sender, kick)),
+            console,
+            receiver,
+        )
     }
 
     #[test]
@@ -189,6 +210,9 @@ mod tests {
     fn the_sleep_register_ends_the_machine() {
         let (bus, _console, _receiver) = bus();
         assert_eq!(bus.port_write(0x600, &[0x34]), Some(ExitReason::PowerOff));
-        assert_eq!(bus.port_write(0x600, &[0, 0x34]), Some(ExitReason::PowerOff));
+        assert_eq!(
+            bus.port_write(0x600, &[0, 0x34]),
+            Some(ExitReason::PowerOff)
+        );
     }
 }

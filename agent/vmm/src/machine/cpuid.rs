@@ -4,7 +4,9 @@
 
 use std::arch::x86_64::__cpuid;
 
-use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
+use kvm_bindings::{
+    CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2,
+};
 use kvm_ioctls::{Cap, Kvm};
 
 use crate::error::kvm;
@@ -41,12 +43,18 @@ impl Template {
     /// # Errors
     /// [`Error::Kvm`].
     pub fn new(host: &Kvm, vcpus: u8, tsc_khz: Option<u32>) -> Result<Self> {
-        let supported = host.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(kvm("list its CPUID"))?;
+        let supported = host
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(kvm("list its CPUID"))?;
         let vendor = __cpuid(0);
         // "AuthenticAMD", "HygonGenuine".
         let amd = matches!(vendor.ebx, 0x6874_7541 | 0x6f67_7948);
         let deadline = host.check_extension(Cap::TscDeadlineTimer);
-        let mut template = Self { entries: supported.as_slice().to_vec(), vcpus: u32::from(vcpus), amd };
+        let mut template = Self {
+            entries: supported.as_slice().to_vec(),
+            vcpus: u32::from(vcpus),
+            amd,
+        };
         template.common(deadline, tsc_khz);
         Ok(template)
     }
@@ -61,7 +69,11 @@ impl Template {
                     if tsc_deadline {
                         entry.ecx |= ECX_TSC_DEADLINE;
                     }
-                    entry.edx = if vcpus > 1 { entry.edx | EDX_HTT } else { entry.edx & !EDX_HTT };
+                    entry.edx = if vcpus > 1 {
+                        entry.edx | EDX_HTT
+                    } else {
+                        entry.edx & !EDX_HTT
+                    };
                 }
                 // Deterministic cache parameters: the last level is shared by all, the others by nobody.
                 4 if entry.eax & 0x1f != 0 => {
@@ -73,13 +85,16 @@ impl Template {
                 0xa | 0x8000_0022 => (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0),
                 LEAF_HYPERVISOR if tsc_khz.is_some() => entry.eax = entry.eax.max(LEAF_FREQUENCIES),
                 0x8000_0001 => {
-                    entry.ecx &= !(AMD_SVM | AMD_CMP_LEGACY | AMD_PERF_CORE | AMD_PERF_NB | AMD_PERF_LLC);
+                    entry.ecx &=
+                        !(AMD_SVM | AMD_CMP_LEGACY | AMD_PERF_CORE | AMD_PERF_NB | AMD_PERF_LLC);
                     if amd && vcpus > 1 {
                         entry.ecx |= AMD_CMP_LEGACY;
                     }
                 }
                 // The number of cores and how many bits of the APIC id number them.
-                0x8000_0008 if amd => entry.ecx = entry.ecx & !0xf0ff | (vcpus - 1) | core_bits(vcpus) << 12,
+                0x8000_0008 if amd => {
+                    entry.ecx = entry.ecx & !0xf0ff | (vcpus - 1) | core_bits(vcpus) << 12
+                }
                 0x8000_000a => (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0),
                 0x8000_001d if entry.eax & 0x1f != 0 => {
                     let level = entry.eax >> 5 & 7;
@@ -90,7 +105,8 @@ impl Template {
             }
         }
         if let Some(khz) = tsc_khz {
-            self.entries.retain(|entry| entry.function != LEAF_FREQUENCIES);
+            self.entries
+                .retain(|entry| entry.function != LEAF_FREQUENCIES);
             self.entries.push(kvm_cpuid_entry2 {
                 function: LEAF_FREQUENCIES,
                 eax: khz,
@@ -99,8 +115,13 @@ impl Template {
             });
         }
         // Topology leaves are written anew, for each vCPU. 0x1f only where the host counts as far.
-        self.entries.retain(|entry| !matches!(entry.function, 0xb | 0x1f));
-        let highest = self.entries.iter().find(|entry| entry.function == 0).map_or(0, |entry| entry.eax);
+        self.entries
+            .retain(|entry| !matches!(entry.function, 0xb | 0x1f));
+        let highest = self
+            .entries
+            .iter()
+            .find(|entry| entry.function == 0)
+            .map_or(0, |entry| entry.eax);
         for function in [0xb, 0x1f] {
             if function <= highest {
                 for index in 0..3 {
@@ -123,7 +144,10 @@ impl Template {
         let mut entries = self.entries.clone();
         for entry in &mut entries {
             match entry.function {
-                1 => entry.ebx = entry.ebx & 0xffff | self.vcpus.next_power_of_two() << 16 | apic_id << 24,
+                1 => {
+                    entry.ebx =
+                        entry.ebx & 0xffff | self.vcpus.next_power_of_two() << 16 | apic_id << 24
+                }
                 0xb | 0x1f => {
                     (entry.eax, entry.ebx, entry.ecx) = match entry.index {
                         // One thread a core; then all cores of the package; then the end.
@@ -138,7 +162,12 @@ impl Template {
                 _ => {}
             }
         }
-        CpuId::from_entries(&entries).map_err(|_| Error::Kvm("take so many CPUID entries", std::io::ErrorKind::InvalidInput.into()))
+        CpuId::from_entries(&entries).map_err(|_| {
+            Error::Kvm(
+                "take so many CPUID entries",
+                std::io::ErrorKind::InvalidInput.into(),
+            )
+        })
     }
 }
 
@@ -152,7 +181,15 @@ mod tests {
     use super::*;
 
     fn template(vcpus: u32, amd: bool) -> Template {
-        let leaf = |function, index, eax, ebx, ecx, edx| kvm_cpuid_entry2 { function, index, eax, ebx, ecx, edx, ..Default::default() };
+        let leaf = |function, index, eax, ebx, ecx, edx| kvm_cpuid_entry2 {
+            function,
+            index,
+            eax,
+            ebx,
+            ecx,
+            edx,
+            ..Default::default()
+        };
         let mut template = Template {
             entries: vec![
                 leaf(0, 0, 0x1f, 0, 0, 0),
@@ -173,7 +210,11 @@ mod tests {
     }
 
     fn find(cpuid: &CpuId, function: u32, index: u32) -> kvm_cpuid_entry2 {
-        *cpuid.as_slice().iter().find(|entry| entry.function == function && entry.index == index).unwrap()
+        *cpuid
+            .as_slice()
+            .iter()
+            .find(|entry| entry.function == function && entry.index == index)
+            .unwrap()
     }
 
     #[test]
@@ -181,14 +222,26 @@ mod tests {
         let cpuid = template(6, true).vcpu(5).unwrap();
         assert_eq!(find(&cpuid, 1, 0).ebx, 5 << 24 | 8 << 16 | 0x0800);
         let (threads, cores) = (find(&cpuid, 0xb, 0), find(&cpuid, 0xb, 1));
-        assert_eq!((threads.eax, threads.ebx, threads.ecx, threads.edx), (0, 1, 0x100, 5));
-        assert_eq!((cores.eax, cores.ebx, cores.ecx, cores.edx), (3, 6, 0x201, 5));
+        assert_eq!(
+            (threads.eax, threads.ebx, threads.ecx, threads.edx),
+            (0, 1, 0x100, 5)
+        );
+        assert_eq!(
+            (cores.eax, cores.ebx, cores.ecx, cores.edx),
+            (3, 6, 0x201, 5)
+        );
         assert_eq!(find(&cpuid, 0xb, 2).ebx, 0);
         assert_eq!(find(&cpuid, 4, 0).eax >> 14 & 0xfff, 0);
         assert_eq!(find(&cpuid, 4, 3).eax >> 14 & 0xfff, 5);
         assert_eq!(find(&cpuid, 4, 0).eax >> 26, 5);
         assert_eq!(find(&cpuid, 0x8000_0008, 0).ecx & 0xf0ff, 3 << 12 | 5);
-        assert_eq!((find(&cpuid, 0x8000_001e, 0).eax, find(&cpuid, 0x8000_001e, 0).ebx), (5, 5));
+        assert_eq!(
+            (
+                find(&cpuid, 0x8000_001e, 0).eax,
+                find(&cpuid, 0x8000_001e, 0).ebx
+            ),
+            (5, 5)
+        );
     }
 
     #[test]
@@ -196,7 +249,10 @@ mod tests {
         let cpuid = template(1, false).vcpu(0).unwrap();
         let one = find(&cpuid, 1, 0);
         assert_eq!(one.ecx & ECX_VMX, 0);
-        assert_eq!(one.ecx & (ECX_HYPERVISOR | ECX_TSC_DEADLINE), ECX_HYPERVISOR | ECX_TSC_DEADLINE);
+        assert_eq!(
+            one.ecx & (ECX_HYPERVISOR | ECX_TSC_DEADLINE),
+            ECX_HYPERVISOR | ECX_TSC_DEADLINE
+        );
         assert_eq!(one.edx & EDX_HTT, 0);
         assert_eq!(find(&cpuid, 0xa, 0).eax, 0);
         assert_eq!(find(&cpuid, 0x8000_0001, 0).ecx, 0);

@@ -1,9 +1,9 @@
 //! From a checked description to running vCPUs, and back to nothing.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -86,16 +86,29 @@ pub fn launch(
 ) -> Result<Machine> {
     let host = vm::open()?;
     if usize::from(blueprint.vcpus) > host.get_max_vcpus() {
-        return Err(Error::spec("vcpus", format!("is {}, this host allows {}", blueprint.vcpus, host.get_max_vcpus())));
+        return Err(Error::spec(
+            "vcpus",
+            format!(
+                "is {}, this host allows {}",
+                blueprint.vcpus,
+                host.get_max_vcpus()
+            ),
+        ));
     }
     let counters = SharedCounters::new(Counters::default());
-    let (console_input, console) = Console::new(blueprint.console.output, blueprint.console.max_bytes)
-        .map_err(|error| Error::spec("console.output", format!("cannot be used: {error}")))?;
+    let (console_input, console) =
+        Console::new(blueprint.console.output, blueprint.console.max_bytes)
+            .map_err(|error| Error::spec("console.output", format!("cannot be used: {error}")))?;
 
     let mut devices: Vec<(Box<dyn Device>, Offer)> = Vec::new();
     for (index, disk) in blueprint.disks.into_iter().enumerate() {
-        let (block, offer) = Block::new(disk.file, disk.read_only, &disk.serial, Arc::clone(&counters))
-            .map_err(|source| Error::Disk { index, source })?;
+        let (block, offer) = Block::new(
+            disk.file,
+            disk.read_only,
+            &disk.serial,
+            Arc::clone(&counters),
+        )
+        .map_err(|source| Error::Disk { index, source })?;
         devices.push((Box::new(block), offer));
     }
     for (index, nic) in blueprint.nics.into_iter().enumerate() {
@@ -124,27 +137,53 @@ pub fn launch(
         for queue in 0..offer.queue_sizes.len() {
             let doorbell = Arc::new(event()?);
             vm::connect_doorbell(&machine, &doorbell, *place, queue as u32)?;
-            let token = Token::Queue { device: slots.len() as u8, queue: queue as u8 };
-            poller.add_readable(of_event(&doorbell), token).map_err(os("watch a doorbell"))?;
+            let token = Token::Queue {
+                device: slots.len() as u8,
+                queue: queue as u8,
+            };
+            poller
+                .add_readable(of_event(&doorbell), token)
+                .map_err(os("watch a doorbell"))?;
             doorbells.push(doorbell);
         }
-        let negotiator = Negotiator::new(offer, interrupt.clone(), doorbells.clone(), Arc::clone(&ram));
+        let negotiator = Negotiator::new(
+            offer,
+            interrupt.clone(),
+            doorbells.clone(),
+            Arc::clone(&ram),
+        );
         transports.push(MmioTransport::new(negotiator));
-        let mut slot = Slot { device, interrupt, doorbells, faulted: false };
-        let mut context = Context { ram: &ram, poller, index: slots.len() as u8, guest_connects };
-        slot.device.start(&mut context).map_err(os("watch a device's descriptor"))?;
+        let mut slot = Slot {
+            device,
+            interrupt,
+            doorbells,
+            faulted: false,
+        };
+        let mut context = Context {
+            ram: &ram,
+            poller,
+            index: slots.len() as u8,
+            guest_connects,
+        };
+        slot.device
+            .start(&mut context)
+            .map_err(os("watch a device's descriptor"))?;
         slots.push(slot);
     }
 
     let (power_button, serial_line) = (event()?, event()?);
     vm::connect_interrupt(&machine, &power_button, POWER_GSI)?;
     vm::connect_interrupt(&machine, &serial_line, SERIAL_GSI)?;
-    poller.add_readable(of_event(console.kick()), Token::Console).map_err(os("watch the console"))?;
+    poller
+        .add_readable(of_event(console.kick()), Token::Console)
+        .map_err(os("watch the console"))?;
     let com1 = Serial::new(SerialLine(serial_line), console_input);
 
     let (sender, messages) = sync_channel(VCPU_MESSAGES);
     let kick = Arc::new(event()?);
-    poller.add_readable(of_event(&kick), Token::Vcpus).map_err(os("watch the vCPUs"))?;
+    poller
+        .add_readable(of_event(&kick), Token::Vcpus)
+        .map_err(os("watch the vCPUs"))?;
     let shared = Arc::new(vcpu::Shared {
         bus: Bus::new(transports, com1, ToLoop::new(sender, Arc::clone(&kick))),
         stop: AtomicBool::new(false),
@@ -183,15 +222,21 @@ fn create_vcpus(host: &Kvm, machine: &VmFd, count: u8, entry: boot::Entry) -> Re
     let mut vcpus = Vec::with_capacity(usize::from(count));
     let mut template = None;
     for id in 0..count {
-        let vcpu = machine.create_vcpu(u64::from(id)).map_err(kvm("create a vCPU"))?;
+        let vcpu = machine
+            .create_vcpu(u64::from(id))
+            .map_err(kvm("create a vCPU"))?;
         let template = match &template {
             Some(template) => template,
             None => {
-                let khz = host.check_extension(Cap::GetTscKhz).then(|| vcpu.get_tsc_khz().ok()).flatten();
+                let khz = host
+                    .check_extension(Cap::GetTscKhz)
+                    .then(|| vcpu.get_tsc_khz().ok())
+                    .flatten();
                 template.insert(Template::new(host, count, khz)?)
             }
         };
-        vcpu.set_cpuid2(&template.vcpu(u32::from(id))?).map_err(kvm("set a vCPU's CPUID"))?;
+        vcpu.set_cpuid2(&template.vcpu(u32::from(id))?)
+            .map_err(kvm("set a vCPU's CPUID"))?;
         vcpu::prepare(&vcpu, id == 0, entry)?;
         vcpus.push(vcpu);
     }

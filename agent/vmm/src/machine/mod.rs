@@ -3,10 +3,16 @@
 pub mod bus;
 pub mod cpuid;
 pub mod launch;
-#[allow(unsafe_code, reason = "signalfd(2) has no safe wrapper among the crates in use")]
+#[allow(
+    unsafe_code,
+    reason = "signalfd(2) has no safe wrapper among the crates in use"
+)]
 pub mod signals;
 pub mod vcpu;
-#[allow(unsafe_code, reason = "handing guest memory to KVM is a promise the compiler cannot check")]
+#[allow(
+    unsafe_code,
+    reason = "handing guest memory to KVM is a promise the compiler cannot check"
+)]
 pub mod vm;
 
 pub use launch::{Machine, launch};

@@ -18,7 +18,8 @@ extern "C" fn nothing(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_v
 /// # Errors
 /// sigaction(2)'s.
 pub fn prepare_kick() -> io::Result<()> {
-    register_signal_handler(kick_signal(), nothing).map_err(|error| io::Error::from_raw_os_error(error.errno()))
+    register_signal_handler(kick_signal(), nothing)
+        .map_err(|error| io::Error::from_raw_os_error(error.errno()))
 }
 
 /// The signals that stop a machine, as a descriptor.
@@ -33,11 +34,14 @@ impl StopSignals {
     pub fn new() -> io::Result<Self> {
         let signals = [libc::SIGTERM, libc::SIGINT];
         for signal in signals {
-            block_signal(signal).map_err(|error| io::Error::other(format!("cannot block a signal: {error:?}")))?;
+            block_signal(signal)
+                .map_err(|error| io::Error::other(format!("cannot block a signal: {error:?}")))?;
         }
-        let set = create_sigset(&signals).map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
+        let set =
+            create_sigset(&signals).map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
         // SAFETY: the set is initialised and outlives the call; -1 asks for a new descriptor.
-        let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_NONBLOCK | libc::SFD_CLOEXEC) };
+        let fd =
+            unsafe { libc::signalfd(-1, &raw const set, libc::SFD_NONBLOCK | libc::SFD_CLOEXEC) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }

@@ -1,7 +1,7 @@
 //! A vCPU: its first registers, and the thread that runs it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use crn_protocol::control::ExitReason;
@@ -69,20 +69,37 @@ fn segment(index: u16, kind: u8, system: bool) -> kvm_segment {
 /// [`Error::Kvm`].
 pub fn prepare(vcpu: &VcpuFd, first: bool, entry: Entry) -> Result<()> {
     let entries = [
-        kvm_msr_entry { index: MSR_MTRR_DEFAULT_TYPE, data: MTRR_WRITE_BACK, ..Default::default() },
-        kvm_msr_entry { index: MSR_MISC_ENABLE, data: MISC_ENABLE_FAST_STRING, ..Default::default() },
+        kvm_msr_entry {
+            index: MSR_MTRR_DEFAULT_TYPE,
+            data: MTRR_WRITE_BACK,
+            ..Default::default()
+        },
+        kvm_msr_entry {
+            index: MSR_MISC_ENABLE,
+            data: MISC_ENABLE_FAST_STRING,
+            ..Default::default()
+        },
     ];
     let msrs = Msrs::from_entries(&entries)
         .map_err(|_| Error::Kvm("take so many MSRs", std::io::ErrorKind::InvalidInput.into()))?;
     // KVM stops at the first one it does not have; none of these is vital.
     vcpu.set_msrs(&msrs).map_err(kvm("set a vCPU's MSRs"))?;
-    let fpu = kvm_fpu { fcw: 0x37f, mxcsr: 0x1f80, ..Default::default() };
-    vcpu.set_fpu(&fpu).map_err(kvm("set a vCPU's floating point registers"))?;
+    let fpu = kvm_fpu {
+        fcw: 0x37f,
+        mxcsr: 0x1f80,
+        ..Default::default()
+    };
+    vcpu.set_fpu(&fpu)
+        .map_err(kvm("set a vCPU's floating point registers"))?;
     let mut lapic = vcpu.get_lapic().map_err(kvm("read a local APIC"))?;
     set_delivery_mode(&mut lapic, APIC_LVT_LINT0, APIC_MODE_EXTINT);
     set_delivery_mode(&mut lapic, APIC_LVT_LINT1, APIC_MODE_NMI);
     vcpu.set_lapic(&lapic).map_err(kvm("set a local APIC"))?;
-    if first { set_entry(vcpu, entry) } else { Ok(()) }
+    if first {
+        set_entry(vcpu, entry)
+    } else {
+        Ok(())
+    }
 }
 
 fn set_delivery_mode(lapic: &mut kvm_lapic_state, register: usize, mode: u32) {
@@ -107,7 +124,12 @@ fn set_entry(vcpu: &VcpuFd, entry: Entry) -> Result<()> {
             sregs.cr4 = 0;
             task.limit = 0x67;
             (task.g, task.db) = (0, 0);
-            kvm_regs { rip: address, rbx: PVH_START_INFO, rflags: RFLAGS, ..Default::default() }
+            kvm_regs {
+                rip: address,
+                rbx: PVH_START_INFO,
+                rflags: RFLAGS,
+                ..Default::default()
+            }
         }
         Entry::Linux64(address) => {
             (code.l, code.db) = (1, 0);
@@ -131,7 +153,8 @@ fn set_entry(vcpu: &VcpuFd, entry: Entry) -> Result<()> {
     sregs.gdt.limit = (size_of_val(&GDT_ENTRIES) - 1) as u16;
     sregs.idt.base = 0;
     sregs.idt.limit = 0;
-    vcpu.set_sregs(&sregs).map_err(kvm("set a vCPU's segments"))?;
+    vcpu.set_sregs(&sregs)
+        .map_err(kvm("set a vCPU's segments"))?;
     vcpu.set_regs(&regs).map_err(kvm("set a vCPU's registers"))
 }
 
@@ -151,11 +174,18 @@ pub struct Shared {
 
 /// Runs a vCPU until the machine stops.
 pub fn run(mut vcpu: VcpuFd, shared: &Arc<Shared>) {
-    let entered = u64::try_from(shared.started.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
-    let _ = shared.launch_us.compare_exchange(0, entered, Ordering::Relaxed, Ordering::Relaxed);
+    let entered = u64::try_from(shared.started.elapsed().as_micros())
+        .unwrap_or(u64::MAX)
+        .max(1);
+    let _ = shared
+        .launch_us
+        .compare_exchange(0, entered, Ordering::Relaxed, Ordering::Relaxed);
     while !shared.stop.load(Ordering::Acquire) {
         if let Some((reason, detail)) = run_once(&mut vcpu, shared) {
-            shared.bus.to_loop().send(FromVcpu::Stopped { reason, detail });
+            shared
+                .bus
+                .to_loop()
+                .send(FromVcpu::Stopped { reason, detail });
             return;
         }
     }
@@ -166,11 +196,21 @@ fn run_once(vcpu: &mut VcpuFd, shared: &Shared) -> Option<(ExitReason, String)> 
     let exit = match vcpu.run() {
         Ok(exit) => exit,
         Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => return None,
-        Err(error) => return Some((ExitReason::Failed, format!("KVM cannot run a vCPU: {error}"))),
+        Err(error) => {
+            return Some((
+                ExitReason::Failed,
+                format!("KVM cannot run a vCPU: {error}"),
+            ));
+        }
     };
     shared.counters.exits.add(1);
     let failure = match exit {
-        VcpuExit::IoOut(port, data) => return shared.bus.port_write(port, data).map(|reason| (reason, String::new())),
+        VcpuExit::IoOut(port, data) => {
+            return shared
+                .bus
+                .port_write(port, data)
+                .map(|reason| (reason, String::new()));
+        }
         VcpuExit::IoIn(port, data) => {
             shared.bus.port_read(port, data);
             return None;
@@ -183,13 +223,20 @@ fn run_once(vcpu: &mut VcpuFd, shared: &Shared) -> Option<(ExitReason, String)> 
             shared.bus.memory_write(address, data);
             return None;
         }
-        VcpuExit::Hlt | VcpuExit::Intr | VcpuExit::IrqWindowOpen | VcpuExit::SetTpr | VcpuExit::Nmi => return None,
+        VcpuExit::Hlt
+        | VcpuExit::Intr
+        | VcpuExit::IrqWindowOpen
+        | VcpuExit::SetTpr
+        | VcpuExit::Nmi => return None,
         VcpuExit::Shutdown => return Some((ExitReason::Reset, "triple fault".to_owned())),
         VcpuExit::SystemEvent(kind, _) => {
             return Some(match kind {
                 kvm_bindings::KVM_SYSTEM_EVENT_SHUTDOWN => (ExitReason::PowerOff, String::new()),
                 kvm_bindings::KVM_SYSTEM_EVENT_RESET => (ExitReason::Reset, String::new()),
-                kind => (ExitReason::Failed, format!("KVM reports system event {kind}")),
+                kind => (
+                    ExitReason::Failed,
+                    format!("KVM reports system event {kind}"),
+                ),
             });
         }
         VcpuExit::FailEntry(reason, cpu) => {

@@ -17,12 +17,24 @@ use crate::{Error, Result};
 
 /// What the machine is built on, and how an error names it.
 const CAPABILITIES: [(Cap, &str); 6] = [
-    (Cap::Irqchip, "an in-kernel interrupt controller (KVM_CAP_IRQCHIP)"),
+    (
+        Cap::Irqchip,
+        "an in-kernel interrupt controller (KVM_CAP_IRQCHIP)",
+    ),
     (Cap::UserMemory, "user memory slots (KVM_CAP_USER_MEMORY)"),
-    (Cap::Irqfd, "interrupts by event descriptors (KVM_CAP_IRQFD)"),
-    (Cap::Ioeventfd, "doorbells by event descriptors (KVM_CAP_IOEVENTFD)"),
+    (
+        Cap::Irqfd,
+        "interrupts by event descriptors (KVM_CAP_IRQFD)",
+    ),
+    (
+        Cap::Ioeventfd,
+        "doorbells by event descriptors (KVM_CAP_IOEVENTFD)",
+    ),
     (Cap::ExtCpuid, "CPUID control (KVM_CAP_EXT_CPUID)"),
-    (Cap::SetTssAddr, "a movable task segment (KVM_CAP_SET_TSS_ADDR)"),
+    (
+        Cap::SetTssAddr,
+        "a movable task segment (KVM_CAP_SET_TSS_ADDR)",
+    ),
 ];
 
 /// Opens `/dev/kvm` and checks that it can do what is needed.
@@ -30,7 +42,8 @@ const CAPABILITIES: [(Cap, &str); 6] = [
 /// # Errors
 /// [`Error::OpenKvm`], [`Error::Capability`].
 pub fn open() -> Result<Kvm> {
-    let kvm = Kvm::new().map_err(|error| Error::OpenKvm(std::io::Error::from_raw_os_error(error.errno())))?;
+    let kvm = Kvm::new()
+        .map_err(|error| Error::OpenKvm(std::io::Error::from_raw_os_error(error.errno())))?;
     for (capability, name) in CAPABILITIES {
         if !kvm.check_extension(capability) {
             return Err(Error::Capability(name));
@@ -51,10 +64,14 @@ pub fn create(host: &Kvm, ram: &Ram) -> Result<VmFd> {
         // are gone, and nothing in the process holds references into it (only volatile accesses).
         unsafe { vm.set_user_memory_region(region) }.map_err(kvm("map guest memory"))?;
     }
-    vm.set_identity_map_address(KVM_IDENTITY_MAP).map_err(kvm("place its identity map"))?;
-    vm.set_tss_address(KVM_TSS as usize).map_err(kvm("place its task segment"))?;
-    vm.create_irq_chip().map_err(kvm("create interrupt controllers"))?;
-    vm.set_gsi_routing(&routing()?).map_err(kvm("route interrupts"))?;
+    vm.set_identity_map_address(KVM_IDENTITY_MAP)
+        .map_err(kvm("place its identity map"))?;
+    vm.set_tss_address(KVM_TSS as usize)
+        .map_err(kvm("place its task segment"))?;
+    vm.create_irq_chip()
+        .map_err(kvm("create interrupt controllers"))?;
+    vm.set_gsi_routing(&routing()?)
+        .map_err(kvm("route interrupts"))?;
     Ok(vm)
 }
 
@@ -72,8 +89,15 @@ fn memory_region(slot: u32, region: &GuestRegionMmap) -> kvm_userspace_memory_re
 fn routing() -> Result<KvmIrqRouting> {
     let entries: Vec<kvm_irq_routing_entry> = (0..IOAPIC_PINS)
         .map(|gsi| {
-            let mut entry = kvm_irq_routing_entry { gsi, type_: KVM_IRQ_ROUTING_IRQCHIP, ..Default::default() };
-            entry.u.irqchip = kvm_irq_routing_irqchip { irqchip: KVM_IRQCHIP_IOAPIC, pin: gsi };
+            let mut entry = kvm_irq_routing_entry {
+                gsi,
+                type_: KVM_IRQ_ROUTING_IRQCHIP,
+                ..Default::default()
+            };
+            entry.u.irqchip = kvm_irq_routing_irqchip {
+                irqchip: KVM_IRQCHIP_IOAPIC,
+                pin: gsi,
+            };
             entry
         })
         .collect();
@@ -86,7 +110,8 @@ fn routing() -> Result<KvmIrqRouting> {
 /// # Errors
 /// [`Error::Kvm`].
 pub fn connect_interrupt(vm: &VmFd, line: &EventFd, gsi: u32) -> Result<()> {
-    vm.register_irqfd(line, gsi).map_err(kvm("connect an interrupt"))
+    vm.register_irqfd(line, gsi)
+        .map_err(kvm("connect an interrupt"))
 }
 
 /// Lets the driver's write of a queue's index to the notify register count up its doorbell.
@@ -95,5 +120,6 @@ pub fn connect_interrupt(vm: &VmFd, line: &EventFd, gsi: u32) -> Result<()> {
 /// [`Error::Kvm`].
 pub fn connect_doorbell(vm: &VmFd, doorbell: &EventFd, slot: VirtioSlot, queue: u32) -> Result<()> {
     let address = IoEventAddress::Mmio(slot.address + u64::from(VIRTIO_MMIO_QUEUE_NOTIFY));
-    vm.register_ioevent(doorbell, &address, queue).map_err(kvm("connect a doorbell"))
+    vm.register_ioevent(doorbell, &address, queue)
+        .map_err(kvm("connect a doorbell"))
 }

@@ -19,12 +19,23 @@ enum Call {
 }
 
 fn vectored(fd: BorrowedFd<'_>, pieces: &[VolatileSlice<'_>], call: Call) -> io::Result<usize> {
-    let guards: Vec<_> = pieces.iter().take(MAX_PIECES).map(VolatileSlice::ptr_guard_mut).collect();
+    let guards: Vec<_> = pieces
+        .iter()
+        .take(MAX_PIECES)
+        .map(VolatileSlice::ptr_guard_mut)
+        .collect();
     let vectors: Vec<libc::iovec> = guards
         .iter()
-        .map(|guard| libc::iovec { iov_base: guard.as_ptr().cast(), iov_len: guard.len() })
+        .map(|guard| libc::iovec {
+            iov_base: guard.as_ptr().cast(),
+            iov_len: guard.len(),
+        })
         .collect();
-    let (fd, first, count) = (fd.as_raw_fd(), vectors.as_ptr(), vectors.len() as libc::c_int);
+    let (fd, first, count) = (
+        fd.as_raw_fd(),
+        vectors.as_ptr(),
+        vectors.len() as libc::c_int,
+    );
     loop {
         // SAFETY: `vectors` holds `count` entries and outlives the call; each entry is a range of guest memory that
         // stays mapped while its `VolatileSlice` (borrowed here) lives. Guest memory is only ever accessed through
@@ -99,13 +110,22 @@ mod tests {
         let ram = Ram::from_ranges(&[(GuestAddress(0), 0x1000)]).unwrap();
         ram.write_slice(b"hello", GuestAddress(0)).unwrap();
         let file = tempfile::tempfile().unwrap();
-        let out = [ram.get_slice(GuestAddress(0), 2).unwrap(), ram.get_slice(GuestAddress(2), 3).unwrap()];
+        let out = [
+            ram.get_slice(GuestAddress(0), 2).unwrap(),
+            ram.get_slice(GuestAddress(2), 3).unwrap(),
+        ];
         assert_eq!(write_at(file.as_fd(), &out, 7).unwrap(), 5);
-        let back = [ram.get_slice(GuestAddress(0x100), 1).unwrap(), ram.get_slice(GuestAddress(0x200), 9).unwrap()];
+        let back = [
+            ram.get_slice(GuestAddress(0x100), 1).unwrap(),
+            ram.get_slice(GuestAddress(0x200), 9).unwrap(),
+        ];
         assert_eq!(read_at(file.as_fd(), &back, 7).unwrap(), 5);
         let mut tail = [0; 4];
         ram.read_slice(&mut tail, GuestAddress(0x200)).unwrap();
         assert_eq!(&tail, b"ello");
-        assert_eq!(read_at(file.as_fd(), &back, u64::MAX).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(
+            read_at(file.as_fd(), &back, u64::MAX).unwrap_err().kind(),
+            io::ErrorKind::InvalidInput
+        );
     }
 }

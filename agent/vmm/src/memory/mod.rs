@@ -1,6 +1,9 @@
 //! The guest's memory: anonymous, private, not reserved; what the guest never touches costs nothing.
 
-#[allow(unsafe_code, reason = "vectored I/O between descriptors and guest memory has no safe interface")]
+#[allow(
+    unsafe_code,
+    reason = "vectored I/O between descriptors and guest memory has no safe interface"
+)]
 pub mod io;
 
 use vm_memory::{GuestAddress, GuestMemoryMmap};
@@ -16,7 +19,12 @@ pub type Ram = GuestMemoryMmap<()>;
 /// # Errors
 /// [`Error::MapRam`].
 pub fn map(layout: &RamLayout) -> Result<Ram> {
-    let ranges: Vec<(GuestAddress, usize)> =
-        layout.regions().map(|region| (GuestAddress(region.start), region.length as usize)).collect();
-    Ram::from_ranges(&ranges).map_err(|source| Error::MapRam { bytes: layout.total(), source })
+    let ranges: Vec<(GuestAddress, usize)> = layout
+        .regions()
+        .map(|region| (GuestAddress(region.start), region.length as usize))
+        .collect();
+    Ram::from_ranges(&ranges).map_err(|source| Error::MapRam {
+        bytes: layout.total(),
+        source,
+    })
 }

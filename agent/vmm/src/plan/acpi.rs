@@ -3,11 +3,14 @@
 //! Linux finds virtio-mmio devices (`LNRO0005`), the serial port and the power button here; nothing is probed for.
 
 use acpi_tables::aml::{
-    Device, EISAName, Interrupt, IO, Memory32Fixed, Method, Name, Notify, Package, Path, ResourceTemplate, Scope,
+    Device, EISAName, IO, Interrupt, Memory32Fixed, Method, Name, Notify, Package, Path,
+    ResourceTemplate, Scope,
 };
 use acpi_tables::fadt::{FADTBuilder, Flags, PmProfile};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
-use acpi_tables::madt::{EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic};
+use acpi_tables::madt::{
+    EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic,
+};
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
@@ -15,8 +18,8 @@ use acpi_tables::{Aml, AmlSink};
 
 use super::VirtioSlot;
 use super::layout::{
-    ACPI_TABLES, ACPI_TABLES_SIZE, IOAPIC_BASE, LAPIC_BASE, POWER_GSI, RESET_PORT, RESET_VALUE, SERIAL_GSI,
-    SERIAL_PORT, SLEEP_CONTROL_PORT, SLEEP_STATUS_PORT, VIRTIO_MMIO_SIZE,
+    ACPI_TABLES, ACPI_TABLES_SIZE, IOAPIC_BASE, LAPIC_BASE, POWER_GSI, RESET_PORT, RESET_VALUE,
+    SERIAL_GSI, SERIAL_PORT, SLEEP_CONTROL_PORT, SLEEP_STATUS_PORT, VIRTIO_MMIO_SIZE,
 };
 
 /// The sleep type that means power off: first element of `\_S5`, and what the guest writes to sleep control.
@@ -33,7 +36,9 @@ const OEM_REVISION: u32 = 1;
 /// All tables, RSDP first, linked for [`ACPI_TABLES`].
 #[must_use]
 pub fn tables(vcpus: u8, virtio: &[VirtioSlot]) -> Vec<u8> {
-    let mut image = Image { bytes: vec![0; Rsdp::len()] };
+    let mut image = Image {
+        bytes: vec![0; Rsdp::len()],
+    };
     let dsdt = image.place(&dsdt(virtio));
     let fadt = image.place(&fadt(dsdt));
     let madt = image.place(&madt(vcpus));
@@ -63,7 +68,13 @@ impl Image {
 }
 
 fn io_register(port: u16) -> GAS {
-    GAS::new(AddressSpace::SystemIo, 8, 0, AccessSize::ByteAccess, u64::from(port))
+    GAS::new(
+        AddressSpace::SystemIo,
+        8,
+        0,
+        AccessSize::ByteAccess,
+        u64::from(port),
+    )
 }
 
 fn fadt(dsdt: u64) -> impl Aml {
@@ -84,7 +95,12 @@ fn fadt(dsdt: u64) -> impl Aml {
 }
 
 fn madt(vcpus: u8) -> MADT {
-    let mut madt = MADT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION, LocalInterruptController::Address(LAPIC_BASE));
+    let mut madt = MADT::new(
+        OEM_ID,
+        OEM_TABLE_ID,
+        OEM_REVISION,
+        LocalInterruptController::Address(LAPIC_BASE),
+    );
     for id in 0..vcpus {
         madt.add_structure(ProcessorLocalApic::new(id, id, EnabledStatus::Enabled));
     }
@@ -129,7 +145,10 @@ fn virtio_device(index: usize, slot: VirtioSlot, aml: &mut Vec<u8>) {
             &Name::new("_HID".into(), &"LNRO0005"),
             &Name::new("_UID".into(), &(index as u32)),
             &Name::new("_CCA".into(), &acpi_tables::aml::ONE),
-            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&memory, &interrupt(slot.gsi)])),
+            &Name::new(
+                "_CRS".into(),
+                &ResourceTemplate::new(vec![&memory, &interrupt(slot.gsi)]),
+            ),
         ],
     )
     .to_aml_bytes(aml);
@@ -142,7 +161,10 @@ fn serial_port(aml: &mut Vec<u8>) {
         vec![
             &Name::new("_HID".into(), &EISAName::new("PNP0501")),
             &Name::new("_UID".into(), &acpi_tables::aml::ZERO),
-            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&ports, &interrupt(SERIAL_GSI)])),
+            &Name::new(
+                "_CRS".into(),
+                &ResourceTemplate::new(vec![&ports, &interrupt(SERIAL_GSI)]),
+            ),
         ],
     )
     .to_aml_bytes(aml);
@@ -150,13 +172,25 @@ fn serial_port(aml: &mut Vec<u8>) {
 
 /// The button and the event device whose interrupt says that it was pressed (notification 0x80).
 fn power_button(aml: &mut Vec<u8>) {
-    Device::new("PWRB".into(), vec![&Name::new("_HID".into(), &EISAName::new("PNP0C0C"))]).to_aml_bytes(aml);
+    Device::new(
+        "PWRB".into(),
+        vec![&Name::new("_HID".into(), &EISAName::new("PNP0C0C"))],
+    )
+    .to_aml_bytes(aml);
     Device::new(
         "GED_".into(),
         vec![
             &Name::new("_HID".into(), &"ACPI0013"),
-            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&interrupt(POWER_GSI)])),
-            &Method::new("_EVT".into(), 1, true, vec![&Notify::new(&Path::new("PWRB"), &0x80u8)]),
+            &Name::new(
+                "_CRS".into(),
+                &ResourceTemplate::new(vec![&interrupt(POWER_GSI)]),
+            ),
+            &Method::new(
+                "_EVT".into(),
+                1,
+                true,
+                vec![&Notify::new(&Path::new("PWRB"), &0x80u8)],
+            ),
         ],
     )
     .to_aml_bytes(aml);
@@ -180,7 +214,11 @@ mod tests {
         let start = (address - ACPI_TABLES) as usize;
         let length = u32_at(image, start + 4) as usize;
         let table = &image[start..start + length];
-        assert_eq!(table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0, "checksum");
+        assert_eq!(
+            table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)),
+            0,
+            "checksum"
+        );
         table
     }
 
@@ -189,10 +227,17 @@ mod tests {
         let image = Plan::new(64, 1024, 18).acpi;
         assert!(image.len() as u64 <= ACPI_TABLES_SIZE);
         assert_eq!(&image[..8], b"RSD PTR ");
-        assert_eq!(image[..36].iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0);
+        assert_eq!(
+            image[..36]
+                .iter()
+                .fold(0u8, |sum, byte| sum.wrapping_add(*byte)),
+            0
+        );
         let xsdt = table(&image, u64_at(&image, 24));
         assert_eq!(&xsdt[..4], b"XSDT");
-        let names: Vec<&[u8]> = (0..2).map(|n| &table(&image, u64_at(xsdt, 36 + 8 * n))[..4]).collect();
+        let names: Vec<&[u8]> = (0..2)
+            .map(|n| &table(&image, u64_at(xsdt, 36 + 8 * n))[..4])
+            .collect();
         assert_eq!(names, [b"FACP", b"APIC"]);
         let fadt = table(&image, u64_at(xsdt, 36));
         assert_eq!(&table(&image, u64_at(fadt, 140))[..4], b"DSDT");
@@ -207,9 +252,18 @@ mod tests {
         let flags = u32_at(fadt, 112);
         assert_ne!(flags & 1 << 20, 0, "hardware-reduced");
         assert_ne!(flags & 1 << 10, 0, "reset register supported");
-        assert_eq!((fadt[116], u64_at(fadt, 120), fadt[128]), (1, u64::from(RESET_PORT), RESET_VALUE));
-        assert_eq!((fadt[244], u64_at(fadt, 248)), (1, u64::from(SLEEP_CONTROL_PORT)));
-        assert_eq!((fadt[256], u64_at(fadt, 260)), (1, u64::from(SLEEP_STATUS_PORT)));
+        assert_eq!(
+            (fadt[116], u64_at(fadt, 120), fadt[128]),
+            (1, u64::from(RESET_PORT), RESET_VALUE)
+        );
+        assert_eq!(
+            (fadt[244], u64_at(fadt, 248)),
+            (1, u64::from(SLEEP_CONTROL_PORT))
+        );
+        assert_eq!(
+            (fadt[256], u64_at(fadt, 260)),
+            (1, u64::from(SLEEP_STATUS_PORT))
+        );
     }
 
     #[test]

@@ -81,7 +81,8 @@ const _: () = assert!(PAGE_TABLES + 6 * 0x1000 <= BOOT_STACK);
 const _: () = assert!(CMDLINE + CMDLINE_MAX as u64 + 1 <= CONVENTIONAL_END);
 const _: () = assert!(ACPI_TABLES + ACPI_TABLES_SIZE == HIGH_MEMORY);
 const _: () = assert!(VIRTIO_MMIO_BASE >= GAP_START);
-const _: () = assert!(VIRTIO_MMIO_BASE + MAX_VIRTIO_DEVICES as u64 * VIRTIO_MMIO_SIZE <= IOAPIC_BASE as u64);
+const _: () =
+    assert!(VIRTIO_MMIO_BASE + MAX_VIRTIO_DEVICES as u64 * VIRTIO_MMIO_SIZE <= IOAPIC_BASE as u64);
 const _: () = assert!(KVM_IDENTITY_MAP + 0x1000 == KVM_TSS && KVM_TSS + 0x3000 <= GAP_END);
 
 /// A range of guest-physical addresses.
@@ -113,7 +114,17 @@ impl RamLayout {
     #[must_use]
     pub const fn new(mib: u32) -> Self {
         let total = mib as u64 * MIB;
-        if total <= GAP_START { Self { low: total, high: 0 } } else { Self { low: GAP_START, high: total - GAP_START } }
+        if total <= GAP_START {
+            Self {
+                low: total,
+                high: 0,
+            }
+        } else {
+            Self {
+                low: GAP_START,
+                high: total - GAP_START,
+            }
+        }
     }
 
     /// First address after low RAM.
@@ -130,18 +141,51 @@ impl RamLayout {
 
     /// The mapped regions, in ascending order.
     pub fn regions(&self) -> impl Iterator<Item = Range> {
-        [Range { start: 0, length: self.low }, Range { start: GAP_END, length: self.high }]
-            .into_iter()
-            .filter(|region| region.length > 0)
+        [
+            Range {
+                start: 0,
+                length: self.low,
+            },
+            Range {
+                start: GAP_END,
+                length: self.high,
+            },
+        ]
+        .into_iter()
+        .filter(|region| region.length > 0)
     }
 
     /// The memory map the guest is given: ranges and whether they are usable RAM.
     pub fn memory_map(&self) -> impl Iterator<Item = (Range, bool)> {
         [
-            (Range { start: 0, length: CONVENTIONAL_END }, true),
-            (Range { start: CONVENTIONAL_END, length: HIGH_MEMORY - CONVENTIONAL_END }, false),
-            (Range { start: HIGH_MEMORY, length: self.low - HIGH_MEMORY }, true),
-            (Range { start: GAP_END, length: self.high }, true),
+            (
+                Range {
+                    start: 0,
+                    length: CONVENTIONAL_END,
+                },
+                true,
+            ),
+            (
+                Range {
+                    start: CONVENTIONAL_END,
+                    length: HIGH_MEMORY - CONVENTIONAL_END,
+                },
+                false,
+            ),
+            (
+                Range {
+                    start: HIGH_MEMORY,
+                    length: self.low - HIGH_MEMORY,
+                },
+                true,
+            ),
+            (
+                Range {
+                    start: GAP_END,
+                    length: self.high,
+                },
+                true,
+            ),
         ]
         .into_iter()
         .filter(|(range, _)| range.length > 0)
@@ -196,7 +240,19 @@ mod tests {
     fn four_gib_leave_one_above_the_gap() {
         let layout = RamLayout::new(4096);
         let regions: Vec<_> = layout.regions().collect();
-        assert_eq!(regions[0], Range { start: 0, length: 0xc000_0000 });
-        assert_eq!(regions[1], Range { start: GAP_END, length: 0x4000_0000 });
+        assert_eq!(
+            regions[0],
+            Range {
+                start: 0,
+                length: 0xc000_0000
+            }
+        );
+        assert_eq!(
+            regions[1],
+            Range {
+                start: GAP_END,
+                length: 0x4000_0000
+            }
+        );
     }
 }

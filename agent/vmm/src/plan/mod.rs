@@ -44,6 +44,11 @@ impl Plan {
     pub fn new(vcpus: u8, memory_mib: u32, devices: u8) -> Self {
         let virtio: Vec<VirtioSlot> = (0..devices).map(VirtioSlot::at).collect();
         let acpi = acpi::tables(vcpus, &virtio);
-        Self { vcpus, ram: RamLayout::new(memory_mib), virtio, acpi }
+        Self {
+            vcpus,
+            ram: RamLayout::new(memory_mib),
+            virtio,
+            acpi,
+        }
     }
 }

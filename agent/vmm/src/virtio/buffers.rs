@@ -132,7 +132,9 @@ impl<'m> Buffers<'m> {
             } else {
                 return Err(BadChain);
             };
-            for slice in GuestMemoryBackend::get_slices(ram, descriptor.addr(), descriptor.len() as usize) {
+            for slice in
+                GuestMemoryBackend::get_slices(ram, descriptor.addr(), descriptor.len() as usize)
+            {
                 side.push(slice.map_err(|_| BadChain)?)?;
             }
         }
@@ -185,7 +187,9 @@ mod tests {
         let ram = Ram::from_ranges(&[(GuestAddress(0), 0x4000)]).unwrap();
         ram.write_slice(&[7; 0x3000], GuestAddress(0)).unwrap();
         let mut segments = Segments::default();
-        segments.push(ram.get_slice(GuestAddress(1), 0x2ffe).unwrap()).unwrap();
+        segments
+            .push(ram.get_slice(GuestAddress(1), 0x2ffe).unwrap())
+            .unwrap();
         segments.zero();
         assert!(segments.is_empty());
         let mut bytes = vec![0; 0x3000];

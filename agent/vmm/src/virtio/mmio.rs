@@ -1,12 +1,14 @@
 //! The virtio-mmio register page (virtio 1.3, section 4.2), version 2: decodes offsets and widths, nothing more.
 
 use virtio_bindings::virtio_mmio::{
-    VIRTIO_MMIO_CONFIG, VIRTIO_MMIO_CONFIG_GENERATION, VIRTIO_MMIO_DEVICE_FEATURES, VIRTIO_MMIO_DEVICE_FEATURES_SEL,
-    VIRTIO_MMIO_DEVICE_ID, VIRTIO_MMIO_DRIVER_FEATURES, VIRTIO_MMIO_DRIVER_FEATURES_SEL, VIRTIO_MMIO_INTERRUPT_ACK,
-    VIRTIO_MMIO_INTERRUPT_STATUS, VIRTIO_MMIO_MAGIC_VALUE, VIRTIO_MMIO_QUEUE_AVAIL_HIGH, VIRTIO_MMIO_QUEUE_AVAIL_LOW,
-    VIRTIO_MMIO_QUEUE_DESC_HIGH, VIRTIO_MMIO_QUEUE_DESC_LOW, VIRTIO_MMIO_QUEUE_NUM, VIRTIO_MMIO_QUEUE_NUM_MAX,
-    VIRTIO_MMIO_QUEUE_READY, VIRTIO_MMIO_QUEUE_SEL, VIRTIO_MMIO_QUEUE_USED_HIGH, VIRTIO_MMIO_QUEUE_USED_LOW,
-    VIRTIO_MMIO_SHM_BASE_HIGH, VIRTIO_MMIO_SHM_BASE_LOW, VIRTIO_MMIO_SHM_LEN_HIGH, VIRTIO_MMIO_SHM_LEN_LOW,
+    VIRTIO_MMIO_CONFIG, VIRTIO_MMIO_CONFIG_GENERATION, VIRTIO_MMIO_DEVICE_FEATURES,
+    VIRTIO_MMIO_DEVICE_FEATURES_SEL, VIRTIO_MMIO_DEVICE_ID, VIRTIO_MMIO_DRIVER_FEATURES,
+    VIRTIO_MMIO_DRIVER_FEATURES_SEL, VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INTERRUPT_STATUS,
+    VIRTIO_MMIO_MAGIC_VALUE, VIRTIO_MMIO_QUEUE_AVAIL_HIGH, VIRTIO_MMIO_QUEUE_AVAIL_LOW,
+    VIRTIO_MMIO_QUEUE_DESC_HIGH, VIRTIO_MMIO_QUEUE_DESC_LOW, VIRTIO_MMIO_QUEUE_NUM,
+    VIRTIO_MMIO_QUEUE_NUM_MAX, VIRTIO_MMIO_QUEUE_READY, VIRTIO_MMIO_QUEUE_SEL,
+    VIRTIO_MMIO_QUEUE_USED_HIGH, VIRTIO_MMIO_QUEUE_USED_LOW, VIRTIO_MMIO_SHM_BASE_HIGH,
+    VIRTIO_MMIO_SHM_BASE_LOW, VIRTIO_MMIO_SHM_LEN_HIGH, VIRTIO_MMIO_SHM_LEN_LOW,
     VIRTIO_MMIO_STATUS, VIRTIO_MMIO_VENDOR_ID, VIRTIO_MMIO_VERSION,
 };
 
@@ -42,7 +44,9 @@ impl MmioTransport {
             }
             return;
         }
-        let Ok(data) = <&mut [u8; 4]>::try_from(data) else { return };
+        let Ok(data) = <&mut [u8; 4]>::try_from(data) else {
+            return;
+        };
         let value = match offset as u32 {
             VIRTIO_MMIO_MAGIC_VALUE => MAGIC,
             VIRTIO_MMIO_VERSION => 2,
@@ -106,9 +110,19 @@ mod tests {
 
     fn transport() -> MmioTransport {
         let ram = Arc::new(Ram::from_ranges(&[(GuestAddress(0), 0x10_0000)]).unwrap());
-        let offer = Offer { device_id: 4, features: 1 << 32 | 1 << 29, queue_sizes: &[256], config: vec![1, 2, 3, 4, 5] };
+        let offer = Offer {
+            device_id: 4,
+            features: 1 << 32 | 1 << 29,
+            queue_sizes: &[256],
+            config: vec![1, 2, 3, 4, 5],
+        };
         let doorbells = vec![Arc::new(EventFd::new(EFD_NONBLOCK).unwrap())];
-        MmioTransport::new(Negotiator::new(offer, Interrupt::new().unwrap(), doorbells, ram))
+        MmioTransport::new(Negotiator::new(
+            offer,
+            Interrupt::new().unwrap(),
+            doorbells,
+            ram,
+        ))
     }
 
     fn read(transport: &MmioTransport, offset: u32) -> u32 {
@@ -148,19 +162,34 @@ mod tests {
         let offset = prop_oneof![0u64..0x1000, (0u64..0x40).prop_map(|n| n * 4)];
         let interesting = prop_oneof![
             any::<u32>(),
-            Just(0), Just(1), Just(3), Just(11), Just(15), Just(0x80),
+            Just(0),
+            Just(1),
+            Just(3),
+            Just(11),
+            Just(15),
+            Just(0x80),
             (0u32..0x10_0000).prop_map(|n| n & !0xfff),
             (0u32..10).prop_map(|n| 1 << n),
         ];
         let registers = prop::sample::select(vec![
-            VIRTIO_MMIO_STATUS, VIRTIO_MMIO_STATUS, VIRTIO_MMIO_STATUS, VIRTIO_MMIO_DRIVER_FEATURES,
-            VIRTIO_MMIO_DRIVER_FEATURES_SEL, VIRTIO_MMIO_QUEUE_SEL, VIRTIO_MMIO_QUEUE_NUM, VIRTIO_MMIO_QUEUE_READY,
-            VIRTIO_MMIO_QUEUE_DESC_LOW, VIRTIO_MMIO_QUEUE_DESC_HIGH, VIRTIO_MMIO_QUEUE_AVAIL_LOW,
-            VIRTIO_MMIO_QUEUE_USED_LOW, VIRTIO_MMIO_INTERRUPT_ACK,
+            VIRTIO_MMIO_STATUS,
+            VIRTIO_MMIO_STATUS,
+            VIRTIO_MMIO_STATUS,
+            VIRTIO_MMIO_DRIVER_FEATURES,
+            VIRTIO_MMIO_DRIVER_FEATURES_SEL,
+            VIRTIO_MMIO_QUEUE_SEL,
+            VIRTIO_MMIO_QUEUE_NUM,
+            VIRTIO_MMIO_QUEUE_READY,
+            VIRTIO_MMIO_QUEUE_DESC_LOW,
+            VIRTIO_MMIO_QUEUE_DESC_HIGH,
+            VIRTIO_MMIO_QUEUE_AVAIL_LOW,
+            VIRTIO_MMIO_QUEUE_USED_LOW,
+            VIRTIO_MMIO_INTERRUPT_ACK,
         ]);
         prop_oneof![
             (offset.clone(), 0usize..=8).prop_map(|(offset, width)| Access::Read(offset, width)),
-            (offset, prop::collection::vec(any::<u8>(), 0..=8)).prop_map(|(offset, data)| Access::Write(offset, data)),
+            (offset, prop::collection::vec(any::<u8>(), 0..=8))
+                .prop_map(|(offset, data)| Access::Write(offset, data)),
             (registers, interesting).prop_map(|(register, value)| Access::Step(register, value)),
         ]
     }

@@ -7,8 +7,9 @@ use std::mem;
 use std::sync::Arc;
 
 use virtio_bindings::virtio_config::{
-    VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FAILED,
-    VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET, VIRTIO_F_VERSION_1,
+    VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK,
+    VIRTIO_CONFIG_S_FAILED, VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET,
+    VIRTIO_F_VERSION_1,
 };
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use virtio_queue::{Queue, QueueT};
@@ -50,8 +51,13 @@ struct QueueDraft {
 enum State {
     Reset,
     Acknowledged,
-    Driver { features: u64 },
-    FeaturesOk { features: u64, drafts: Vec<QueueDraft> },
+    Driver {
+        features: u64,
+    },
+    FeaturesOk {
+        features: u64,
+        drafts: Vec<QueueDraft>,
+    },
     Live,
     /// The driver or the negotiation gave up; only a reset leads out.
     Failed,
@@ -130,7 +136,12 @@ pub struct Negotiator {
 impl Negotiator {
     /// A device after power-on. `doorbells` has one for each queue of the offer.
     #[must_use]
-    pub fn new(offer: Offer, interrupt: Interrupt, doorbells: Vec<Arc<EventFd>>, ram: Arc<Ram>) -> Self {
+    pub fn new(
+        offer: Offer,
+        interrupt: Interrupt,
+        doorbells: Vec<Arc<EventFd>>,
+        ram: Arc<Ram>,
+    ) -> Self {
         Self {
             offer,
             state: State::Reset,
@@ -159,12 +170,20 @@ impl Negotiator {
                 1 => (self.offer.features >> 32) as u32,
                 _ => 0,
             },
-            Register::QueueSizeMax => self.offer.queue_sizes.get(self.queue_select as usize).map_or(0, |size| u32::from(*size)),
+            Register::QueueSizeMax => self
+                .offer
+                .queue_sizes
+                .get(self.queue_select as usize)
+                .map_or(0, |size| u32::from(*size)),
             Register::QueueReady => match &self.state {
-                State::FeaturesOk { drafts, .. } => {
-                    u32::from(drafts.get(self.queue_select as usize).is_some_and(|draft| draft.ready))
+                State::FeaturesOk { drafts, .. } => u32::from(
+                    drafts
+                        .get(self.queue_select as usize)
+                        .is_some_and(|draft| draft.ready),
+                ),
+                State::Live => {
+                    u32::from((self.queue_select as usize) < self.offer.queue_sizes.len())
                 }
-                State::Live => u32::from((self.queue_select as usize) < self.offer.queue_sizes.len()),
                 _ => 0,
             },
             Register::InterruptStatus => self.interrupt.status(),
@@ -184,7 +203,11 @@ impl Negotiator {
             State::Live => DRIVER_OK,
             State::Failed => DRIVER | VIRTIO_CONFIG_S_FAILED,
         };
-        if self.interrupt.is_reset_needed() { status | VIRTIO_CONFIG_S_NEEDS_RESET } else { status }
+        if self.interrupt.is_reset_needed() {
+            status | VIRTIO_CONFIG_S_NEEDS_RESET
+        } else {
+            status
+        }
     }
 
     /// What the driver writes; read-only registers and writes that mean nothing in this state are ignored.
@@ -211,8 +234,12 @@ impl Negotiator {
     }
 
     fn write_draft(&mut self, register: Register, value: u32) {
-        let State::FeaturesOk { drafts, .. } = &mut self.state else { return };
-        let Some(draft) = drafts.get_mut(self.queue_select as usize) else { return };
+        let State::FeaturesOk { drafts, .. } = &mut self.state else {
+            return;
+        };
+        let Some(draft) = drafts.get_mut(self.queue_select as usize) else {
+            return;
+        };
         if register == Register::QueueReady {
             draft.ready = value == 1;
         }
@@ -258,7 +285,10 @@ impl Negotiator {
                         .offer
                         .queue_sizes
                         .iter()
-                        .map(|size| QueueDraft { size: u32::from(*size), ..QueueDraft::default() })
+                        .map(|size| QueueDraft {
+                            size: u32::from(*size),
+                            ..QueueDraft::default()
+                        })
                         .collect();
                     State::FeaturesOk { features, drafts }
                 } else {
@@ -266,13 +296,15 @@ impl Negotiator {
                     State::Driver { features }
                 }
             }
-            (State::FeaturesOk { features, drafts }, DRIVER_OK) => match self.activate(features, drafts) {
-                Some(queues) => {
-                    change = Some(Change::Activate { features, queues });
-                    State::Live
+            (State::FeaturesOk { features, drafts }, DRIVER_OK) => {
+                match self.activate(features, drafts) {
+                    Some(queues) => {
+                        change = Some(Change::Activate { features, queues });
+                        State::Live
+                    }
+                    None => State::Failed,
                 }
-                None => State::Failed,
-            },
+            }
             // The device behind it goes on until the reset that must follow.
             (State::Live, _) => State::Live,
             _ => State::Failed,
@@ -292,9 +324,15 @@ impl Negotiator {
                     return None;
                 }
                 queue.try_set_size(u16::try_from(draft.size).ok()?).ok()?;
-                queue.try_set_desc_table_address(GuestAddress(draft.descriptors)).ok()?;
-                queue.try_set_avail_ring_address(GuestAddress(draft.driver)).ok()?;
-                queue.try_set_used_ring_address(GuestAddress(draft.device)).ok()?;
+                queue
+                    .try_set_desc_table_address(GuestAddress(draft.descriptors))
+                    .ok()?;
+                queue
+                    .try_set_avail_ring_address(GuestAddress(draft.driver))
+                    .ok()?;
+                queue
+                    .try_set_used_ring_address(GuestAddress(draft.device))
+                    .ok()?;
                 queue.set_event_idx(features & 1 << VIRTIO_RING_F_EVENT_IDX != 0);
                 queue.set_ready(true);
                 queue
@@ -323,8 +361,15 @@ mod tests {
 
     fn negotiator() -> Negotiator {
         let ram = Arc::new(Ram::from_ranges(&[(GuestAddress(0), 0x10_0000)]).unwrap());
-        let offer = Offer { device_id: 4, features: FEATURES, queue_sizes: &[256, 64], config: vec![] };
-        let doorbells = (0..2).map(|_| Arc::new(EventFd::new(EFD_NONBLOCK).unwrap())).collect();
+        let offer = Offer {
+            device_id: 4,
+            features: FEATURES,
+            queue_sizes: &[256, 64],
+            config: vec![],
+        };
+        let doorbells = (0..2)
+            .map(|_| Arc::new(EventFd::new(EFD_NONBLOCK).unwrap()))
+            .collect();
         Negotiator::new(offer, Interrupt::new().unwrap(), doorbells, ram)
     }
 
@@ -363,12 +408,17 @@ mod tests {
         describe_queue(&mut negotiator, 0, 0x1_0000);
         describe_queue(&mut negotiator, 1, 0x2_0000);
         assert_eq!(negotiator.read(Register::QueueReady), 1);
-        let Some(Change::Activate { features, queues }) = negotiator.write(Register::Status, DRIVER_OK) else {
+        let Some(Change::Activate { features, queues }) =
+            negotiator.write(Register::Status, DRIVER_OK)
+        else {
             panic!("not activated");
         };
         assert_eq!((features, queues.len()), (FEATURES, 2));
         assert_eq!(negotiator.read(Register::Status), DRIVER_OK);
-        assert!(matches!(negotiator.write(Register::Status, 0), Some(Change::Reset)));
+        assert!(matches!(
+            negotiator.write(Register::Status, 0),
+            Some(Change::Reset)
+        ));
         assert_eq!(negotiator.read(Register::Status), 0);
         assert_eq!(negotiator.read(Register::QueueReady), 0);
     }
@@ -384,18 +434,39 @@ mod tests {
 
     #[test]
     fn a_queue_outside_memory_or_of_a_wrong_size_fails_the_device() {
-        for (size, base) in [(64, 0x1000_0000), (63, 0x1_0000), (512, 0x1_0000), (0, 0x1_0000), (0x1_0040, 0x1_0000)] {
+        for (size, base) in [
+            (64, 0x1000_0000),
+            (63, 0x1_0000),
+            (512, 0x1_0000),
+            (0, 0x1_0000),
+            (0x1_0040, 0x1_0000),
+        ] {
             let mut negotiator = negotiator();
             agree(&mut negotiator, FEATURES);
             describe_queue(&mut negotiator, 1, 0x2_0000);
             assert!(negotiator.write(Register::QueueSelect, 0).is_none());
             assert!(negotiator.write(Register::QueueSize, size).is_none());
-            assert!(negotiator.write(Register::QueueDescriptorsLow, base).is_none());
-            assert!(negotiator.write(Register::QueueDriverLow, base + 0x1000).is_none());
-            assert!(negotiator.write(Register::QueueDeviceLow, base + 0x2000).is_none());
+            assert!(
+                negotiator
+                    .write(Register::QueueDescriptorsLow, base)
+                    .is_none()
+            );
+            assert!(
+                negotiator
+                    .write(Register::QueueDriverLow, base + 0x1000)
+                    .is_none()
+            );
+            assert!(
+                negotiator
+                    .write(Register::QueueDeviceLow, base + 0x2000)
+                    .is_none()
+            );
             assert!(negotiator.write(Register::QueueReady, 1).is_none());
             assert!(negotiator.write(Register::Status, DRIVER_OK).is_none());
-            assert_ne!(negotiator.read(Register::Status) & VIRTIO_CONFIG_S_FAILED, 0);
+            assert_ne!(
+                negotiator.read(Register::Status) & VIRTIO_CONFIG_S_FAILED,
+                0
+            );
         }
     }
 
@@ -404,7 +475,11 @@ mod tests {
         for status in [DRIVER_OK, FEATURES_OK, 2, 4, 8] {
             let mut negotiator = negotiator();
             assert!(negotiator.write(Register::Status, status).is_none());
-            assert_ne!(negotiator.read(Register::Status) & VIRTIO_CONFIG_S_FAILED, 0, "{status}");
+            assert_ne!(
+                negotiator.read(Register::Status) & VIRTIO_CONFIG_S_FAILED,
+                0,
+                "{status}"
+            );
         }
     }
 }

@@ -26,7 +26,11 @@ impl LiveQueue {
     /// Takes over a queue whose addresses have been checked.
     #[must_use]
     pub fn new(queue: Queue, interrupt: Interrupt, doorbell: Arc<EventFd>) -> Self {
-        Self { queue, interrupt, doorbell }
+        Self {
+            queue,
+            interrupt,
+            doorbell,
+        }
     }
 
     /// The next chain the driver made available.
@@ -48,7 +52,9 @@ impl LiveQueue {
     /// # Errors
     /// [`DeviceFault::Queue`] when the head or the ring is out of bounds.
     pub fn push_used(&mut self, ram: &Ram, head: u16, written: u32) -> Result<(), DeviceFault> {
-        self.queue.add_used(ram, head, written).map_err(DeviceFault::Queue)
+        self.queue
+            .add_used(ram, head, written)
+            .map_err(DeviceFault::Queue)
     }
 
     /// Asks the driver not to ring while the queue is worked on.
@@ -56,7 +62,9 @@ impl LiveQueue {
     /// # Errors
     /// [`DeviceFault::Queue`].
     pub fn mute(&mut self, ram: &Ram) -> Result<(), DeviceFault> {
-        self.queue.disable_notification(ram).map_err(DeviceFault::Queue)
+        self.queue
+            .disable_notification(ram)
+            .map_err(DeviceFault::Queue)
     }
 
     /// Asks the driver to ring again; true when chains have come meanwhile, for which it will not.
@@ -64,7 +72,9 @@ impl LiveQueue {
     /// # Errors
     /// [`DeviceFault::Queue`].
     pub fn unmute(&mut self, ram: &Ram) -> Result<bool, DeviceFault> {
-        self.queue.enable_notification(ram).map_err(DeviceFault::Queue)
+        self.queue
+            .enable_notification(ram)
+            .map_err(DeviceFault::Queue)
     }
 
     /// Interrupts the driver if it wants to be.
@@ -72,7 +82,11 @@ impl LiveQueue {
     /// # Errors
     /// [`DeviceFault::Queue`].
     pub fn signal(&mut self, ram: &Ram) -> Result<(), DeviceFault> {
-        if self.queue.needs_notification(ram).map_err(DeviceFault::Queue)? {
+        if self
+            .queue
+            .needs_notification(ram)
+            .map_err(DeviceFault::Queue)?
+        {
             self.interrupt.used_buffers();
         }
         Ok(())

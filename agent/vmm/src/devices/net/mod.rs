@@ -13,7 +13,8 @@ use std::os::fd::OwnedFd;
 use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
-    VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU,
+    VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF,
+    VIRTIO_NET_F_MTU,
 };
 use vm_memory::VolatileSlice;
 
@@ -63,7 +64,12 @@ impl Net {
     ///
     /// # Errors
     /// [`TapError`] when the descriptor is no TAP with a virtio header.
-    pub fn new(tap: OwnedFd, mac: [u8; 6], mtu: u16, counters: SharedCounters) -> Result<(Self, Offer), TapError> {
+    pub fn new(
+        tap: OwnedFd,
+        mac: [u8; 6],
+        mtu: u16,
+        counters: SharedCounters,
+    ) -> Result<(Self, Offer), TapError> {
         let tap = Tap::new(tap)?;
         let features = [
             VIRTIO_NET_F_CSUM,
@@ -78,15 +84,28 @@ impl Net {
         ]
         .iter()
         .fold(COMMON_FEATURES, |features, bit| features | 1 << bit);
-        let offer = Offer { device_id: VIRTIO_ID_NET, features, queue_sizes: &[256, 256], config: config(mac, mtu) };
-        let net =
-            Self { tap, counters, live: None, readable: false, packet: Box::new([0; MAX_PACKET]), waiting: 0 };
+        let offer = Offer {
+            device_id: VIRTIO_ID_NET,
+            features,
+            queue_sizes: &[256, 256],
+            config: config(mac, mtu),
+        };
+        let net = Self {
+            tap,
+            counters,
+            live: None,
+            readable: false,
+            packet: Box::new([0; MAX_PACKET]),
+            waiting: 0,
+        };
         Ok((net, offer))
     }
 
     /// Moves packets from the TAP to the guest until one of them has no more.
     fn receive(&mut self, ram: &Ram) -> Result<(), DeviceFault> {
-        let Some(live) = &mut self.live else { return Ok(()) };
+        let Some(live) = &mut self.live else {
+            return Ok(());
+        };
         live.rx.mute(ram)?;
         for _ in 0..BUDGET {
             if self.waiting == 0 {
@@ -108,9 +127,16 @@ impl Net {
                     }
                 }
             }
-            match deliver(&mut live.rx, ram, &mut self.packet[..self.waiting], live.mergeable)? {
+            match deliver(
+                &mut live.rx,
+                ram,
+                &mut self.packet[..self.waiting],
+                live.mergeable,
+            )? {
                 Delivery::Done => {
-                    self.counters.net_received.add((self.waiting - HEADER) as u64);
+                    self.counters
+                        .net_received
+                        .add((self.waiting - HEADER) as u64);
                     self.waiting = 0;
                 }
                 Delivery::Dropped => self.waiting = 0,
@@ -133,14 +159,18 @@ impl Net {
     }
 
     fn transmit(&mut self, ram: &Ram) -> Result<(), DeviceFault> {
-        let Some(live) = &mut self.live else { return Ok(()) };
+        let Some(live) = &mut self.live else {
+            return Ok(());
+        };
         let (tap, counters) = (&self.tap, &self.counters);
         live.tx.drain(ram, |chain| {
             if let Ok(packet) = Buffers::of(chain, ram)
                 && (HEADER..=MAX_PACKET).contains(&packet.readable.len())
                 && tap.write(packet.readable.slices()).is_ok()
             {
-                counters.net_sent.add((packet.readable.len() - HEADER) as u64);
+                counters
+                    .net_sent
+                    .add((packet.readable.len() - HEADER) as u64);
             }
             Ok(0)
         })
@@ -155,7 +185,12 @@ enum Delivery {
 }
 
 /// Copies one packet into the guest's buffers.
-fn deliver(rx: &mut LiveQueue, ram: &Ram, packet: &mut [u8], mergeable: bool) -> Result<Delivery, DeviceFault> {
+fn deliver(
+    rx: &mut LiveQueue,
+    ram: &Ram,
+    packet: &mut [u8],
+    mergeable: bool,
+) -> Result<Delivery, DeviceFault> {
     let mut used: Vec<(u16, u32)> = Vec::with_capacity(1);
     let mut first: Option<VolatileSlice<'_>> = None;
     let mut at = 0;
@@ -169,7 +204,12 @@ fn deliver(rx: &mut LiveQueue, ram: &Ram, packet: &mut [u8], mergeable: bool) ->
         let mut written = 0;
         if let Ok(mut buffers) = Buffers::of(chain, ram) {
             if used.is_empty() {
-                first = buffers.writable.slices().first().filter(|slice| slice.len() >= HEADER).copied();
+                first = buffers
+                    .writable
+                    .slices()
+                    .first()
+                    .filter(|slice| slice.len() >= HEADER)
+                    .copied();
             }
             written = buffers.writable.write(&packet[at..]);
         }
@@ -208,7 +248,12 @@ impl Device for Net {
         context.poller.add(&self.tap, context.token(0))
     }
 
-    fn activate(&mut self, features: u64, queues: Vec<LiveQueue>, context: &mut Context<'_>) -> Result<(), DeviceFault> {
+    fn activate(
+        &mut self,
+        features: u64,
+        queues: Vec<LiveQueue>,
+        context: &mut Context<'_>,
+    ) -> Result<(), DeviceFault> {
         let agreed = |bit: u32| features & 1 << bit != 0;
         self.tap.set_offloads(
             agreed(VIRTIO_NET_F_GUEST_CSUM),
@@ -217,7 +262,11 @@ impl Device for Net {
         )?;
         let mut queues = queues.into_iter();
         if let (Some(rx), Some(tx)) = (queues.next(), queues.next()) {
-            self.live = Some(Live { rx, tx, mergeable: agreed(VIRTIO_NET_F_MRG_RXBUF) });
+            self.live = Some(Live {
+                rx,
+                tx,
+                mergeable: agreed(VIRTIO_NET_F_MRG_RXBUF),
+            });
         }
         self.transmit(context.ram)?;
         self.receive(context.ram)
@@ -236,7 +285,12 @@ impl Device for Net {
         }
     }
 
-    fn io_ready(&mut self, _id: u32, ready: Readiness, context: &mut Context<'_>) -> Result<(), DeviceFault> {
+    fn io_ready(
+        &mut self,
+        _id: u32,
+        ready: Readiness,
+        context: &mut Context<'_>,
+    ) -> Result<(), DeviceFault> {
         self.readable |= ready.readable;
         self.receive(context.ram)
     }

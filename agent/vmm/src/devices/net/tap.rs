@@ -47,7 +47,8 @@ impl Tap {
         // SAFETY: an ifreq is plain data; all zeros is a valid one.
         let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
         // SAFETY: TUNGETIFF fills the ifreq it is given; the pointer is valid for the call.
-        check(unsafe { libc::ioctl(fd.as_raw_fd(), TUNGETIFF, &raw mut request) }).map_err(TapError::NotATap)?;
+        check(unsafe { libc::ioctl(fd.as_raw_fd(), TUNGETIFF, &raw mut request) })
+            .map_err(TapError::NotATap)?;
         // SAFETY: TUNGETIFF has filled in the flags.
         let flags = u32::from(unsafe { request.ifr_ifru.ifru_flags } as u16);
         let wanted = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as u32;
@@ -56,8 +57,10 @@ impl Tap {
         }
         let size = HEADER as libc::c_int;
         // SAFETY: TUNSETVNETHDRSZ reads an int; the pointer is valid for the call.
-        check(unsafe { libc::ioctl(fd.as_raw_fd(), TUNSETVNETHDRSZ, &raw const size) }).map_err(TapError::HeaderSize)?;
-        rustix::io::ioctl_fionbio(&fd, true).map_err(|error| TapError::NonBlocking(error.into()))?;
+        check(unsafe { libc::ioctl(fd.as_raw_fd(), TUNSETVNETHDRSZ, &raw const size) })
+            .map_err(TapError::HeaderSize)?;
+        rustix::io::ioctl_fionbio(&fd, true)
+            .map_err(|error| TapError::NonBlocking(error.into()))?;
         Ok(Self { fd })
     }
 
@@ -107,5 +110,9 @@ impl AsFd for Tap {
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }

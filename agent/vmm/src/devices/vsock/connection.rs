@@ -107,7 +107,12 @@ impl Connection {
 
     /// A connection the guest asked for, with the room it told.
     #[must_use]
-    pub fn from_guest(stream: UnixStream, guest_port: u32, host_port: u32, room: (u32, u32)) -> Self {
+    pub fn from_guest(
+        stream: UnixStream,
+        guest_port: u32,
+        host_port: u32,
+        room: (u32, u32),
+    ) -> Self {
         let mut connection = Self::new(stream, guest_port, host_port, Stage::Established);
         connection.owes_response = true;
         connection.set_peer_room(room);
@@ -170,7 +175,8 @@ impl Connection {
 
     fn peer_room(&self) -> u32 {
         // A guest that claims to have forwarded more than was sent gets nothing.
-        self.peer_buffer.saturating_sub(self.sent.wrapping_sub(self.peer_forwarded))
+        self.peer_buffer
+            .saturating_sub(self.sent.wrapping_sub(self.peer_forwarded))
     }
 
     /// The guest answered REQUEST.
@@ -188,7 +194,10 @@ impl Connection {
     pub fn receive(&mut self, mut data: Segments<'_>) -> Verdict {
         let length = data.len() as u32;
         let room = BUFFER.saturating_sub(self.received.wrapping_sub(self.forwarded));
-        if self.stage != Stage::Established || self.guest_shutdown & SHUTDOWN_SEND != 0 || length > room {
+        if self.stage != Stage::Established
+            || self.guest_shutdown & SHUTDOWN_SEND != 0
+            || length > room
+        {
             return Verdict::Reset;
         }
         self.received = self.received.wrapping_add(length);
@@ -339,7 +348,13 @@ impl Connection {
 
     /// The next packet for the guest, its data placed into `data`.
     pub fn next(&mut self, mut data: Segments<'_>) -> Option<Outgoing> {
-        let bare = |operation| Some(Outgoing { operation, length: 0, flags: 0 });
+        let bare = |operation| {
+            Some(Outgoing {
+                operation,
+                length: 0,
+                flags: 0,
+            })
+        };
         if self.stage == Stage::Draining {
             return None;
         }
@@ -360,7 +375,11 @@ impl Connection {
                 Ok(0) => self.ended = true,
                 Ok(length) => {
                     self.sent = self.sent.wrapping_add(length as u32);
-                    return Some(Outgoing { operation: Operation::Data, length: length as u32, flags: 0 });
+                    return Some(Outgoing {
+                        operation: Operation::Data,
+                        length: length as u32,
+                        flags: 0,
+                    });
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
                 // A stream reset by its other end.
@@ -373,7 +392,11 @@ impl Connection {
         let flags = self.shutdown_due();
         if flags != self.host_shutdown {
             self.host_shutdown = flags;
-            return Some(Outgoing { operation: Operation::Shutdown, length: 0, flags });
+            return Some(Outgoing {
+                operation: Operation::Shutdown,
+                length: 0,
+                flags,
+            });
         }
         if self.owes_credit_update() {
             return bare(Operation::CreditUpdate);
@@ -414,11 +437,18 @@ mod tests {
     fn established(room: u32) -> (Connection, UnixStream) {
         let (ours, theirs) = pair();
         let mut connection = Connection::from_guest(ours, 1, 2, (room, 0));
-        assert_eq!(connection.next(Segments::default()).unwrap().operation, Operation::Response);
+        assert_eq!(
+            connection.next(Segments::default()).unwrap().operation,
+            Operation::Response
+        );
         (connection, theirs)
     }
 
-    const READABLE: Readiness = Readiness { readable: true, writable: false, hang_up: false };
+    const READABLE: Readiness = Readiness {
+        readable: true,
+        writable: false,
+        hang_up: false,
+    };
 
     #[test]
     fn data_to_the_guest_stops_at_its_room_and_goes_on_with_new_credit() {
@@ -427,7 +457,10 @@ mod tests {
         assert_eq!(connection.ready(READABLE), Verdict::Keep);
         let ram = ram();
         assert_eq!(connection.next(segments(&ram, 4096)).unwrap().length, 10);
-        assert_eq!(connection.next(segments(&ram, 4096)).unwrap().operation, Operation::CreditRequest);
+        assert_eq!(
+            connection.next(segments(&ram, 4096)).unwrap().operation,
+            Operation::CreditRequest
+        );
         assert!(connection.next(segments(&ram, 4096)).is_none() && !connection.has_work());
         connection.set_peer_room((10, 10));
         assert!(connection.has_work());
@@ -453,21 +486,39 @@ mod tests {
         let mut sent = 0u32;
         // The stream's kernel buffer, then the connection's own.
         while connection.waiting.len() + 4096 <= BUFFER as usize {
-            ram.write_slice(&[(sent / 4096) as u8; 4096], GuestAddress(0x10_0000)).unwrap();
+            ram.write_slice(&[(sent / 4096) as u8; 4096], GuestAddress(0x10_0000))
+                .unwrap();
             assert_eq!(connection.receive(segments(&ram, 4096)), Verdict::Keep);
             sent += 4096;
         }
-        assert_eq!(connection.received.wrapping_sub(connection.forwarded) as usize, connection.waiting.len());
-        assert_eq!(connection.receive(segments(&ram, 4096)), Verdict::Reset, "beyond the credit");
+        assert_eq!(
+            connection.received.wrapping_sub(connection.forwarded) as usize,
+            connection.waiting.len()
+        );
+        assert_eq!(
+            connection.receive(segments(&ram, 4096)),
+            Verdict::Reset,
+            "beyond the credit"
+        );
         let mut got = vec![0; sent as usize];
         let mut at = 0;
         while at < got.len() {
             at += host.read(&mut got[at..]).unwrap();
-            connection.ready(Readiness { writable: true, ..Readiness::default() });
+            connection.ready(Readiness {
+                writable: true,
+                ..Readiness::default()
+            });
         }
-        assert!(got.iter().enumerate().all(|(index, byte)| *byte == (index / 4096) as u8));
+        assert!(
+            got.iter()
+                .enumerate()
+                .all(|(index, byte)| *byte == (index / 4096) as u8)
+        );
         assert_eq!(connection.forwarded, sent);
-        assert_eq!(connection.next(Segments::default()).unwrap().operation, Operation::CreditUpdate);
+        assert_eq!(
+            connection.next(Segments::default()).unwrap().operation,
+            Operation::CreditUpdate
+        );
         assert_eq!(connection.tell_forwarded(), sent);
         assert!(connection.next(Segments::default()).is_none());
     }
@@ -481,7 +532,10 @@ mod tests {
         let ram = ram();
         assert_eq!(connection.next(segments(&ram, 100)).unwrap().length, 4);
         let shutdown = connection.next(segments(&ram, 100)).unwrap();
-        assert_eq!((shutdown.operation, shutdown.flags), (Operation::Shutdown, SHUTDOWN_SEND));
+        assert_eq!(
+            (shutdown.operation, shutdown.flags),
+            (Operation::Shutdown, SHUTDOWN_SEND)
+        );
         assert!(!connection.is_closing());
         ram.write_slice(b"answer", GuestAddress(0x10_0000)).unwrap();
         assert_eq!(connection.receive(segments(&ram, 6)), Verdict::Keep);
@@ -507,10 +561,17 @@ mod tests {
     fn a_host_that_goes_away_closes_both_directions() {
         let (mut connection, host) = established(100);
         drop(host);
-        connection.ready(Readiness { readable: true, writable: true, hang_up: true });
+        connection.ready(Readiness {
+            readable: true,
+            writable: true,
+            hang_up: true,
+        });
         let ram = ram();
         let shutdown = connection.next(segments(&ram, 100)).unwrap();
-        assert_eq!((shutdown.operation, shutdown.flags), (Operation::Shutdown, SHUTDOWN_BOTH));
+        assert_eq!(
+            (shutdown.operation, shutdown.flags),
+            (Operation::Shutdown, SHUTDOWN_BOTH)
+        );
         assert!(connection.is_closing());
         // What the guest still sends vanishes without stopping it.
         assert_eq!(connection.receive(segments(&ram, 100)), Verdict::Keep);
@@ -533,7 +594,11 @@ mod tests {
             bytes.len()
         });
         let started = Instant::now();
-        while connection.ready(Readiness { writable: true, ..Readiness::default() }) == Verdict::Keep {
+        while connection.ready(Readiness {
+            writable: true,
+            ..Readiness::default()
+        }) == Verdict::Keep
+        {
             assert!(started.elapsed().as_secs() < 10);
         }
         drop(connection);
@@ -545,7 +610,10 @@ mod tests {
         let (ours, mut host) = pair();
         let mut connection = Connection::to_guest(ours, 52, 1 << 30);
         assert!(connection.has_work());
-        assert_eq!(connection.next(Segments::default()).unwrap().operation, Operation::Request);
+        assert_eq!(
+            connection.next(Segments::default()).unwrap().operation,
+            Operation::Request
+        );
         assert!(!connection.has_work());
         assert_eq!(connection.accepted(), Verdict::Keep);
         assert_eq!(connection.forwarded, 0);

@@ -144,7 +144,11 @@ impl Vsock {
             if context.poller.add(&stream, context.token(id)).is_err() {
                 continue;
             }
-            let greeting = Greeting { stream, line: Vec::new(), deadline: Instant::now() + HANDSHAKE };
+            let greeting = Greeting {
+                stream,
+                line: Vec::new(),
+                deadline: Instant::now() + HANDSHAKE,
+            };
             self.greetings.insert(id, greeting);
             self.schedule_sweep();
             self.greet(id);
@@ -153,7 +157,9 @@ impl Vsock {
 
     /// Reads a greeting as far as it has come, byte by byte: what follows it is the guest's.
     fn greet(&mut self, id: u32) {
-        let Some(greeting) = self.greetings.get_mut(&id) else { return };
+        let Some(greeting) = self.greetings.get_mut(&id) else {
+            return;
+        };
         let port = loop {
             let mut byte = [0];
             match greeting.stream.read(&mut byte) {
@@ -164,13 +170,19 @@ impl Vsock {
                 _ => break None,
             }
         };
-        let Some(greeting) = self.greetings.remove(&id) else { return };
+        let Some(greeting) = self.greetings.remove(&id) else {
+            return;
+        };
         let Some(guest_port) = port else { return };
         let host_port = self.new_host_port(guest_port);
         let mut connection = Connection::to_guest(greeting.stream, guest_port, host_port);
         connection.deadline = Some(Instant::now() + HANDSHAKE);
         // Data may have come with the greeting, and its edge been used up.
-        connection.ready(Readiness { readable: true, writable: true, hang_up: false });
+        connection.ready(Readiness {
+            readable: true,
+            writable: true,
+            hang_up: false,
+        });
         self.insert(id, connection);
     }
 
@@ -185,14 +197,16 @@ impl Vsock {
     }
 
     fn insert(&mut self, id: u32, connection: Connection) {
-        self.ports.insert((connection.guest_port, connection.host_port), id);
+        self.ports
+            .insert((connection.guest_port, connection.host_port), id);
         self.connections.insert(id, connection);
         self.mark_ready(id);
         self.schedule_sweep();
     }
 
     fn mark_ready(&mut self, id: u32) {
-        if self.connections.get(&id).is_some_and(Connection::has_work) && !self.ready.contains(&id) {
+        if self.connections.get(&id).is_some_and(Connection::has_work) && !self.ready.contains(&id)
+        {
             self.ready.push_back(id);
         }
     }
@@ -204,7 +218,8 @@ impl Vsock {
             Verdict::Drop => self.remove(id),
             Verdict::Reset => {
                 if let Some(connection) = self.connections.get(&id) {
-                    self.resets.push_back((connection.guest_port, connection.host_port));
+                    self.resets
+                        .push_back((connection.guest_port, connection.host_port));
                 }
                 self.remove(id);
             }
@@ -222,7 +237,9 @@ impl Vsock {
 
     /// The guest knows nothing of the connection any more; what it sent is still delivered.
     fn guest_gone(&mut self, id: u32) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
         if connection.guest_gone() {
             connection.deadline = Some(Instant::now() + DRAINING);
             let ports = (connection.guest_port, connection.host_port);
@@ -235,22 +252,31 @@ impl Vsock {
 
     fn refuse(&mut self, header: &Header) {
         if header.operation != Some(Operation::Reset) && self.resets.len() < MAX_RESETS {
-            self.resets.push_back((header.source_port, header.destination_port));
+            self.resets
+                .push_back((header.source_port, header.destination_port));
         }
     }
 
     /// Takes one packet from the guest.
     fn take(&mut self, mut packet: Buffers<'_>, context: &mut Context<'_>) {
-        let Some(header) = read_array(&mut packet.readable) else { return };
+        let Some(header) = read_array(&mut packet.readable) else {
+            return;
+        };
         let header = Header::from_bytes(&header);
         let data = packet.readable.take(header.length as usize);
-        if header.source_cid != self.cid || header.kind != TYPE_STREAM || data.len() != header.length as usize {
+        if header.source_cid != self.cid
+            || header.kind != TYPE_STREAM
+            || data.len() != header.length as usize
+        {
             return;
         }
         if header.destination_cid != HOST_CID {
             return self.refuse(&header);
         }
-        let Some(&id) = self.ports.get(&(header.source_port, header.destination_port)) else {
+        let Some(&id) = self
+            .ports
+            .get(&(header.source_port, header.destination_port))
+        else {
             if header.operation == Some(Operation::Request) {
                 self.guest_connects(&header, context);
             } else {
@@ -258,14 +284,18 @@ impl Vsock {
             }
             return;
         };
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
         connection.set_peer_room((header.buffer, header.forwarded));
         let verdict = match header.operation {
             Some(Operation::Response) => connection.accepted(),
             Some(Operation::Data) => connection.receive(data),
             Some(Operation::Shutdown) => {
                 let verdict = connection.guest_shut_down(header.flags);
-                if header.flags & packet::SHUTDOWN_BOTH == packet::SHUTDOWN_BOTH && verdict == Verdict::Keep {
+                if header.flags & packet::SHUTDOWN_BOTH == packet::SHUTDOWN_BOTH
+                    && verdict == Verdict::Keep
+                {
                     // The guest has closed its socket: it is let go at once, its last bytes follow when they can.
                     self.refuse(&header);
                     return self.guest_gone(id);
@@ -287,20 +317,29 @@ impl Vsock {
         if self.is_full() || !context.guest_connects.has_room() {
             return self.refuse(header);
         }
-        let Ok((ours, theirs)) = UnixStream::pair() else { return self.refuse(header) };
+        let Ok((ours, theirs)) = UnixStream::pair() else {
+            return self.refuse(header);
+        };
         let id = self.new_id();
-        if ours.set_nonblocking(true).is_err() || context.poller.add(&ours, context.token(id)).is_err() {
+        if ours.set_nonblocking(true).is_err()
+            || context.poller.add(&ours, context.token(id)).is_err()
+        {
             return self.refuse(header);
         }
         let room = (header.buffer, header.forwarded);
-        let connection = Connection::from_guest(ours, header.source_port, header.destination_port, room);
+        let connection =
+            Connection::from_guest(ours, header.source_port, header.destination_port, room);
         self.insert(id, connection);
-        context.guest_connects.push(header.destination_port, theirs.into());
+        context
+            .guest_connects
+            .push(header.destination_port, theirs.into());
     }
 
     fn transmit(&mut self, context: &mut Context<'_>) -> Result<(), DeviceFault> {
         // The queue leaves the device while packets are taken, which may touch all the rest of it.
-        let Some(mut live) = self.live.take() else { return Ok(()) };
+        let Some(mut live) = self.live.take() else {
+            return Ok(());
+        };
         let ram = context.ram;
         let result = live.tx.drain(ram, |chain| {
             if let Ok(packet) = Buffers::of(chain, ram) {
@@ -314,7 +353,9 @@ impl Vsock {
 
     /// Sends the guest what waits for it, as far as it has provided buffers.
     fn receive(&mut self, context: &mut Context<'_>) -> Result<(), DeviceFault> {
-        let Some(mut live) = self.live.take() else { return Ok(()) };
+        let Some(mut live) = self.live.take() else {
+            return Ok(());
+        };
         let result = self.fill(&mut live.rx, context);
         self.live = Some(live);
         result
@@ -364,7 +405,11 @@ impl Vsock {
     /// The next packet for the guest, in turns; `None` when it turns out that there is none after all.
     fn next_packet(&mut self, space: crate::virtio::Segments<'_>) -> Option<Header> {
         if let Some((guest_port, host_port)) = self.resets.pop_front() {
-            let reset = Outgoing { operation: Operation::Reset, length: 0, flags: 0 };
+            let reset = Outgoing {
+                operation: Operation::Reset,
+                length: 0,
+                flags: 0,
+            };
             return Some(self.header(guest_port, host_port, reset, 0));
         }
         let id = self.ready.pop_front()?;
@@ -380,7 +425,13 @@ impl Vsock {
         Some(self.header(guest_port, host_port, outgoing, forwarded))
     }
 
-    const fn header(&self, guest_port: u32, host_port: u32, outgoing: Outgoing, forwarded: u32) -> Header {
+    const fn header(
+        &self,
+        guest_port: u32,
+        host_port: u32,
+        outgoing: Outgoing,
+        forwarded: u32,
+    ) -> Header {
         Header {
             source_cid: HOST_CID,
             destination_cid: self.cid,
@@ -406,13 +457,24 @@ fn parse_greeting(line: &[u8]) -> Option<u32> {
 
 impl Device for Vsock {
     fn start(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        context.poller.add_readable(&self.listener, context.token(LISTENER))
+        context
+            .poller
+            .add_readable(&self.listener, context.token(LISTENER))
     }
 
-    fn activate(&mut self, _features: u64, queues: Vec<LiveQueue>, context: &mut Context<'_>) -> Result<(), DeviceFault> {
+    fn activate(
+        &mut self,
+        _features: u64,
+        queues: Vec<LiveQueue>,
+        context: &mut Context<'_>,
+    ) -> Result<(), DeviceFault> {
         let mut queues = queues.into_iter();
         if let (Some(rx), Some(tx), Some(events)) = (queues.next(), queues.next(), queues.next()) {
-            self.live = Some(Live { rx, tx, _events: events });
+            self.live = Some(Live {
+                rx,
+                tx,
+                _events: events,
+            });
         }
         self.queue_ready(TX, context)
     }
@@ -436,7 +498,12 @@ impl Device for Vsock {
         Ok(())
     }
 
-    fn io_ready(&mut self, id: u32, ready: Readiness, context: &mut Context<'_>) -> Result<(), DeviceFault> {
+    fn io_ready(
+        &mut self,
+        id: u32,
+        ready: Readiness,
+        context: &mut Context<'_>,
+    ) -> Result<(), DeviceFault> {
         if id == LISTENER {
             self.accept(context);
         } else if let Some(connection) = self.connections.get_mut(&id) {
@@ -456,7 +523,11 @@ impl Device for Vsock {
         self.sweep
     }
 
-    fn deadline_passed(&mut self, now: Instant, context: &mut Context<'_>) -> Result<(), DeviceFault> {
+    fn deadline_passed(
+        &mut self,
+        now: Instant,
+        context: &mut Context<'_>,
+    ) -> Result<(), DeviceFault> {
         self.greetings.retain(|_, greeting| greeting.deadline > now);
         let expired: Vec<(u32, Stage)> = self
             .connections
@@ -465,9 +536,17 @@ impl Device for Vsock {
             .map(|(id, connection)| (*id, connection.stage()))
             .collect();
         for (id, stage) in expired {
-            self.settle(id, if stage == Stage::Draining { Verdict::Drop } else { Verdict::Reset });
+            self.settle(
+                id,
+                if stage == Stage::Draining {
+                    Verdict::Drop
+                } else {
+                    Verdict::Reset
+                },
+            );
         }
-        let timed = !self.greetings.is_empty() || self.connections.values().any(|one| one.deadline.is_some());
+        let timed = !self.greetings.is_empty()
+            || self.connections.values().any(|one| one.deadline.is_some());
         self.sweep = timed.then(|| now + SWEEP);
         self.receive(context)
     }

@@ -101,7 +101,12 @@ impl Header {
         bytes[20..24].copy_from_slice(&self.destination_port.to_le_bytes());
         bytes[24..28].copy_from_slice(&self.length.to_le_bytes());
         bytes[28..30].copy_from_slice(&self.kind.to_le_bytes());
-        bytes[30..32].copy_from_slice(&self.operation.map_or(0, |operation| operation as u16).to_le_bytes());
+        bytes[30..32].copy_from_slice(
+            &self
+                .operation
+                .map_or(0, |operation| operation as u16)
+                .to_le_bytes(),
+        );
         bytes[32..36].copy_from_slice(&self.flags.to_le_bytes());
         bytes[36..40].copy_from_slice(&self.buffer.to_le_bytes());
         bytes[40..44].copy_from_slice(&self.forwarded.to_le_bytes());

@@ -32,13 +32,26 @@ impl<'m> Machine<'m> {
         let listener = UnixListener::bind(&path).unwrap();
         let (mut vsock, offer) = Vsock::new(CID, listener.into()).unwrap();
         assert_eq!(offer.config, [5, 0, 0, 0, 0, 0, 0, 0]);
-        let (rx, tx, events) = (Driver::new(ram, 0), Driver::new(ram, 0x1_0000), Driver::new(ram, 0x2_0000));
+        let (rx, tx, events) = (
+            Driver::new(ram, 0),
+            Driver::new(ram, 0x1_0000),
+            Driver::new(ram, 0x2_0000),
+        );
         let mut host = Host::new();
         vsock.start(&mut host.context(ram)).unwrap();
         let queues = vec![rx.live(), tx.live(), events.live()];
         vsock.activate(0, queues, &mut host.context(ram)).unwrap();
-        let mut machine =
-            Self { ram, vsock, host, rx, tx, offered: 0, taken: 0, path, _directory: directory };
+        let mut machine = Self {
+            ram,
+            vsock,
+            host,
+            rx,
+            tx,
+            offered: 0,
+            taken: 0,
+            path,
+            _directory: directory,
+        };
         for _ in 0..16 {
             machine.offer_buffer();
         }
@@ -51,7 +64,14 @@ impl<'m> Machine<'m> {
         self.offered += 1;
     }
 
-    fn send(&mut self, guest_port: u32, host_port: u32, operation: Operation, flags: u32, data: &[u8]) {
+    fn send(
+        &mut self,
+        guest_port: u32,
+        host_port: u32,
+        operation: Operation,
+        flags: u32,
+        data: &[u8],
+    ) {
         let header = Header {
             source_cid: u64::from(CID),
             destination_cid: HOST_CID,
@@ -64,23 +84,36 @@ impl<'m> Machine<'m> {
             buffer: 0x1_0000,
             forwarded: 0,
         };
-        self.ram.write_slice(&header.to_bytes(), GuestAddress(TX_AREA)).unwrap();
-        self.ram.write_slice(data, GuestAddress(TX_AREA + 0x100)).unwrap();
+        self.ram
+            .write_slice(&header.to_bytes(), GuestAddress(TX_AREA))
+            .unwrap();
+        self.ram
+            .write_slice(data, GuestAddress(TX_AREA + 0x100))
+            .unwrap();
         let mut chain = vec![(TX_AREA, HEADER as u32, READ)];
         if !data.is_empty() {
             chain.push((TX_AREA + 0x100, data.len() as u32, READ));
         }
         self.tx.offer(&chain);
-        self.vsock.queue_ready(TX, &mut self.host.context(self.ram)).unwrap();
+        self.vsock
+            .queue_ready(TX, &mut self.host.context(self.ram))
+            .unwrap();
     }
 
     /// Lets the device see whatever became ready on the host's side.
     fn poll(&mut self) {
         let mut ready = Vec::new();
-        self.host.poller.wait(&mut ready, Some(Duration::from_millis(20))).unwrap();
+        self.host
+            .poller
+            .wait(&mut ready, Some(Duration::from_millis(20)))
+            .unwrap();
         for (token, readiness) in ready {
-            let crate::poller::Token::Device { id, .. } = token else { continue };
-            self.vsock.io_ready(id, readiness, &mut self.host.context(self.ram)).unwrap();
+            let crate::poller::Token::Device { id, .. } = token else {
+                continue;
+            };
+            self.vsock
+                .io_ready(id, readiness, &mut self.host.context(self.ram))
+                .unwrap();
         }
     }
 
@@ -94,7 +127,9 @@ impl<'m> Machine<'m> {
             self.ram.read_slice(&mut bytes, GuestAddress(at)).unwrap();
             let header = Header::from_bytes(&bytes);
             let mut data = vec![0; header.length as usize];
-            self.ram.read_slice(&mut data, GuestAddress(at + HEADER as u64)).unwrap();
+            self.ram
+                .read_slice(&mut data, GuestAddress(at + HEADER as u64))
+                .unwrap();
             packets.push((header, data));
             self.taken += 1;
             self.offer_buffer();
@@ -117,10 +152,16 @@ fn a_host_client_talks_to_a_guest_port() {
     client.write_all(b"CONNECT 52\nfirst").unwrap();
     machine.poll();
     let (request, _) = machine.receive_one();
-    assert_eq!((request.operation, request.destination_port), (Some(Operation::Request), 52));
+    assert_eq!(
+        (request.operation, request.destination_port),
+        (Some(Operation::Request), 52)
+    );
     machine.send(52, request.source_port, Operation::Response, 0, &[]);
     let (data, bytes) = machine.receive_one();
-    assert_eq!((data.operation, &bytes[..]), (Some(Operation::Data), &b"first"[..]));
+    assert_eq!(
+        (data.operation, &bytes[..]),
+        (Some(Operation::Data), &b"first"[..])
+    );
     machine.send(52, request.source_port, Operation::Data, 0, b"answer");
     let expected = format!("OK {}\nanswer", request.source_port).into_bytes();
     let mut text = vec![0; expected.len()];
@@ -128,7 +169,10 @@ fn a_host_client_talks_to_a_guest_port() {
     assert_eq!(text, expected);
     drop(client);
     let (shutdown, _) = machine.receive_one();
-    assert_eq!((shutdown.operation, shutdown.flags), (Some(Operation::Shutdown), packet::SHUTDOWN_BOTH));
+    assert_eq!(
+        (shutdown.operation, shutdown.flags),
+        (Some(Operation::Shutdown), packet::SHUTDOWN_BOTH)
+    );
     machine.send(52, request.source_port, Operation::Reset, 0, &[]);
     assert!(machine.vsock.connections.is_empty() && machine.vsock.ports.is_empty());
 }
@@ -189,16 +233,25 @@ fn packets_for_nobody_are_reset_and_nonsense_is_ignored() {
     let mut machine = Machine::new(&ram);
     machine.send(7, 8, Operation::Data, 0, b"x");
     let (reset, _) = machine.receive_one();
-    assert_eq!((reset.operation, reset.source_port, reset.destination_port), (Some(Operation::Reset), 8, 7));
+    assert_eq!(
+        (reset.operation, reset.source_port, reset.destination_port),
+        (Some(Operation::Reset), 8, 7)
+    );
     machine.send(7, 8, Operation::Reset, 0, &[]);
     // Outside memory, too short, length beyond the chain.
     machine.tx.offer(&[(1 << 50, 44, READ)]);
     machine.tx.offer(&[(TX_AREA, 10, READ)]);
     let mut header = Header::from_bytes(&[0; HEADER]);
     (header.source_cid, header.destination_cid, header.length) = (u64::from(CID), 2, u32::MAX);
-    ram.write_slice(&header.to_bytes(), GuestAddress(TX_AREA)).unwrap();
-    machine.tx.offer(&[(TX_AREA, 44, READ), (TX_AREA, 100, READ)]);
-    machine.vsock.queue_ready(TX, &mut machine.host.context(&ram)).unwrap();
+    ram.write_slice(&header.to_bytes(), GuestAddress(TX_AREA))
+        .unwrap();
+    machine
+        .tx
+        .offer(&[(TX_AREA, 44, READ), (TX_AREA, 100, READ)]);
+    machine
+        .vsock
+        .queue_ready(TX, &mut machine.host.context(&ram))
+        .unwrap();
     assert!(machine.received().is_empty());
     assert_eq!(machine.tx.used().0, 5);
 }
@@ -207,7 +260,13 @@ fn packets_for_nobody_are_reset_and_nonsense_is_ignored() {
 fn bad_greetings_end_the_stream() {
     let ram = ram();
     let mut machine = Machine::new(&ram);
-    for line in ["CONNECT x\n", "CONNECT +1\n", "CONNECT 4294967296\n", "GET / HTTP/1.1\n", &"C".repeat(100)] {
+    for line in [
+        "CONNECT x\n",
+        "CONNECT +1\n",
+        "CONNECT 4294967296\n",
+        "GET / HTTP/1.1\n",
+        &"C".repeat(100),
+    ] {
         let mut client = UnixStream::connect(&machine.path).unwrap();
         client.write_all(line.as_bytes()).unwrap();
         machine.poll();
@@ -238,9 +297,17 @@ fn a_large_answer_crosses_in_credit_sized_steps() {
             }
         }
         let id = machine.vsock.ports[&(1000, 80)];
-        machine.vsock.connections.get_mut(&id).unwrap().set_peer_room((0x1_0000, got.len() as u32));
+        machine
+            .vsock
+            .connections
+            .get_mut(&id)
+            .unwrap()
+            .set_peer_room((0x1_0000, got.len() as u32));
         machine.vsock.mark_ready(id);
-        machine.vsock.queue_ready(RX, &mut machine.host.context(&ram)).unwrap();
+        machine
+            .vsock
+            .queue_ready(RX, &mut machine.host.context(&ram))
+            .unwrap();
     }
     writer.join().unwrap();
     assert!(got == body);
@@ -254,5 +321,8 @@ fn a_reset_device_closes_every_stream() {
     let (_, stream) = machine.host.guest_connects.pop().unwrap();
     machine.vsock.reset();
     assert_eq!(UnixStream::from(stream).read(&mut [0; 1]).unwrap(), 0);
-    machine.vsock.queue_ready(TX, &mut machine.host.context(&ram)).unwrap();
+    machine
+        .vsock
+        .queue_ready(TX, &mut machine.host.context(&ram))
+        .unwrap();
 }
