@@ -30,7 +30,8 @@ pub struct PublishArgs {
     /// File that holds the key to sign with, in hex.
     #[arg(long)]
     key_file: PathBuf,
-    /// Name under which later versions replace this file, or the STORE message it replaces.
+    /// Name under which later versions replace this file, or the item hash of the STORE message it updates. A file
+    /// published under a name is found by its item hash only with `use_latest: false`.
     #[arg(long = "ref")]
     reference: Option<String>,
     /// Channel of the message.

@@ -189,7 +189,7 @@ async fn an_accepted_instance_is_placed_pushed_and_found() {
     let (url, published) = (ccn.url.clone(), image_file.clone());
     let output = tokio::task::spawn_blocking(move || {
         std::process::Command::new(env!("CARGO_BIN_EXE_ccn-lite"))
-            .args(["publish", "--ccn", &url, "--ref", "image", "--key-file"])
+            .args(["publish", "--ccn", &url, "--key-file"])
             .args([&key_file, &published])
             .output()
             .unwrap()
