@@ -1,4 +1,8 @@
 //! A node with its scheduler, and a compute node that takes its pushes: from a signed message to a running machine.
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail the test like the tests themselves"
+)]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,8 @@
 //! Agreement with the network's Python libraries; `vectors/generate.py` writes what is compared here.
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail the test like the tests themselves"
+)]
 
 use std::sync::LazyLock;
 
