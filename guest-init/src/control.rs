@@ -27,6 +27,7 @@ impl<R: Read> Incoming<R> {
     ///
     /// # Errors
     /// The stream's, or a line that does not parse.
+    #[expect(clippy::should_implement_trait, reason = "fallible")]
     pub fn next(&mut self) -> Result<Option<ToGuest>> {
         let mut bytes = [0; 4096];
         loop {

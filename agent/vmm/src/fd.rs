@@ -26,10 +26,8 @@ pub fn inherit_listener(fd: RawFd) -> io::Result<UnixListener> {
         ));
     }
     // SAFETY: only borrowed for a question to the kernel, which answers EBADF if it is not open.
-    rustix::io::fcntl_setfd(
-        unsafe { BorrowedFd::borrow_raw(fd) },
-        rustix::io::FdFlags::CLOEXEC,
-    )?;
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    rustix::io::fcntl_setfd(borrowed, rustix::io::FdFlags::CLOEXEC)?;
     // SAFETY: the descriptor is open, was given to this process for this purpose, and is taken over once.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     if sockopt::socket_type(&fd)? != SocketType::STREAM || !sockopt::socket_acceptconn(&fd)? {
