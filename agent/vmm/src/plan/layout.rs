@@ -78,7 +78,7 @@ pub const IOAPIC_PINS: u32 = 24;
 pub const MAX_VIRTIO_DEVICES: usize = (IOAPIC_PINS - VIRTIO_FIRST_GSI) as usize;
 
 const _: () = assert!(PAGE_TABLES + 6 * 0x1000 <= BOOT_STACK);
-const _: () = assert!(CMDLINE + CMDLINE_MAX as u64 < CONVENTIONAL_END);
+const _: () = assert!(CMDLINE + (CMDLINE_MAX as u64) < CONVENTIONAL_END);
 const _: () = assert!(ACPI_TABLES + ACPI_TABLES_SIZE == HIGH_MEMORY);
 const _: () = assert!(VIRTIO_MMIO_BASE >= GAP_START);
 const _: () =
