@@ -1,0 +1,173 @@
+//! A core channel node: holds what the test gives it and answers as the real one does.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use aleph_message::{Envelope, ItemHash, Keypair, MessageType};
+use axum::Router;
+use axum::extract::ws::{Message, WebSocketUpgrade};
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use serde_json::{Value, json};
+use tokio::sync::broadcast;
+
+#[derive(Clone)]
+pub struct FakeCcn {
+    address: SocketAddr,
+    held: Arc<Held>,
+}
+
+struct Held {
+    messages: Mutex<HashMap<String, (String, Value)>>,
+    files: Mutex<HashMap<String, Vec<u8>>>,
+    aggregates: Mutex<HashMap<(String, String), Value>>,
+    balances: Mutex<HashMap<String, u64>>,
+    stream: broadcast::Sender<String>,
+}
+
+impl FakeCcn {
+    pub async fn start() -> Self {
+        let held = Arc::new(Held {
+            messages: Mutex::default(),
+            files: Mutex::default(),
+            aggregates: Mutex::default(),
+            balances: Mutex::default(),
+            stream: broadcast::channel(16).0,
+        });
+        let router = Router::new()
+            .route("/api/v0/messages/{hash}", get(message))
+            .route("/api/v0/messages.json", get(list))
+            .route("/api/v0/storage/raw/{hash}", get(raw))
+            .route("/api/v0/aggregates/{address}", get(aggregate))
+            .route("/api/v0/addresses/{address}/balance", get(balance))
+            .route("/api/v0/price/{hash}", get(price))
+            .route("/api/ws0/messages", get(stream))
+            .with_state(Arc::clone(&held));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self { address, held }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Signs a message and takes it in as processed.
+    pub fn publish(&self, key: &Keypair, message_type: MessageType, content: Value) -> ItemHash {
+        let now = time::OffsetDateTime::now_utc().unix_timestamp() as f64;
+        let envelope = Envelope::sign(key, message_type, Some("TEST"), now, content).unwrap();
+        self.take(&envelope, json!(envelope))
+    }
+
+    /// Takes in whatever it is under a message's hash.
+    pub fn take(&self, envelope: &Envelope, message: Value) -> ItemHash {
+        // What nobody listens to is not lost: the sweep finds it.
+        let _ = self.held.stream.send(message.to_string());
+        let entry = ("processed".to_owned(), message);
+        self.held.messages.lock().unwrap().insert(envelope.item_hash.to_string(), entry);
+        envelope.item_hash.clone()
+    }
+
+    /// A file and the STORE message that names it.
+    pub fn store(&self, key: &Keypair, bytes: &[u8]) -> ItemHash {
+        self.store_as(key, bytes, None)
+    }
+
+    pub fn store_as(&self, key: &Keypair, bytes: &[u8], amends: Option<&ItemHash>) -> ItemHash {
+        let file = ItemHash::of(bytes);
+        self.held.files.lock().unwrap().insert(file.to_string(), bytes.to_vec());
+        let mut content = json!({"item_type": "storage", "item_hash": file});
+        if let Some(amends) = amends {
+            content["ref"] = json!(amends);
+        }
+        self.publish(key, MessageType::Store, content)
+    }
+
+    pub fn set_status(&self, hash: &ItemHash, status: &str) {
+        self.held.messages.lock().unwrap().get_mut(hash.as_str()).unwrap().0 = status.to_owned();
+    }
+
+    pub fn set_file(&self, file: &ItemHash, bytes: &[u8]) {
+        self.held.files.lock().unwrap().insert(file.to_string(), bytes.to_vec());
+    }
+
+    pub fn set_aggregate(&self, address: &str, key: &str, value: Value) {
+        self.held.aggregates.lock().unwrap().insert((address.to_owned(), key.to_owned()), value);
+    }
+
+    pub fn set_credits(&self, address: &str, credits: u64) {
+        self.held.balances.lock().unwrap().insert(address.to_owned(), credits);
+    }
+}
+
+fn not_found() -> Response {
+    (StatusCode::NOT_FOUND, "404").into_response()
+}
+
+async fn message(State(held): State<Arc<Held>>, Path(hash): Path<String>) -> Response {
+    match held.messages.lock().unwrap().get(&hash) {
+        Some((status, message)) => {
+            Json(json!({"status": status, "item_hash": hash, "message": message})).into_response()
+        }
+        None => not_found(),
+    }
+}
+
+async fn list(State(held): State<Arc<Held>>, Query(query): Query<HashMap<String, String>>) -> Json<Value> {
+    let reference = query.get("refs").cloned().unwrap_or_default();
+    let mut found: Vec<Value> = held
+        .messages
+        .lock()
+        .unwrap()
+        .values()
+        .filter(|(_, message)| message["item_content"].as_str().is_some_and(|c| c.contains(&format!("\"ref\":\"{reference}\""))))
+        .map(|(_, message)| message.clone())
+        .collect();
+    found.sort_by(|a, b| b["time"].as_f64().unwrap().total_cmp(&a["time"].as_f64().unwrap()));
+    Json(json!({ "messages": found }))
+}
+
+async fn raw(State(held): State<Arc<Held>>, Path(hash): Path<String>) -> Response {
+    match held.files.lock().unwrap().get(&hash) {
+        Some(bytes) => bytes.clone().into_response(),
+        None => not_found(),
+    }
+}
+
+async fn aggregate(
+    State(held): State<Arc<Held>>,
+    Path(address): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Response {
+    let address = address.trim_end_matches(".json").to_owned();
+    let key = query["keys"].clone();
+    match held.aggregates.lock().unwrap().get(&(address.clone(), key.clone())) {
+        Some(value) => Json(json!({"address": address, "data": { key: value }, "info": {}})).into_response(),
+        None => not_found(),
+    }
+}
+
+async fn balance(State(held): State<Arc<Held>>, Path(address): Path<String>) -> Json<Value> {
+    let credits = held.balances.lock().unwrap().get(&address).copied().unwrap_or(0);
+    Json(json!({"address": address, "balance": 0.0, "locked_amount": 0.0, "credit_balance": credits}))
+}
+
+async fn price() -> Json<Value> {
+    // 3600 credits an hour.
+    Json(json!({"required_tokens": 1.0, "payment_type": "credit", "cost": "1.000000000000000000"}))
+}
+
+async fn stream(State(held): State<Arc<Held>>, upgrade: WebSocketUpgrade) -> Response {
+    let mut messages = held.stream.subscribe();
+    upgrade.on_upgrade(move |mut socket| async move {
+        while let Ok(message) = messages.recv().await {
+            if socket.send(Message::Text(message.into())).await.is_err() {
+                return;
+            }
+        }
+    })
+}

@@ -1,0 +1,171 @@
+//! A node in one process: real ledger, real HTTP, real messages and signatures; a core channel node that says what the
+//! test lets it say, and a host that records what it is asked to do instead of doing it.
+
+#![allow(clippy::unwrap_used, dead_code, reason = "each test file uses its part")]
+
+mod bench;
+mod ccn;
+pub mod wallet;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aleph_message::{ItemHash, Keypair, allocation};
+use axum::body::Body;
+use bytes::Bytes;
+use crn_agent::config::{Config, Trust};
+use crn_agent::content::Cache;
+use crn_agent::intake::Intake;
+use crn_agent::intake::watch::Watch;
+use crn_agent::ledger::{Ledger, Record, State};
+use crn_agent::reconcile::Reconciler;
+use crn_agent::reconcile::host::Hypervisor;
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+use tempfile::TempDir;
+use time::OffsetDateTime;
+
+pub use bench::Bench;
+pub use ccn::FakeCcn;
+
+/// How long a test waits for what must happen.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running node.
+pub struct Node {
+    pub address: SocketAddr,
+    pub ccn: FakeCcn,
+    pub bench: Arc<Bench>,
+    pub ledger: Ledger,
+    pub reconciler: Reconciler,
+    pub scheduler: Keypair,
+    pub dir: Arc<TempDir>,
+}
+
+impl Node {
+    pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        Self::start_in(dir, FakeCcn::start().await, Keypair::generate(), change).await
+    }
+
+    /// The same node's next agent, over the same disk.
+    pub async fn restarted(&self) -> Self {
+        let node = Self::start_in(Arc::clone(&self.dir), self.ccn.clone(), self.scheduler.clone(), |_| {});
+        node.await
+    }
+
+    async fn start_in(
+        dir: Arc<TempDir>,
+        ccn: FakeCcn,
+        scheduler: Keypair,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
+        let mut config = Config {
+            domain: "127.0.0.1".to_owned(),
+            ccn: ccn.url(),
+            state_dir: dir.path().join("state"),
+            run_dir: dir.path().join("run"),
+            trust: Trust { allocation_signers: vec![scheduler.address()], ..Trust::default() },
+            ..Config::default()
+        };
+        config.node.hash = Some("c".repeat(64));
+        config.limits.host_memory_mib = 0;
+        config.limits.host_disk_mib = 0;
+        change(&mut config);
+        let config = Arc::new(config);
+        std::fs::create_dir_all(config.state_dir.join("vm")).unwrap();
+        let ledger = Ledger::open(&config.state_dir.join("agent.sqlite")).unwrap();
+        let client = crn_agent::intake::ccn::Ccn::new(&config.ccn);
+        let cache = Cache::open(&config.state_dir.join("cache"), client.clone(), 1 << 30).unwrap();
+        let intake = Intake::new(client, cache);
+        let bench = Arc::new(Bench::new(&config));
+        let host: Arc<dyn Hypervisor> = Arc::clone(&bench) as _;
+        let reconciler =
+            Reconciler::start(Arc::clone(&config), ledger.clone(), intake.clone(), Arc::clone(&host)).await.unwrap();
+        Watch { intake: intake.clone(), ledger: ledger.clone(), reconciler: reconciler.clone() }.start();
+        let app = crn_agent::api::Shared::new(config, ledger.clone(), intake, reconciler.clone(), host, None);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let service = crn_agent::api::router(app).into_make_service_with_connect_info::<SocketAddr>();
+        tokio::spawn(async move { axum::serve(listener, service).await.unwrap() });
+        Self { address, ccn, bench, ledger, reconciler, scheduler, dir }
+    }
+
+    pub async fn send(&self, mut request: Request<Body>) -> Response<Bytes> {
+        let path = request.uri().path_and_query().unwrap().to_string();
+        *request.uri_mut() = format!("http://{}{path}", self.address).parse().unwrap();
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        let (head, body) = client.request(request).await.unwrap().into_parts();
+        Response::from_parts(head, body.collect().await.unwrap().to_bytes())
+    }
+
+    pub async fn get(&self, path: &str) -> (StatusCode, Value) {
+        let response = self.send(Request::get(path).body(Body::empty()).unwrap()).await;
+        (response.status(), serde_json::from_slice(response.body()).unwrap_or(Value::Null))
+    }
+
+    /// A signed push of exactly these hashes.
+    pub async fn push(&self, instances: &[&ItemHash]) -> (StatusCode, Value) {
+        let body = serde_json::json!({ "instances": instances }).to_string();
+        let now = OffsetDateTime::now_utc().unix_timestamp();
+        self.push_signed(&self.scheduler, &body, &body, now).await
+    }
+
+    pub async fn push_signed(&self, key: &Keypair, signed: &str, sent: &str, at: i64) -> (StatusCode, Value) {
+        let path = "/control/allocations";
+        let header = allocation::authorization(key, "POST", path, signed.as_bytes(), at).unwrap();
+        let request = Request::post(path).header("Authorization", header).body(Body::from(sent.to_owned())).unwrap();
+        let response = self.send(request).await;
+        (response.status(), serde_json::from_slice(response.body()).unwrap())
+    }
+
+    pub async fn post_json(&self, path: &str, body: Value) -> (StatusCode, Value) {
+        let response = self.send(Request::post(path).body(Body::from(body.to_string())).unwrap()).await;
+        (response.status(), serde_json::from_slice(response.body()).unwrap_or(Value::Null))
+    }
+
+    /// A call signed by an owner's wallet.
+    pub async fn call(&self, owner: &Keypair, method: &str, path: &str) -> (StatusCode, String) {
+        let (pubkey, operation) = wallet::headers(owner, method, path);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("X-SignedPubKey", pubkey.to_string())
+            .header("X-SignedOperation", operation.to_string())
+            .body(Body::empty())
+            .unwrap();
+        let response = self.send(request).await;
+        (response.status(), String::from_utf8(response.body().to_vec()).unwrap())
+    }
+
+    pub async fn record(&self, hash: &ItemHash) -> Record {
+        self.ledger.get(hash).await.unwrap().unwrap()
+    }
+
+    /// Waits until the ledger says so.
+    pub async fn until(&self, hash: &ItemHash, what: &str, holds: impl Fn(&State) -> bool) -> Record {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            if let Some(record) = self.ledger.get(hash).await.unwrap() {
+                if holds(&record.state) {
+                    return record;
+                }
+                assert!(tokio::time::Instant::now() < deadline, "never {what}: {:?}", record.state);
+            }
+            assert!(tokio::time::Instant::now() < deadline, "never {what}: unknown");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub async fn until_running(&self, hash: &ItemHash) -> Record {
+        self.until(hash, "running", |state| *state == State::Running).await
+    }
+}

@@ -1,0 +1,38 @@
+//! An owner's side of a signed call: the wallet authorises a P-256 key, the key signs the call.
+
+use aleph_message::Keypair;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use p256::ecdsa::signature::Signer as _;
+use p256::ecdsa::{Signature, SigningKey};
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+pub const DOMAIN: &str = "127.0.0.1";
+
+/// `X-SignedPubKey` and `X-SignedOperation` of a call.
+pub fn headers(owner: &Keypair, method: &str, path: &str) -> (Value, Value) {
+    let key = SigningKey::from_slice(&[7; 32]).unwrap();
+    let point = key.verifying_key().to_sec1_point(false);
+    let coordinate = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let (x, y) = (coordinate(&point.as_bytes()[1..33]), coordinate(&point.as_bytes()[33..65]));
+    let now = OffsetDateTime::now_utc();
+    let text = |time: OffsetDateTime| time.format(&Rfc3339).unwrap();
+    let delegation = json!({
+        "pubkey": {"kty": "EC", "crv": "P-256", "x": x, "y": y},
+        "alg": "ECDSA", "domain": DOMAIN, "address": owner.address(), "chain": "ETH",
+        "expires": text(now + time::Duration::hours(1)),
+    })
+    .to_string();
+    let pubkey = json!({
+        "sender": owner.address(),
+        "payload": hex::encode(&delegation),
+        "signature": owner.sign_eip191(delegation.as_bytes()).unwrap(),
+        "content": {"domain": DOMAIN},
+    });
+    let operation = json!({"time": text(now), "method": method, "path": path, "domain": DOMAIN}).to_string();
+    let signature: Signature = key.sign(operation.as_bytes());
+    let operation = json!({"payload": hex::encode(&operation), "signature": hex::encode(signature.to_bytes())});
+    (pubkey, operation)
+}
