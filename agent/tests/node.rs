@@ -31,7 +31,11 @@ fn instance_content(image: &ItemHash, payment: &str) -> Value {
 
 fn instance(node: &Node, owner: &Keypair) -> ItemHash {
     let image = node.ccn.store(owner, b"a raw disk");
-    node.ccn.publish(owner, MessageType::Instance, instance_content(&image, "hold"))
+    node.ccn.publish(
+        owner,
+        MessageType::Instance,
+        instance_content(&image, "hold"),
+    )
 }
 
 fn program_content(code: &ItemHash, runtime: &ItemHash) -> Value {
@@ -47,8 +51,15 @@ fn program_content(code: &ItemHash, runtime: &ItemHash) -> Value {
 }
 
 fn program(node: &Node, owner: &Keypair) -> ItemHash {
-    let (code, runtime) = (node.ccn.store(owner, b"code"), node.ccn.store(owner, b"runtime"));
-    node.ccn.publish(owner, MessageType::Program, program_content(&code, &runtime))
+    let (code, runtime) = (
+        node.ccn.store(owner, b"code"),
+        node.ccn.store(owner, b"runtime"),
+    );
+    node.ccn.publish(
+        owner,
+        MessageType::Program,
+        program_content(&code, &runtime),
+    )
 }
 
 fn failed(state: &State) -> bool {
@@ -69,10 +80,14 @@ async fn a_pushed_instance_runs_is_listed_and_repeated_pushes_are_free() {
     let hash = instance(&node, &owner);
     let (status, answer) = node.push(&[&hash]).await;
     assert_eq!(status, StatusCode::OK, "{answer}");
-    let expected = json!({"success": true, "successful": [hash], "failing": [], "stopped": [], "errors": {}});
+    let expected =
+        json!({"success": true, "successful": [hash], "failing": [], "stopped": [], "errors": {}});
     assert_eq!(answer, expected);
     let record = node.until_running(&hash).await;
-    assert_eq!((record.lease.unwrap().memory_mib, record.ports[0].host_port), (64, 24000));
+    assert_eq!(
+        (record.lease.unwrap().memory_mib, record.ports[0].host_port),
+        (64, 24000)
+    );
     tokio::time::sleep(Duration::from_millis(1100)).await;
     node.push(&[&hash]).await;
     assert_eq!(node.bench.started(), 1);
@@ -82,19 +97,40 @@ async fn a_pushed_instance_runs_is_listed_and_repeated_pushes_are_free() {
     let entry = &list[hash.as_str()];
     assert_eq!(entry["running"], true);
     assert_eq!(entry["vm_type"], "instance");
-    assert_eq!(entry["networking"]["mapped_ports"], json!({"22": {"host": 24000, "tcp": true, "udp": false}}));
+    assert_eq!(
+        entry["networking"]["mapped_ports"],
+        json!({"22": {"host": 24000, "tcp": true, "udp": false}})
+    );
     assert_eq!(entry["networking"]["ipv4_network"], "172.16.4.0/24");
     assert_eq!(entry["networking"]["ipv4_ip"], "172.16.4.2");
     assert_eq!(entry["networking"]["host_ipv4"], "127.0.0.1");
-    assert!(entry["networking"]["ipv6_network"].as_str().unwrap().ends_with("0/124"));
-    assert!(entry["status"]["started_at"].as_str().unwrap().ends_with("+00:00"));
+    assert!(
+        entry["networking"]["ipv6_network"]
+            .as_str()
+            .unwrap()
+            .ends_with("0/124")
+    );
+    assert!(
+        entry["status"]["started_at"]
+            .as_str()
+            .unwrap()
+            .ends_with("+00:00")
+    );
     assert!(entry["status"]["stopped_at"].is_null());
     let (_, list) = node.get("/about/executions/list").await;
     assert_eq!(list[hash.as_str()]["awaiting_confidential_init"], false);
 
-    let (_, answer) = node.push_signed(&node.scheduler, "{}", "{}", OffsetDateTime::now_utc().unix_timestamp()).await;
+    let (_, answer) = node
+        .push_signed(
+            &node.scheduler,
+            "{}",
+            "{}",
+            OffsetDateTime::now_utc().unix_timestamp(),
+        )
+        .await;
     assert_eq!(answer["stopped"], json!([hash]));
-    node.until(&hash, "stopped", |state| *state == State::Stopped).await;
+    node.until(&hash, "stopped", |state| *state == State::Stopped)
+        .await;
     assert!(!node.bench.runs(&hash));
     assert!(node.bench.networks.lock().unwrap().is_empty());
 }
@@ -105,11 +141,29 @@ async fn a_push_that_is_not_the_schedulers_starts_nothing() {
     let hash = instance(&node, &Keypair::generate());
     let body = json!({ "instances": [hash] }).to_string();
     let now = OffsetDateTime::now_utc().unix_timestamp();
-    let refused = (StatusCode::UNAUTHORIZED, json!({"error": "Authentication token received is invalid"}));
-    assert_eq!(node.push_signed(&Keypair::generate(), &body, &body, now).await, refused);
-    assert_eq!(node.push_signed(&node.scheduler, "{}", &body, now).await, refused);
-    assert_eq!(node.push_signed(&node.scheduler, &body, &body, now - 400).await, refused);
-    assert_eq!(node.post_json("/control/allocations", json!({ "instances": [hash] })).await, refused);
+    let refused = (
+        StatusCode::UNAUTHORIZED,
+        json!({"error": "Authentication token received is invalid"}),
+    );
+    assert_eq!(
+        node.push_signed(&Keypair::generate(), &body, &body, now)
+            .await,
+        refused
+    );
+    assert_eq!(
+        node.push_signed(&node.scheduler, "{}", &body, now).await,
+        refused
+    );
+    assert_eq!(
+        node.push_signed(&node.scheduler, &body, &body, now - 400)
+            .await,
+        refused
+    );
+    assert_eq!(
+        node.post_json("/control/allocations", json!({ "instances": [hash] }))
+            .await,
+        refused
+    );
     assert!(node.ledger.all().await.unwrap().is_empty());
 }
 
@@ -119,7 +173,14 @@ async fn a_message_that_is_not_genuine_is_refused_and_never_started() {
     let owner = Keypair::generate();
     let image = node.ccn.store(&owner, b"a raw disk");
     let sign = |seconds: f64| {
-        Envelope::sign(&owner, MessageType::Instance, None, seconds, instance_content(&image, "hold")).unwrap()
+        Envelope::sign(
+            &owner,
+            MessageType::Instance,
+            None,
+            seconds,
+            instance_content(&image, "hold"),
+        )
+        .unwrap()
     };
     let (unsigned, other_signer, tampered) = (sign(1.0), sign(2.0), sign(3.0));
     let mut message = json!(unsigned);
@@ -129,9 +190,19 @@ async fn a_message_that_is_not_genuine_is_refused_and_never_started() {
     message["sender"] = json!(Keypair::generate().address());
     node.ccn.take(&other_signer, message);
     let mut message = json!(tampered);
-    message["item_content"] = json!(message["item_content"].as_str().unwrap().replace("64", "63"));
+    message["item_content"] = json!(
+        message["item_content"]
+            .as_str()
+            .unwrap()
+            .replace("64", "63")
+    );
     node.ccn.take(&tampered, message);
-    node.push(&[&unsigned.item_hash, &other_signer.item_hash, &tampered.item_hash]).await;
+    node.push(&[
+        &unsigned.item_hash,
+        &other_signer.item_hash,
+        &tampered.item_hash,
+    ])
+    .await;
     for envelope in [unsigned, other_signer, tampered] {
         let record = node.until(&envelope.item_hash, "failed", failed).await;
         assert!(record.lease.is_none() && record.message.is_none());
@@ -151,8 +222,15 @@ async fn a_message_signed_for_another_needs_that_others_permission() {
     node.push(&[&hash]).await;
     let record = node.until(&hash, "failed", failed).await;
     assert!(reason(record.state).contains("may not act for"));
-    node.ccn.set_aggregate(&owner.address(), "security", json!({"authorizations": [{"address": helper.address()}]}));
-    node.reconciler.run(&hash, Source::Scheduler, true).await.unwrap();
+    node.ccn.set_aggregate(
+        &owner.address(),
+        "security",
+        json!({"authorizations": [{"address": helper.address()}]}),
+    );
+    node.reconciler
+        .run(&hash, Source::Scheduler, true)
+        .await
+        .unwrap();
     node.until_running(&hash).await;
 }
 
@@ -161,7 +239,8 @@ async fn a_corrupt_image_is_not_booted_and_a_good_one_later_is() {
     let node = Node::start().await;
     let owner = Keypair::generate();
     let hash = instance(&node, &owner);
-    node.ccn.set_file(&ItemHash::of(b"a raw disk"), b"another disk");
+    node.ccn
+        .set_file(&ItemHash::of(b"a raw disk"), b"another disk");
     node.push(&[&hash]).await;
     let record = node.until(&hash, "failed", failed).await;
     assert!(record.lease.is_none(), "a failed machine holds nothing");
@@ -169,8 +248,15 @@ async fn a_corrupt_image_is_not_booted_and_a_good_one_later_is() {
     assert!(!node.bench.disks(&hash).exists());
     let (status, answer) = node.push(&[&hash]).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
-    assert!(answer["errors"][hash.as_str()].as_str().unwrap().contains("corrupt"), "{answer}");
-    node.ccn.set_file(&ItemHash::of(b"a raw disk"), b"a raw disk");
+    assert!(
+        answer["errors"][hash.as_str()]
+            .as_str()
+            .unwrap()
+            .contains("corrupt"),
+        "{answer}"
+    );
+    node.ccn
+        .set_file(&ItemHash::of(b"a raw disk"), b"a raw disk");
     node.until_running(&hash).await;
 }
 
@@ -179,7 +265,11 @@ async fn a_qcow2_image_is_refused_with_its_reason() {
     let node = Node::start().await;
     let owner = Keypair::generate();
     let image = node.ccn.store(&owner, b"QFI\xfb\0\0\0\x03");
-    let hash = node.ccn.publish(&owner, MessageType::Instance, instance_content(&image, "hold"));
+    let hash = node.ccn.publish(
+        &owner,
+        MessageType::Instance,
+        instance_content(&image, "hold"),
+    );
     node.push(&[&hash]).await;
     let record = node.until(&hash, "failed", failed).await;
     assert!(reason(record.state).contains("raw disk images only"));
@@ -196,10 +286,13 @@ async fn a_crashed_instance_starts_again_a_reset_one_too_and_one_that_powers_off
     node.until_running(&hash).await;
     assert_eq!(node.bench.started(), 2);
     node.bench.end(&hash, ExitReason::Reset).await;
-    node.until(&hash, "started again", |_| node.bench.started() == 3).await;
+    node.until(&hash, "started again", |_| node.bench.started() == 3)
+        .await;
     node.until_running(&hash).await;
     node.bench.end(&hash, ExitReason::PowerOff).await;
-    let record = node.until(&hash, "stopped", |state| *state == State::Stopped).await;
+    let record = node
+        .until(&hash, "stopped", |state| *state == State::Stopped)
+        .await;
     assert_eq!((record.desired, record.held), (Desired::Stopped, true));
     node.push(&[&hash]).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -218,14 +311,25 @@ async fn owners_stop_start_reboot_and_erase_their_machines_and_nobody_elses() {
         node.call(&stranger, "POST", &path("stop")).await,
         (StatusCode::FORBIDDEN, "Unauthorized sender".to_owned())
     );
-    let unsigned = node.send(Request::post(path("stop")).body(Body::empty()).unwrap()).await;
+    let unsigned = node
+        .send(Request::post(path("stop")).body(Body::empty()).unwrap())
+        .await;
     assert_eq!(unsigned.status(), StatusCode::BAD_REQUEST);
-    assert_eq!(&unsigned.body()[..], br#"{"error":"Missing X-SignedPubKey header"}"#);
+    assert_eq!(
+        &unsigned.body()[..],
+        br#"{"error":"Missing X-SignedPubKey header"}"#
+    );
 
     let ok = |text: &str| (StatusCode::OK, format!("{text} VM with ref {hash}"));
-    assert_eq!(node.call(&owner, "POST", &path("stop")).await, ok("Stopped"));
+    assert_eq!(
+        node.call(&owner, "POST", &path("stop")).await,
+        ok("Stopped")
+    );
     assert!(!node.bench.runs(&hash));
-    assert_eq!(node.call(&owner, "POST", &path("stop")).await.1, "Already stopped, nothing to do");
+    assert_eq!(
+        node.call(&owner, "POST", &path("stop")).await.1,
+        "Already stopped, nothing to do"
+    );
     node.push(&[&hash]).await;
     assert_eq!(node.record(&hash).await.state, State::Stopped);
     let (status, logs) = node.call(&owner, "GET", &path("logs")).await;
@@ -234,17 +338,33 @@ async fn owners_stop_start_reboot_and_erase_their_machines_and_nobody_elses() {
     assert_eq!(logs[1]["MESSAGE"], "login:");
     assert_eq!(logs[0]["SYSLOG_IDENTIFIER"], format!("vm-{hash}-stdout"));
 
-    assert_eq!(node.call(&owner, "POST", &path("start")).await, ok("Started"));
+    assert_eq!(
+        node.call(&owner, "POST", &path("start")).await,
+        ok("Started")
+    );
     node.until_running(&hash).await;
-    assert_eq!(node.call(&owner, "POST", &path("reboot")).await, ok("Rebooted"));
-    node.until(&hash, "rebooted", |_| node.bench.started() == 3).await;
+    assert_eq!(
+        node.call(&owner, "POST", &path("reboot")).await,
+        ok("Rebooted")
+    );
+    node.until(&hash, "rebooted", |_| node.bench.started() == 3)
+        .await;
     node.until_running(&hash).await;
-    assert_eq!(node.call(&owner, "POST", &path("erase")).await, ok("Erased"));
+    assert_eq!(
+        node.call(&owner, "POST", &path("erase")).await,
+        ok("Erased")
+    );
     let record = node.record(&hash).await;
-    assert_eq!((record.state, record.lease.is_none(), record.ports.len()), (State::Erased, true, 0));
+    assert_eq!(
+        (record.state, record.lease.is_none(), record.ports.len()),
+        (State::Erased, true, 0)
+    );
     assert!(!node.bench.disks(&hash).exists());
     assert!(node.bench.networks.lock().unwrap().is_empty());
-    assert_eq!(node.call(&owner, "POST", &path("stop")).await.0, StatusCode::NOT_FOUND);
+    assert_eq!(
+        node.call(&owner, "POST", &path("stop")).await.0,
+        StatusCode::NOT_FOUND
+    );
 }
 
 #[tokio::test]
@@ -257,7 +377,8 @@ async fn logs_stream_to_their_owner_only() {
     let path = format!("/control/machine/{hash}/stream_logs");
     let connect = |key: &Keypair| {
         let (pubkey, operation) = wallet::headers(key, "GET", &path);
-        let frame = json!({"auth": {"X-SignedPubKey": pubkey, "X-SignedOperation": operation}}).to_string();
+        let frame =
+            json!({"auth": {"X-SignedPubKey": pubkey, "X-SignedOperation": operation}}).to_string();
         let url = format!("ws://{}{path}", node.address);
         async move {
             let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
@@ -266,20 +387,42 @@ async fn logs_stream_to_their_owner_only() {
         }
     };
     let mut socket = connect(&stranger).await;
-    let frame: Value = serde_json::from_str(socket.next().await.unwrap().unwrap().to_text().unwrap()).unwrap();
-    assert_eq!(frame, json!({"status": "failed", "reason": "Unauthorized sender"}));
+    let frame: Value =
+        serde_json::from_str(socket.next().await.unwrap().unwrap().to_text().unwrap()).unwrap();
+    assert_eq!(
+        frame,
+        json!({"status": "failed", "reason": "Unauthorized sender"})
+    );
 
     let mut socket = connect(&owner).await;
     let mut next = async || -> Value {
-        let frame = tokio::time::timeout(Duration::from_secs(10), socket.next()).await.unwrap().unwrap().unwrap();
+        let frame = tokio::time::timeout(Duration::from_secs(10), socket.next())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
         serde_json::from_str(frame.to_text().unwrap()).unwrap()
     };
     assert_eq!(next().await, json!({"status": "connected"}));
-    assert_eq!(next().await, json!({"type": "stdout", "message": "[    0.1] booting"}));
-    std::fs::write(node.bench.disks(&hash).join("console.log"), "[    0.1] booting\nlogin: root\n").unwrap();
-    assert_eq!(next().await, json!({"type": "stdout", "message": "login: root"}));
-    node.call(&owner, "POST", &format!("/control/machine/{hash}/stop")).await;
-    assert_eq!(next().await, json!({"type": "system", "message": "VM is not running, past logs sent"}));
+    assert_eq!(
+        next().await,
+        json!({"type": "stdout", "message": "[    0.1] booting"})
+    );
+    std::fs::write(
+        node.bench.disks(&hash).join("console.log"),
+        "[    0.1] booting\nlogin: root\n",
+    )
+    .unwrap();
+    assert_eq!(
+        next().await,
+        json!({"type": "stdout", "message": "login: root"})
+    );
+    node.call(&owner, "POST", &format!("/control/machine/{hash}/stop"))
+        .await;
+    assert_eq!(
+        next().await,
+        json!({"type": "system", "message": "VM is not running, past logs sent"})
+    );
 }
 
 #[tokio::test]
@@ -296,12 +439,33 @@ async fn a_program_starts_once_for_many_requests_and_its_answers_pass_untouched(
         assert_eq!(response.headers()["server"], "aleph-vm/1.14.0");
     }
     assert_eq!(node.bench.started(), 1);
-    let response = node.send(Request::get(format!("/vm/{hash}/missing")).body(Body::empty()).unwrap()).await;
-    assert_eq!((response.status(), &response.body()[..]), (StatusCode::NOT_FOUND, &b"GET /missing HTTP/1.1"[..]));
+    let response = node
+        .send(
+            Request::get(format!("/vm/{hash}/missing"))
+                .body(Body::empty())
+                .unwrap(),
+        )
+        .await;
+    assert_eq!(
+        (response.status(), &response.body()[..]),
+        (StatusCode::NOT_FOUND, &b"GET /missing HTTP/1.1"[..])
+    );
     let host = format!("{}.example.org:4020", hash.host_label().unwrap());
-    let by_host = Request::get("/about/login").header("Host", host).body(Body::empty()).unwrap();
-    assert_eq!(&node.send(by_host).await.body()[..], b"GET /about/login HTTP/1.1");
-    let response = node.send(Request::post(format!("/vm/{hash}")).body(Body::from("x")).unwrap()).await;
+    let by_host = Request::get("/about/login")
+        .header("Host", host)
+        .body(Body::empty())
+        .unwrap();
+    assert_eq!(
+        &node.send(by_host).await.body()[..],
+        b"GET /about/login HTTP/1.1"
+    );
+    let response = node
+        .send(
+            Request::post(format!("/vm/{hash}"))
+                .body(Body::from("x"))
+                .unwrap(),
+        )
+        .await;
     assert_eq!(&response.body()[..], b"POST / HTTP/1.1");
 }
 
@@ -314,7 +478,13 @@ async fn what_is_no_program_is_not_started() {
     let (status, _) = node.get(&format!("/vm/{}", "0".repeat(64))).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
     let (status, answer) = node.get("/vm/nothing").await;
-    assert_eq!((status, &answer), (StatusCode::BAD_REQUEST, &json!({"error": "Invalid message reference: nothing"})));
+    assert_eq!(
+        (status, &answer),
+        (
+            StatusCode::BAD_REQUEST,
+            &json!({"error": "Invalid message reference: nothing"})
+        )
+    );
     assert!(node.ledger.all().await.unwrap().is_empty());
 }
 
@@ -329,16 +499,27 @@ async fn a_slow_program_is_a_504_and_one_that_is_never_ready_a_503() {
     let hash = program(&node, &owner);
     let (status, answer) = node.get(&format!("/vm/{hash}/slow")).await;
     assert_eq!(status, StatusCode::GATEWAY_TIMEOUT, "{answer}");
-    node.bench.mute.store(1, std::sync::atomic::Ordering::SeqCst);
+    node.bench
+        .mute
+        .store(1, std::sync::atomic::Ordering::SeqCst);
     let other = node.ccn.publish(&owner, MessageType::Program, {
-        let (code, runtime) = (node.ccn.store(&owner, b"code2"), node.ccn.store(&owner, b"runtime2"));
+        let (code, runtime) = (
+            node.ccn.store(&owner, b"code2"),
+            node.ccn.store(&owner, b"runtime2"),
+        );
         program_content(&code, &runtime)
     });
     let (status, answer) = node.get(&format!("/vm/{other}")).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
-    assert!(answer["error"].as_str().unwrap().contains("ready"), "{answer}");
+    assert!(
+        answer["error"].as_str().unwrap().contains("ready"),
+        "{answer}"
+    );
     // A program that failed does not go on trying when nobody asks.
-    assert_eq!(node.until(&other, "failed", failed).await.desired, Desired::Stopped);
+    assert_eq!(
+        node.until(&other, "failed", failed).await.desired,
+        Desired::Stopped
+    );
 }
 
 #[tokio::test]
@@ -346,7 +527,9 @@ async fn an_idle_program_stops_and_starts_again_when_asked_for() {
     let node = Node::start_with(|config| config.program.idle = Duration::from_millis(300)).await;
     let hash = program(&node, &Keypair::generate());
     assert_eq!(node.get(&format!("/vm/{hash}")).await.0, StatusCode::OK);
-    let record = node.until(&hash, "stopped", |state| *state == State::Stopped).await;
+    let record = node
+        .until(&hash, "stopped", |state| *state == State::Stopped)
+        .await;
     assert_eq!(record.lease.unwrap().memory_mib, 0);
     assert_eq!(node.get(&format!("/vm/{hash}")).await.0, StatusCode::OK);
     assert_eq!(node.bench.started(), 2);
@@ -356,10 +539,18 @@ async fn an_idle_program_stops_and_starts_again_when_asked_for() {
 async fn the_newest_amendment_by_the_same_owner_is_used() {
     let node = Node::start().await;
     let owner = Keypair::generate();
-    let (code, runtime) = (node.ccn.store(&owner, b"code"), node.ccn.store(&owner, b"runtime"));
+    let (code, runtime) = (
+        node.ccn.store(&owner, b"code"),
+        node.ccn.store(&owner, b"runtime"),
+    );
     node.ccn.store_as(&owner, b"newer code", Some(&code));
-    node.ccn.store_as(&Keypair::generate(), b"evil code", Some(&code));
-    let hash = node.ccn.publish(&owner, MessageType::Program, program_content(&code, &runtime));
+    node.ccn
+        .store_as(&Keypair::generate(), b"evil code", Some(&code));
+    let hash = node.ccn.publish(
+        &owner,
+        MessageType::Program,
+        program_content(&code, &runtime),
+    );
     assert_eq!(node.get(&format!("/vm/{hash}")).await.0, StatusCode::OK);
     let cache = node.dir.path().join("state/cache");
     assert!(cache.join(ItemHash::of(b"newer code").as_str()).exists());
@@ -375,8 +566,14 @@ async fn a_forgotten_message_takes_its_machine_along() {
     node.push(&[&hash]).await;
     node.until_running(&hash).await;
     node.ccn.set_status(&hash, "forgotten");
-    node.ccn.publish(&owner, MessageType::Forget, json!({"hashes": [hash], "reason": "done"}));
-    let record = node.until(&hash, "erased", |state| *state == State::Erased).await;
+    node.ccn.publish(
+        &owner,
+        MessageType::Forget,
+        json!({"hashes": [hash], "reason": "done"}),
+    );
+    let record = node
+        .until(&hash, "erased", |state| *state == State::Erased)
+        .await;
     assert!(record.lease.is_none() && !node.bench.runs(&hash) && !node.bench.disks(&hash).exists());
 }
 
@@ -388,15 +585,32 @@ async fn a_port_wish_opens_a_port_while_the_machine_runs() {
     node.push(&[&hash]).await;
     node.until_running(&hash).await;
     let wishes = json!({hash.as_str(): {"ports": {"80": {"tcp": true, "udp": false}}}});
-    node.ccn.set_aggregate(&owner.address(), "port-forwarding", wishes.clone());
-    node.ccn.publish(&owner, MessageType::Aggregate, json!({"key": "port-forwarding", "content": wishes}));
+    node.ccn
+        .set_aggregate(&owner.address(), "port-forwarding", wishes.clone());
+    node.ccn.publish(
+        &owner,
+        MessageType::Aggregate,
+        json!({"key": "port-forwarding", "content": wishes}),
+    );
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-    while node.bench.networks.lock().unwrap().first().is_none_or(|network| network.ports.len() < 2) {
+    while node
+        .bench
+        .networks
+        .lock()
+        .unwrap()
+        .first()
+        .is_none_or(|network| network.ports.len() < 2)
+    {
         assert!(tokio::time::Instant::now() < deadline);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    node.ccn.set_aggregate(&owner.address(), "port-forwarding", json!({}));
-    assert_eq!(node.post_json(&format!("/control/{hash}/update"), json!({})).await, (StatusCode::OK, json!({})));
+    node.ccn
+        .set_aggregate(&owner.address(), "port-forwarding", json!({}));
+    assert_eq!(
+        node.post_json(&format!("/control/{hash}/update"), json!({}))
+            .await,
+        (StatusCode::OK, json!({}))
+    );
     assert_eq!(node.bench.networks.lock().unwrap()[0].ports.len(), 1);
 }
 
@@ -405,40 +619,67 @@ async fn a_notified_instance_needs_credits_and_outlives_pushes() {
     let node = Node::start().await;
     let owner = Keypair::generate();
     let image = node.ccn.store(&owner, b"a raw disk");
-    let hash = node.ccn.publish(&owner, MessageType::Instance, instance_content(&image, "credit"));
+    let hash = node.ccn.publish(
+        &owner,
+        MessageType::Instance,
+        instance_content(&image, "credit"),
+    );
     let notify = json!({ "instance": hash });
     node.ccn.set_credits(&owner.address(), 3599);
-    let (status, answer) = node.post_json("/control/allocation/notify", notify.clone()).await;
+    let (status, answer) = node
+        .post_json("/control/allocation/notify", notify.clone())
+        .await;
     assert_eq!(status, StatusCode::PAYMENT_REQUIRED, "{answer}");
-    assert!(answer["error"].as_str().unwrap().starts_with("Insufficient credits for this instance"));
+    assert!(
+        answer["error"]
+            .as_str()
+            .unwrap()
+            .starts_with("Insufficient credits for this instance")
+    );
     node.ccn.set_credits(&owner.address(), 3600);
     let (status, answer) = node.post_json("/control/allocation/notify", notify).await;
     assert_eq!(status, StatusCode::OK, "{answer}");
-    assert_eq!(answer, json!({"success": true, "successful": true, "failing": [], "errors": {}}));
+    assert_eq!(
+        answer,
+        json!({"success": true, "successful": true, "failing": [], "errors": {}})
+    );
     node.until_running(&hash).await;
     let (_, answer) = node.push(&[]).await;
     assert_eq!(answer["stopped"], json!([]));
     assert!(node.bench.runs(&hash));
 
     let held = instance(&node, &owner);
-    let (status, answer) = node.post_json("/control/allocation/notify", json!({ "instance": held })).await;
-    assert_eq!((status, answer), (StatusCode::BAD_REQUEST, json!({"error": "400: Invalid payment method"})));
+    let (status, answer) = node
+        .post_json("/control/allocation/notify", json!({ "instance": held }))
+        .await;
+    assert_eq!(
+        (status, answer),
+        (
+            StatusCode::BAD_REQUEST,
+            json!({"error": "400: Invalid payment method"})
+        )
+    );
 }
 
 #[tokio::test]
 async fn a_restarted_agent_starts_what_should_run_and_takes_away_what_nobody_knows() {
     let node = Node::start().await;
     let owner = Keypair::generate();
-    let (running, stopped) = (instance(&node, &owner), instance(&node, &Keypair::generate()));
+    let (running, stopped) = (
+        instance(&node, &owner),
+        instance(&node, &Keypair::generate()),
+    );
     node.push(&[&running, &stopped]).await;
     node.until_running(&running).await;
     node.until_running(&stopped).await;
     node.reconciler.stop(&stopped, true).await.unwrap();
-    node.until(&stopped, "stopped", |state| *state == State::Stopped).await;
+    node.until(&stopped, "stopped", |state| *state == State::Stopped)
+        .await;
     let stray = ItemHash::of(b"stray");
     std::fs::create_dir_all(node.bench.disks(&stray)).unwrap();
     let node = node.restarted().await;
-    node.until(&running, "started", |_| node.bench.started() == 1).await;
+    node.until(&running, "started", |_| node.bench.started() == 1)
+        .await;
     node.until_running(&running).await;
     assert_eq!(node.record(&stopped).await.state, State::Stopped);
     assert!(!node.bench.disks(&stray).exists());
@@ -450,15 +691,27 @@ async fn a_machine_that_does_not_fit_is_refused_with_the_numbers() {
     let hash = instance(&node, &Keypair::generate());
     node.push(&[&hash]).await;
     let record = node.until(&hash, "failed", failed).await;
-    assert_eq!(reason(record.state), "this node has no room: 64 MiB of memory wanted, 0 free");
+    assert_eq!(
+        reason(record.state),
+        "this node has no room: 64 MiB of memory wanted, 0 free"
+    );
 }
 
 #[tokio::test]
 async fn the_node_answers_what_measuring_clients_look_for() {
     let node = Node::start().await;
-    assert_eq!(node.get("/about/login").await, (StatusCode::UNAUTHORIZED, json!({"success": false})));
-    assert_eq!(node.get("/about/nothing").await, (StatusCode::NOT_FOUND, json!({"error": "404: Not Found"})));
-    let unknown = (StatusCode::NOT_FOUND, json!({"error": "404: Invalid message reference"}));
+    assert_eq!(
+        node.get("/about/login").await,
+        (StatusCode::UNAUTHORIZED, json!({"success": false}))
+    );
+    assert_eq!(
+        node.get("/about/nothing").await,
+        (StatusCode::NOT_FOUND, json!({"error": "404: Not Found"}))
+    );
+    let unknown = (
+        StatusCode::NOT_FOUND,
+        json!({"error": "404: Invalid message reference"}),
+    );
     assert_eq!(node.get("/nothing").await, unknown);
     let (_, config) = node.get("/status/config").await;
     assert_eq!(config["computing"]["ENABLE_CONFIDENTIAL_COMPUTING"], false);
@@ -470,11 +723,17 @@ async fn the_node_answers_what_measuring_clients_look_for() {
     let preflight = Request::options("/control/reserve_resources")
         .header("Origin", "https://console.example.org")
         .header("Access-Control-Request-Method", "POST")
-        .header("Access-Control-Request-Headers", "x-signedpubkey,x-signedoperation,content-type")
+        .header(
+            "Access-Control-Request-Headers",
+            "x-signedpubkey,x-signedoperation,content-type",
+        )
         .body(Body::empty())
         .unwrap();
     let response = node.send(preflight).await;
     assert_eq!(response.status(), StatusCode::OK);
-    assert_eq!(response.headers()["access-control-allow-origin"], "https://console.example.org");
+    assert_eq!(
+        response.headers()["access-control-allow-origin"],
+        "https://console.example.org"
+    );
     assert_eq!(response.headers()["server"], "aleph-vm/1.14.0");
 }

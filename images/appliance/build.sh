@@ -2,7 +2,7 @@
 # The flashable appliance.
 # usage: build.sh STAGING_DIR ; prints the path of appliance.raw
 # STAGING_DIR holds what is put on top of Debian: usr/bin/{crn-agent,crn-vmm,ccn-lite},
-# usr/lib/crn/{vmlinux,initramfs,agent.toml,ccn-lite.toml}.
+# usr/lib/crn/{vmlinux,initramfs}.
 # APPLIANCE_PROFILES (default "cloud release"): machine (cloud or metal) and kind (release or debug).
 RECIPE=appliance
 HERE=$(cd "$(dirname "$0")" && pwd)
@@ -13,7 +13,7 @@ need mmdebstrap python3 openssl
 [ $# = 1 ] || die "usage: build.sh STAGING_DIR"
 as_root "$@"
 STAGING=$(cd "$1" && pwd)
-for f in usr/bin/crn-agent usr/bin/crn-vmm usr/bin/ccn-lite usr/lib/crn/vmlinux usr/lib/crn/initramfs usr/lib/crn/agent.toml usr/lib/crn/ccn-lite.toml; do
+for f in usr/bin/crn-agent usr/bin/crn-vmm usr/bin/ccn-lite usr/lib/crn/vmlinux usr/lib/crn/initramfs; do
     [ -f "$STAGING/$f" ] || die "$STAGING/$f is missing"
 done
 read -ra PROFILES <<<"${APPLIANCE_PROFILES:-cloud release}"

@@ -3,7 +3,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::http::StatusCode;
-use axum::response::IntoResponse as _;
 use axum::routing::get;
 
 use super::*;

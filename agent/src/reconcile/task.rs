@@ -475,8 +475,7 @@ impl Task {
         for line in console_tail(&self.shared, &self.hash).await {
             tracing::warn!(vm = %self.hash, "console: {line}");
         }
-        self.enter(State::Failed(setback.after(self.attempts)))
-            .await?;
+        // First what is wanted, then the state: who waits for the state acts on what is wanted.
         let record = self.record().await?;
         if record.is_some_and(|record| {
             record.source == Source::Request && record.desired == Desired::Running
@@ -486,7 +485,8 @@ impl Task {
                 .want(&self.hash, Desired::Stopped, false)
                 .await?;
         }
-        Ok(())
+        self.enter(State::Failed(setback.after(self.attempts)))
+            .await
     }
 
     /// Gives back what only a running machine holds.

@@ -55,7 +55,13 @@ impl Bench {
     /// The machine ends by itself.
     pub async fn end(&self, hash: &ItemHash, reason: ExitReason) {
         let events = self.running.lock().unwrap().remove(hash).unwrap();
-        events.send(GuestEvent::Exited { reason, detail: String::new() }).await.unwrap();
+        events
+            .send(GuestEvent::Exited {
+                reason,
+                detail: String::new(),
+            })
+            .await
+            .unwrap();
     }
 
     pub fn disks(&self, hash: &ItemHash) -> PathBuf {
@@ -72,7 +78,10 @@ struct BenchGuest {
 impl Guest for BenchGuest {
     fn event(&mut self) -> BoxFuture<'_, GuestEvent> {
         async move {
-            let gone = GuestEvent::Exited { reason: ExitReason::Stopped, detail: String::new() };
+            let gone = GuestEvent::Exited {
+                reason: ExitReason::Stopped,
+                detail: String::new(),
+            };
             self.events.recv().await.unwrap_or(gone)
         }
         .boxed()
@@ -100,17 +109,29 @@ impl Hypervisor for Bench {
             Kind::PersistentProgram => net::Kind::PersistentProgram,
             Kind::Instance => net::Kind::Instance,
         };
-        self.pools.plan(place.slot, hash.as_str(), kind).map_err(HostError::during("plan"))
+        self.pools
+            .plan(place.slot, hash.as_str(), kind)
+            .map_err(HostError::during("plan"))
     }
 
     fn guest_config(&self, resolved: &Resolved, place: Place) -> Result<GuestConfig, HostError> {
         let plan = self.addresses(&resolved.workload.hash, place)?;
         let network: Network = plan.guest(1500, Vec::new());
-        let workload = Workload::Instance { root: "root".to_owned() };
-        Ok(GuestConfig { hostname: resolved.workload.hostname(), network: Some(network), workload })
+        let workload = Workload::Instance {
+            root: "root".to_owned(),
+        };
+        Ok(GuestConfig {
+            hostname: resolved.workload.hostname(),
+            network: Some(network),
+            workload,
+        })
     }
 
-    fn make_disks<'a>(&'a self, resolved: &'a Resolved, _place: Place) -> BoxFuture<'a, Result<(), HostError>> {
+    fn make_disks<'a>(
+        &'a self,
+        resolved: &'a Resolved,
+        _place: Place,
+    ) -> BoxFuture<'a, Result<(), HostError>> {
         let dir = self.disks(&resolved.workload.hash);
         std::fs::create_dir_all(&dir).unwrap();
         std::fs::write(dir.join("root.raw"), "disk").unwrap();
@@ -118,7 +139,11 @@ impl Hypervisor for Bench {
         async { Ok(()) }.boxed()
     }
 
-    fn start<'a>(&'a self, resolved: &'a Resolved, _place: Place) -> BoxFuture<'a, Result<Box<dyn Guest>, HostError>> {
+    fn start<'a>(
+        &'a self,
+        resolved: &'a Resolved,
+        _place: Place,
+    ) -> BoxFuture<'a, Result<Box<dyn Guest>, HostError>> {
         async move {
             self.starts.fetch_add(1, Ordering::SeqCst);
             let hash = resolved.workload.hash.clone();
@@ -133,7 +158,11 @@ impl Hypervisor for Bench {
             }
             self.running.lock().unwrap().insert(hash.clone(), sender);
             let running = Arc::clone(&self.running);
-            Ok(Box::new(BenchGuest { hash, events, running }) as Box<dyn Guest>)
+            Ok(Box::new(BenchGuest {
+                hash,
+                events,
+                running,
+            }) as Box<dyn Guest>)
         }
         .boxed()
     }
@@ -147,7 +176,11 @@ impl Hypervisor for Bench {
         async { Ok(None) }.boxed()
     }
 
-    fn clean<'a>(&'a self, hash: &'a ItemHash, _place: Option<Place>) -> BoxFuture<'a, Result<(), HostError>> {
+    fn clean<'a>(
+        &'a self,
+        hash: &'a ItemHash,
+        _place: Option<Place>,
+    ) -> BoxFuture<'a, Result<(), HostError>> {
         let _ = std::fs::remove_dir_all(self.run.join(hash.as_str()));
         async { Ok(()) }.boxed()
     }
@@ -171,8 +204,13 @@ impl Hypervisor for Bench {
     }
 
     fn leftovers(&self) -> BoxFuture<'_, Vec<ItemHash>> {
-        let found = std::fs::read_dir(&self.state).into_iter().flatten().flatten();
-        let found = found.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+        let found = std::fs::read_dir(&self.state)
+            .into_iter()
+            .flatten()
+            .flatten();
+        let found = found
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect();
         async move { found }.boxed()
     }
 }
@@ -190,12 +228,18 @@ fn serve_program(path: &std::path::Path) {
                 stream.write_all(b"OK 8080\n").await.unwrap();
                 let mut head = Vec::new();
                 while !head.ends_with(b"\r\n\r\n") {
-                    let Ok(byte) = stream.read_u8().await else { return };
+                    let Ok(byte) = stream.read_u8().await else {
+                        return;
+                    };
                     head.push(byte);
                 }
                 let head = String::from_utf8(head).unwrap();
                 let line = head.lines().next().unwrap().to_owned();
-                let status = if line.contains("/missing") { "404 Not Found" } else { "200 OK" };
+                let status = if line.contains("/missing") {
+                    "404 Not Found"
+                } else {
+                    "200 OK"
+                };
                 if line.contains("/slow") {
                     tokio::time::sleep(Duration::from_secs(30)).await;
                 }

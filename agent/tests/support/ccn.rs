@@ -68,7 +68,11 @@ impl FakeCcn {
         // What nobody listens to is not lost: the sweep finds it.
         let _ = self.held.stream.send(message.to_string());
         let entry = ("processed".to_owned(), message);
-        self.held.messages.lock().unwrap().insert(envelope.item_hash.to_string(), entry);
+        self.held
+            .messages
+            .lock()
+            .unwrap()
+            .insert(envelope.item_hash.to_string(), entry);
         envelope.item_hash.clone()
     }
 
@@ -79,7 +83,11 @@ impl FakeCcn {
 
     pub fn store_as(&self, key: &Keypair, bytes: &[u8], amends: Option<&ItemHash>) -> ItemHash {
         let file = ItemHash::of(bytes);
-        self.held.files.lock().unwrap().insert(file.to_string(), bytes.to_vec());
+        self.held
+            .files
+            .lock()
+            .unwrap()
+            .insert(file.to_string(), bytes.to_vec());
         let mut content = json!({"item_type": "storage", "item_hash": file});
         if let Some(amends) = amends {
             content["ref"] = json!(amends);
@@ -88,19 +96,37 @@ impl FakeCcn {
     }
 
     pub fn set_status(&self, hash: &ItemHash, status: &str) {
-        self.held.messages.lock().unwrap().get_mut(hash.as_str()).unwrap().0 = status.to_owned();
+        self.held
+            .messages
+            .lock()
+            .unwrap()
+            .get_mut(hash.as_str())
+            .unwrap()
+            .0 = status.to_owned();
     }
 
     pub fn set_file(&self, file: &ItemHash, bytes: &[u8]) {
-        self.held.files.lock().unwrap().insert(file.to_string(), bytes.to_vec());
+        self.held
+            .files
+            .lock()
+            .unwrap()
+            .insert(file.to_string(), bytes.to_vec());
     }
 
     pub fn set_aggregate(&self, address: &str, key: &str, value: Value) {
-        self.held.aggregates.lock().unwrap().insert((address.to_owned(), key.to_owned()), value);
+        self.held
+            .aggregates
+            .lock()
+            .unwrap()
+            .insert((address.to_owned(), key.to_owned()), value);
     }
 
     pub fn set_credits(&self, address: &str, credits: u64) {
-        self.held.balances.lock().unwrap().insert(address.to_owned(), credits);
+        self.held
+            .balances
+            .lock()
+            .unwrap()
+            .insert(address.to_owned(), credits);
     }
 }
 
@@ -117,17 +143,29 @@ async fn message(State(held): State<Arc<Held>>, Path(hash): Path<String>) -> Res
     }
 }
 
-async fn list(State(held): State<Arc<Held>>, Query(query): Query<HashMap<String, String>>) -> Json<Value> {
+async fn list(
+    State(held): State<Arc<Held>>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Json<Value> {
     let reference = query.get("refs").cloned().unwrap_or_default();
     let mut found: Vec<Value> = held
         .messages
         .lock()
         .unwrap()
         .values()
-        .filter(|(_, message)| message["item_content"].as_str().is_some_and(|c| c.contains(&format!("\"ref\":\"{reference}\""))))
+        .filter(|(_, message)| {
+            message["item_content"]
+                .as_str()
+                .is_some_and(|c| c.contains(&format!("\"ref\":\"{reference}\"")))
+        })
         .map(|(_, message)| message.clone())
         .collect();
-    found.sort_by(|a, b| b["time"].as_f64().unwrap().total_cmp(&a["time"].as_f64().unwrap()));
+    found.sort_by(|a, b| {
+        b["time"]
+            .as_f64()
+            .unwrap()
+            .total_cmp(&a["time"].as_f64().unwrap())
+    });
     Json(json!({ "messages": found }))
 }
 
@@ -145,15 +183,30 @@ async fn aggregate(
 ) -> Response {
     let address = address.trim_end_matches(".json").to_owned();
     let key = query["keys"].clone();
-    match held.aggregates.lock().unwrap().get(&(address.clone(), key.clone())) {
-        Some(value) => Json(json!({"address": address, "data": { key: value }, "info": {}})).into_response(),
+    match held
+        .aggregates
+        .lock()
+        .unwrap()
+        .get(&(address.clone(), key.clone()))
+    {
+        Some(value) => {
+            Json(json!({"address": address, "data": { key: value }, "info": {}})).into_response()
+        }
         None => not_found(),
     }
 }
 
 async fn balance(State(held): State<Arc<Held>>, Path(address): Path<String>) -> Json<Value> {
-    let credits = held.balances.lock().unwrap().get(&address).copied().unwrap_or(0);
-    Json(json!({"address": address, "balance": 0.0, "locked_amount": 0.0, "credit_balance": credits}))
+    let credits = held
+        .balances
+        .lock()
+        .unwrap()
+        .get(&address)
+        .copied()
+        .unwrap_or(0);
+    Json(
+        json!({"address": address, "balance": 0.0, "locked_amount": 0.0, "credit_balance": credits}),
+    )
 }
 
 async fn price() -> Json<Value> {

@@ -1,7 +1,11 @@
 //! A node in one process: real ledger, real HTTP, real messages and signatures; a core channel node that says what the
 //! test lets it say, and a host that records what it is asked to do instead of doing it.
 
-#![allow(clippy::unwrap_used, dead_code, reason = "each test file uses its part")]
+#![allow(
+    clippy::unwrap_used,
+    dead_code,
+    reason = "each test file uses its part"
+)]
 
 mod bench;
 mod ccn;
@@ -58,7 +62,12 @@ impl Node {
 
     /// The same node's next agent, over the same disk.
     pub async fn restarted(&self) -> Self {
-        let node = Self::start_in(Arc::clone(&self.dir), self.ccn.clone(), self.scheduler.clone(), |_| {});
+        let node = Self::start_in(
+            Arc::clone(&self.dir),
+            self.ccn.clone(),
+            self.scheduler.clone(),
+            |_| {},
+        );
         node.await
     }
 
@@ -73,7 +82,10 @@ impl Node {
             ccn: ccn.url(),
             state_dir: dir.path().join("state"),
             run_dir: dir.path().join("run"),
-            trust: Trust { allocation_signers: vec![scheduler.address()], ..Trust::default() },
+            trust: Trust {
+                allocation_signers: vec![scheduler.address()],
+                ..Trust::default()
+            },
             ..Config::default()
         };
         config.node.hash = Some("c".repeat(64));
@@ -88,15 +100,42 @@ impl Node {
         let intake = Intake::new(client, cache);
         let bench = Arc::new(Bench::new(&config));
         let host: Arc<dyn Hypervisor> = Arc::clone(&bench) as _;
-        let reconciler =
-            Reconciler::start(Arc::clone(&config), ledger.clone(), intake.clone(), Arc::clone(&host)).await.unwrap();
-        Watch { intake: intake.clone(), ledger: ledger.clone(), reconciler: reconciler.clone() }.start();
-        let app = crn_agent::api::Shared::new(config, ledger.clone(), intake, reconciler.clone(), host, None);
+        let reconciler = Reconciler::start(
+            Arc::clone(&config),
+            ledger.clone(),
+            intake.clone(),
+            Arc::clone(&host),
+        )
+        .await
+        .unwrap();
+        Watch {
+            intake: intake.clone(),
+            ledger: ledger.clone(),
+            reconciler: reconciler.clone(),
+        }
+        .start();
+        let app = crn_agent::api::Shared::new(
+            config,
+            ledger.clone(),
+            intake,
+            reconciler.clone(),
+            host,
+            None,
+        );
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let service = crn_agent::api::router(app).into_make_service_with_connect_info::<SocketAddr>();
+        let service =
+            crn_agent::api::router(app).into_make_service_with_connect_info::<SocketAddr>();
         tokio::spawn(async move { axum::serve(listener, service).await.unwrap() });
-        Self { address, ccn, bench, ledger, reconciler, scheduler, dir }
+        Self {
+            address,
+            ccn,
+            bench,
+            ledger,
+            reconciler,
+            scheduler,
+            dir,
+        }
     }
 
     pub async fn send(&self, mut request: Request<Body>) -> Response<Bytes> {
@@ -108,8 +147,13 @@ impl Node {
     }
 
     pub async fn get(&self, path: &str) -> (StatusCode, Value) {
-        let response = self.send(Request::get(path).body(Body::empty()).unwrap()).await;
-        (response.status(), serde_json::from_slice(response.body()).unwrap_or(Value::Null))
+        let response = self
+            .send(Request::get(path).body(Body::empty()).unwrap())
+            .await;
+        (
+            response.status(),
+            serde_json::from_slice(response.body()).unwrap_or(Value::Null),
+        )
     }
 
     /// A signed push of exactly these hashes.
@@ -119,17 +163,38 @@ impl Node {
         self.push_signed(&self.scheduler, &body, &body, now).await
     }
 
-    pub async fn push_signed(&self, key: &Keypair, signed: &str, sent: &str, at: i64) -> (StatusCode, Value) {
+    pub async fn push_signed(
+        &self,
+        key: &Keypair,
+        signed: &str,
+        sent: &str,
+        at: i64,
+    ) -> (StatusCode, Value) {
         let path = "/control/allocations";
         let header = allocation::authorization(key, "POST", path, signed.as_bytes(), at).unwrap();
-        let request = Request::post(path).header("Authorization", header).body(Body::from(sent.to_owned())).unwrap();
+        let request = Request::post(path)
+            .header("Authorization", header)
+            .body(Body::from(sent.to_owned()))
+            .unwrap();
         let response = self.send(request).await;
-        (response.status(), serde_json::from_slice(response.body()).unwrap())
+        (
+            response.status(),
+            serde_json::from_slice(response.body()).unwrap(),
+        )
     }
 
     pub async fn post_json(&self, path: &str, body: Value) -> (StatusCode, Value) {
-        let response = self.send(Request::post(path).body(Body::from(body.to_string())).unwrap()).await;
-        (response.status(), serde_json::from_slice(response.body()).unwrap_or(Value::Null))
+        let response = self
+            .send(
+                Request::post(path)
+                    .body(Body::from(body.to_string()))
+                    .unwrap(),
+            )
+            .await;
+        (
+            response.status(),
+            serde_json::from_slice(response.body()).unwrap_or(Value::Null),
+        )
     }
 
     /// A call signed by an owner's wallet.
@@ -143,7 +208,10 @@ impl Node {
             .body(Body::empty())
             .unwrap();
         let response = self.send(request).await;
-        (response.status(), String::from_utf8(response.body().to_vec()).unwrap())
+        (
+            response.status(),
+            String::from_utf8(response.body().to_vec()).unwrap(),
+        )
     }
 
     pub async fn record(&self, hash: &ItemHash) -> Record {
@@ -151,21 +219,34 @@ impl Node {
     }
 
     /// Waits until the ledger says so.
-    pub async fn until(&self, hash: &ItemHash, what: &str, holds: impl Fn(&State) -> bool) -> Record {
+    pub async fn until(
+        &self,
+        hash: &ItemHash,
+        what: &str,
+        holds: impl Fn(&State) -> bool,
+    ) -> Record {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             if let Some(record) = self.ledger.get(hash).await.unwrap() {
                 if holds(&record.state) {
                     return record;
                 }
-                assert!(tokio::time::Instant::now() < deadline, "never {what}: {:?}", record.state);
+                assert!(
+                    tokio::time::Instant::now() < deadline,
+                    "never {what}: {:?}",
+                    record.state
+                );
             }
-            assert!(tokio::time::Instant::now() < deadline, "never {what}: unknown");
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "never {what}: unknown"
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
     pub async fn until_running(&self, hash: &ItemHash) -> Record {
-        self.until(hash, "running", |state| *state == State::Running).await
+        self.until(hash, "running", |state| *state == State::Running)
+            .await
     }
 }

@@ -16,7 +16,10 @@ pub fn headers(owner: &Keypair, method: &str, path: &str) -> (Value, Value) {
     let key = SigningKey::from_slice(&[7; 32]).unwrap();
     let point = key.verifying_key().to_sec1_point(false);
     let coordinate = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
-    let (x, y) = (coordinate(&point.as_bytes()[1..33]), coordinate(&point.as_bytes()[33..65]));
+    let (x, y) = (
+        coordinate(&point.as_bytes()[1..33]),
+        coordinate(&point.as_bytes()[33..65]),
+    );
     let now = OffsetDateTime::now_utc();
     let text = |time: OffsetDateTime| time.format(&Rfc3339).unwrap();
     let delegation = json!({
@@ -31,8 +34,10 @@ pub fn headers(owner: &Keypair, method: &str, path: &str) -> (Value, Value) {
         "signature": owner.sign_eip191(delegation.as_bytes()).unwrap(),
         "content": {"domain": DOMAIN},
     });
-    let operation = json!({"time": text(now), "method": method, "path": path, "domain": DOMAIN}).to_string();
+    let operation =
+        json!({"time": text(now), "method": method, "path": path, "domain": DOMAIN}).to_string();
     let signature: Signature = key.sign(operation.as_bytes());
-    let operation = json!({"payload": hex::encode(&operation), "signature": hex::encode(signature.to_bytes())});
+    let operation =
+        json!({"payload": hex::encode(&operation), "signature": hex::encode(signature.to_bytes())});
     (pubkey, operation)
 }

@@ -17,9 +17,8 @@ pub const MARKER: &str = "CRN-BENCH first-instruction";
 pub const GUEST_MIB: u64 = 128;
 /// The goal for spawn to exit and spawn to marker, as a share of the reference's.
 pub const GOAL: f64 = 0.30;
-/// The guest's kernel command line, the same for both. The reset is the way out of a microvm; `crn-vmm` powers off or
-/// resets, whatever the guest asks for.
-pub const CMDLINE: &str = "console=ttyS0 quiet reboot=t panic=-1";
+/// The guest's kernel command line, the same for both.
+pub const CMDLINE: &str = "console=ttyS0 quiet panic=-1";
 
 /// The argument that makes the bench measure instead of building the machine to measure in.
 pub const MEASURE: &str = "measure";
