@@ -1,4 +1,5 @@
-//! `crn-vmm` boots the guest kernel under a real KVM. All boots share one nested machine.
+//! `crn-vmm` boots the guest kernel under a real KVM. All boots share one nested machine, which has one CPU: emulation
+//! loses guests that move between several.
 
 use std::time::Duration;
 
@@ -49,6 +50,7 @@ fn the_guest_kernel_reaches_user_space_and_ends_as_it_asks_to() {
         .file(product("vmlinux").unwrap(), "/vmlinux")
         .file(product("bench-initramfs").unwrap(), "/initramfs")
         .bytes("not an ELF file", "/text")
+        .cpus(1)
         .timeout(PATIENCE * 4)
         .run([
             boot(1, 128, "console=ttyS0 quiet panic=-1"),

@@ -103,8 +103,13 @@ pub(super) async fn push(State(app): State<App>, request: Request) -> Result<Res
             format!("Body is not an allocation: {error}"),
         )
     })?;
-    if !allocation.on_demand_vms.is_empty() || !allocation.jobs.is_empty() {
-        tracing::warn!("on-demand programs and jobs in an allocation push are passed over");
+    // Programs on demand start with the first request for them.
+    tracing::debug!(
+        on_demand = allocation.on_demand_vms.len(),
+        "programs that may be asked for here"
+    );
+    if !allocation.jobs.is_empty() {
+        tracing::warn!("jobs in an allocation push are passed over");
     }
     // Pushes are whole lists: two at once would each undo half of the other.
     let _turn = app.pushes.acquire().await.map_err(|_| refused())?;

@@ -144,17 +144,16 @@ impl Net {
     /// # Errors
     /// [`NetError::Netlink`].
     pub async fn host_ipv4(&self) -> Result<Option<Ipv4Addr>, NetError> {
-        let mut addresses = self
+        let addresses: Vec<_> = self
             .handle
             .address()
             .get()
             .set_link_index_filter(self.uplink_index)
-            .execute();
-        while let Some(message) = addresses
-            .try_next()
+            .execute()
+            .try_collect()
             .await
-            .map_err(failed("read the addresses of", &self.uplink))?
-        {
+            .map_err(failed("read the addresses of", &self.uplink))?;
+        for message in addresses {
             if message.header.scope != AddressScope::Universe {
                 continue;
             }
@@ -337,12 +336,15 @@ async fn default_route(handle: &Handle) -> Result<Option<u32>, NetError> {
         RouteMessageBuilder::<Ipv4Addr>::new().build(),
         RouteMessageBuilder::<Ipv6Addr>::new().build(),
     ] {
-        let mut routes = handle.route().get(message).execute();
-        while let Some(route) = routes
-            .try_next()
+        // All of them, wherever the answer stands: a reply that nobody reads to its end is logged as lost.
+        let routes: Vec<_> = handle
+            .route()
+            .get(message)
+            .execute()
+            .try_collect()
             .await
-            .map_err(failed("read", "the routes"))?
-        {
+            .map_err(failed("read", "the routes"))?;
+        for route in routes {
             let has_destination = route
                 .attributes
                 .iter()

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::probe;
 use super::products::product;
 use super::settings::{self, Accounts, Ports};
+use super::{credentials, probe};
 
 /// The line the appliance prints on its serial console when its services are up.
 const READY: &str = "CRN-APPLIANCE-READY";
@@ -48,12 +48,8 @@ impl Appliance {
             .with_context(|| format!("creating {}", directory.display()))?;
         let disk = directory.join("disk.raw");
         flash(&disk, &ports, accounts)?;
-        let mut arguments = Vec::new();
-        if with_probe {
-            arguments = probe::qemu_arguments(directory)?;
-        }
         let started = Instant::now();
-        let child = power_on(directory, &disk, &ports, with_probe, &arguments)?;
+        let child = power_on(directory, &disk, &ports, with_probe)?;
         let mut appliance = Self {
             child,
             directory: directory.to_owned(),
@@ -72,18 +68,12 @@ impl Appliance {
     pub fn power_cycle(&mut self, with_probe: bool) -> Result<()> {
         self.child.kill().context("cutting the power")?;
         self.child.wait()?;
-        let arguments = if with_probe {
-            probe::qemu_arguments(&self.directory)?
-        } else {
-            Vec::new()
-        };
         let started = Instant::now();
         self.child = power_on(
             &self.directory,
             &self.directory.join("disk.raw"),
             &self.ports,
             with_probe,
-            &arguments,
         )?;
         self.wait_until_ready()?;
         self.boot_time = started.elapsed();
@@ -216,13 +206,12 @@ fn esp_offset(disk: &Path) -> Result<u64> {
         .with_context(|| format!("{} has no EFI system partition", disk.display()))
 }
 
-fn power_on(
-    directory: &Path,
-    disk: &Path,
-    ports: &Ports,
-    with_probe: bool,
-    extra: &[String],
-) -> Result<Child> {
+fn power_on(directory: &Path, disk: &Path, ports: &Ports, with_probe: bool) -> Result<Child> {
+    let acceleration = Acceleration::of_this_host();
+    let mut units = acceleration.units();
+    if with_probe {
+        units.extend(probe::units());
+    }
     let variables = directory.join("efi-variables.fd");
     if !variables.exists() {
         fs::copy("/usr/share/OVMF/OVMF_VARS_4M.fd", &variables)
@@ -248,7 +237,7 @@ fn power_on(
         "-serial",
         "stdio",
     ]);
-    command.args(acceleration());
+    command.args(acceleration.arguments());
     command.args([
         "-drive",
         "if=pflash,format=raw,unit=0,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
@@ -271,7 +260,7 @@ fn power_on(
         "virtio-rng-pci",
     ]);
     command.args(["-netdev", &forwards, "-device", "virtio-net-pci,netdev=n0"]);
-    command.args(extra);
+    command.args(credentials::qemu_arguments(&units));
     let errors = File::create(directory.join("qemu.log")).context("creating QEMU's log")?;
     command
         .stdin(Stdio::null())
@@ -280,26 +269,54 @@ fn power_on(
     command.spawn().context("starting qemu-system-x86_64")
 }
 
-/// Real virtualization where the machine has it; else an emulated processor that has SVM itself, so that `/dev/kvm`
-/// inside the appliance is real either way.
-fn acceleration() -> &'static [&'static str] {
-    let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let has = |flag: &str| flags.split_whitespace().any(|f| f == flag);
-    if (has("vmx") || has("svm"))
-        && OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open("/dev/kvm")
-            .is_ok()
-    {
-        &["-accel", "kvm", "-cpu", "host"]
-    } else {
-        &[
-            "-accel",
-            "tcg,thread=multi,tb-size=1024",
-            "-cpu",
-            "max,+svm,+npt",
-        ]
+/// How the appliance's processor is made. Either way it has virtualization itself, so `/dev/kvm` inside is real.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Acceleration {
+    Kvm,
+    /// A processor with SVM, in software.
+    Emulation,
+}
+
+impl Acceleration {
+    fn of_this_host() -> Self {
+        let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let has = |flag: &str| flags.split_whitespace().any(|f| f == flag);
+        let opens = || {
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open("/dev/kvm")
+                .is_ok()
+        };
+        if (has("vmx") || has("svm")) && opens() {
+            Self::Kvm
+        } else {
+            Self::Emulation
+        }
+    }
+
+    const fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Kvm => &["-accel", "kvm", "-cpu", "host"],
+            Self::Emulation => &[
+                "-accel",
+                "tcg,thread=multi,tb-size=1024",
+                "-cpu",
+                "max,+svm,+npt",
+            ],
+        }
+    }
+
+    /// The emulation now and then loses a guest (as a triple fault) whose vCPU moves between emulated processors, so
+    /// there the virtual machines stay on one.
+    fn units(self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Kvm => Vec::new(),
+            Self::Emulation => vec![(
+                "systemd.unit-dropin.crn-agent.service",
+                "[Service]\nCPUAffinity=1\n".to_owned(),
+            )],
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod appliance;
 pub mod client;
+pub mod credentials;
 pub mod http;
 pub mod outside;
 pub mod probe;

@@ -1,11 +1,9 @@
-//! Looking at the appliance's host from inside, without a shell in the image: whoever starts a virtual machine may
-//! hand its systemd extra units as credentials, so the testbed adds a socket-activated one that prints the state of
-//! the host to whoever connects. The image under test is the released one.
+//! Looking at the appliance's host from inside, without a shell in the image: the testbed adds a socket-activated unit
+//! that prints the state of the host to whoever connects. The image under test is the released one.
 
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -24,11 +22,9 @@ const SECTIONS: [(&str, &str); 5] = [
     ),
 ];
 
-/// The QEMU arguments that add the probe, its files written to `dir`.
-///
-/// # Errors
-/// When the files cannot be written.
-pub fn qemu_arguments(dir: &Path) -> Result<Vec<String>> {
+/// The credentials that add the probe; see [`super::credentials`].
+#[must_use]
+pub fn units() -> Vec<(&'static str, String)> {
     let socket = "[Unit]\nDescription=Testbed probe\nDefaultDependencies=no\n[Socket]\nListenStream=4999\nAccept=yes\n";
     let mut service = String::from(
         "[Unit]\nDescription=Testbed probe\nDefaultDependencies=no\nCollectMode=inactive-or-failed\n\
@@ -39,23 +35,14 @@ pub fn qemu_arguments(dir: &Path) -> Result<Vec<String>> {
             "ExecStart=-/usr/bin/echo ==={name}\nExecStart=-{command}\n"
         ));
     }
-    let dropin = "[Unit]\nWants=probe.socket\n";
-    let files: [(&str, &str); 3] = [
-        ("systemd.extra-unit.probe.socket", socket),
-        ("systemd.extra-unit.probe@.service", &service),
-        ("systemd.unit-dropin.multi-user.target", dropin),
-    ];
-    let mut arguments = Vec::new();
-    for (name, text) in files {
-        let path: PathBuf = dir.join(name);
-        std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
-        arguments.push("-fw_cfg".to_owned());
-        arguments.push(format!(
-            "name=opt/io.systemd.credentials/{name},file={}",
-            path.display()
-        ));
-    }
-    Ok(arguments)
+    vec![
+        ("systemd.extra-unit.probe.socket", socket.to_owned()),
+        ("systemd.extra-unit.probe@.service", service),
+        (
+            "systemd.unit-dropin.multi-user.target",
+            "[Unit]\nWants=probe.socket\n".to_owned(),
+        ),
+    ]
 }
 
 /// The host's state at one moment.
