@@ -26,6 +26,10 @@ use cpio::Archive;
 use job::{Frame, JOB_PATH, Job, MODULE_DIR};
 use kernel::Kernel;
 
+/// A processor in software, with SVM. Without XSAVE: its emulation lets a guest's XSETBV past KVM, and guests then find
+/// sizes that contradict one another.
+pub const EMULATED_CPU: &str = "max,+svm,+npt,-xsave";
+
 /// Output kept of one command and stream, bytes; what follows is dropped.
 const MAX_OUTPUT: usize = 16 << 20;
 
@@ -483,14 +487,14 @@ impl Accelerator {
 
     fn arguments(self) -> &'static [&'static str] {
         match self {
-            Accelerator::Emulation => &["-accel", "tcg,thread=multi", "-cpu", "max,+svm,+npt"],
+            Accelerator::Emulation => &["-accel", "tcg,thread=multi", "-cpu", EMULATED_CPU],
             Accelerator::CountedEmulation => &[
                 "-accel",
                 "tcg,thread=single",
                 "-icount",
                 "shift=0,sleep=off",
                 "-cpu",
-                "max,+svm,+npt",
+                EMULATED_CPU,
             ],
             Accelerator::Kvm { .. } => &["-accel", "kvm", "-cpu", "host"],
         }

@@ -45,6 +45,9 @@ pub struct End {
     pub detail: String,
 }
 
+/// A request that was sent: its name, and where its answer goes.
+type Waiting = (&'static str, oneshot::Sender<Result<Status, MachineError>>);
+
 /// The task's state.
 #[derive(Debug)]
 pub struct Supervisor {
@@ -57,7 +60,7 @@ pub struct Supervisor {
     pub events: mpsc::Sender<MachineEvent>,
     pub ended: watch::Sender<Option<End>>,
     next_id: u64,
-    waiting: HashMap<u64, (&'static str, oneshot::Sender<Result<Status, MachineError>>)>,
+    waiting: HashMap<u64, Waiting>,
     session: Option<JoinHandle<()>>,
     said: Option<End>,
 }

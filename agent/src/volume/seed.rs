@@ -44,12 +44,11 @@ pub fn write_seed(target: &Path, seed: &Seed<'_>) -> Result<(), VolumeError> {
 }
 
 fn fill(file: &File, seed: &Seed<'_>) -> io::Result<()> {
-    let mut image = file;
     let options = FormatVolumeOptions::new()
         .fat_type(FatType::Fat12)
         .volume_label(*b"CIDATA     ");
-    fatfs::format_volume(&mut image, options)?;
-    let volume = FileSystem::new(image, FsOptions::new())?;
+    fatfs::format_volume(file, options)?;
+    let volume = FileSystem::new(file, FsOptions::new())?;
     {
         let root = volume.root_dir();
         for (name, text) in [

@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use super::products::product;
 use super::settings::{self, Accounts, Ports};
 use super::{credentials, probe};
+use crate::nested::EMULATED_CPU;
 
 /// The line the appliance prints on its serial console when its services are up.
 const READY: &str = "CRN-APPLIANCE-READY";
@@ -302,7 +303,7 @@ impl Acceleration {
                 "-accel",
                 "tcg,thread=multi,tb-size=1024",
                 "-cpu",
-                "max,+svm,+npt",
+                EMULATED_CPU,
             ],
         }
     }

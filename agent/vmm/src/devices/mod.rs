@@ -192,9 +192,9 @@ pub type SharedCounters = Arc<Counters>;
 pub(crate) mod testing {
     //! A driver's side of queues, for the tests of the devices.
 
+    use virtio_queue::Queue;
     use virtio_queue::desc::{RawDescriptor, split::Descriptor};
     use virtio_queue::mock::MockSplitQueue;
-    use virtio_queue::{Queue, QueueT};
     use vm_memory::{Bytes, GuestAddress};
     use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
