@@ -3,11 +3,15 @@
 //!
 //! `cache/<hash>` are whole files, `cache/tmp/` is emptied at every start. One download for each hash at a time,
 //! whoever asks.
+//!
+//! A machine that uses a file keeps a hard link to it among its disks ([`Cached::link_into`]), so the file system counts
+//! the users, whatever crashes in between. [`Cache::sweep`] takes away what nobody uses.
 
 use std::collections::HashMap;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use aleph_message::ItemHash;
@@ -35,6 +39,26 @@ pub struct Cached {
     pub path: PathBuf,
     /// Its length in bytes.
     pub bytes: u64,
+    /// While it lives, the file stays.
+    hold: Arc<Hold>,
+}
+
+/// See [`Cached`].
+#[derive(Debug, PartialEq, Eq)]
+struct Hold;
+
+impl Cached {
+    /// Makes the file stay for as long as `dir` does. Blocks.
+    ///
+    /// # Errors
+    /// link(2)'s.
+    pub fn link_into(&self, dir: &Path) -> io::Result<()> {
+        let name = self.path.file_name().unwrap_or_default();
+        match std::fs::hard_link(&self.path, dir.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            other => other,
+        }
+    }
 }
 
 /// Why a file is not in the cache.
@@ -106,7 +130,7 @@ impl ContentError {
     }
 }
 
-type Flight = Shared<BoxFuture<'static, Result<Cached, Arc<ContentError>>>>;
+type Flight = Shared<BoxFuture<'static, Result<u64, Arc<ContentError>>>>;
 
 /// The cache; clones share it.
 #[derive(Clone)]
@@ -119,6 +143,7 @@ struct Inner {
     source: Ccn,
     max_bytes: u64,
     flights: Mutex<HashMap<String, Flight>>,
+    holds: Mutex<HashMap<String, Weak<Hold>>>,
 }
 
 impl Cache {
@@ -138,6 +163,7 @@ impl Cache {
             source,
             max_bytes,
             flights: Mutex::default(),
+            holds: Mutex::default(),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -151,10 +177,13 @@ impl Cache {
     pub async fn get(&self, hash: &ItemHash) -> Result<Cached, Arc<ContentError>> {
         let key = hash.to_string();
         let path = self.inner.dir.join(&key);
+        // Before the look: what is held from here on is not swept away after it.
+        let hold = self.inner.hold(&key);
         if let Ok(metadata) = tokio::fs::metadata(&path).await {
             return Ok(Cached {
                 path,
                 bytes: metadata.len(),
+                hold,
             });
         }
         let flight = {
@@ -168,11 +197,53 @@ impl Cache {
                 .or_insert_with(|| Arc::clone(&self.inner).take_off(key))
                 .clone()
         };
-        flight.await
+        let bytes = flight.await?;
+        Ok(Cached { path, bytes, hold })
+    }
+
+    /// Takes away every file that no machine has a link to and nobody holds. Returns how many went. Blocks.
+    ///
+    /// # Errors
+    /// What the file system says; what was not looked at stays until the next time.
+    pub fn sweep(&self) -> io::Result<usize> {
+        let mut gone = 0;
+        for entry in std::fs::read_dir(&self.inner.dir)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            if !metadata.is_file() || metadata.nlink() > 1 {
+                continue;
+            }
+            let name = entry.file_name();
+            let mut holds = self.inner.holds();
+            let held = name
+                .to_str()
+                .and_then(|key| holds.get(key))
+                .is_some_and(|hold| hold.strong_count() > 0);
+            if !held {
+                std::fs::remove_file(entry.path())?;
+                gone += 1;
+            }
+            holds.retain(|_, hold| hold.strong_count() > 0);
+        }
+        Ok(gone)
     }
 }
 
 impl Inner {
+    fn holds(&self) -> MutexGuard<'_, HashMap<String, Weak<Hold>>> {
+        self.holds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hold(&self, key: &str) -> Arc<Hold> {
+        let mut holds = self.holds();
+        if let Some(hold) = holds.get(key).and_then(Weak::upgrade) {
+            return hold;
+        }
+        let hold = Arc::new(Hold);
+        holds.insert(key.to_owned(), Arc::downgrade(&hold));
+        hold
+    }
+
     /// Starts a download that goes on even when nobody waits for it any more.
     fn take_off(self: Arc<Self>, key: String) -> Flight {
         let task = tokio::spawn(async move {
@@ -195,19 +266,16 @@ impl Inner {
         .shared()
     }
 
-    async fn fetch(&self, key: &str) -> Result<Cached, ContentError> {
+    async fn fetch(&self, key: &str) -> Result<u64, ContentError> {
         let path = self.dir.join(key);
         // A download may have landed between the caller's look and this one.
         if let Ok(metadata) = tokio::fs::metadata(&path).await {
-            return Ok(Cached {
-                path,
-                bytes: metadata.len(),
-            });
+            return Ok(metadata.len());
         }
         let mut attempt = 1;
         loop {
             match self.download(key, &path).await {
-                Ok(bytes) => return Ok(Cached { path, bytes }),
+                Ok(bytes) => return Ok(bytes),
                 Err(error) if attempt < ATTEMPTS && error.is_transient() => {
                     tracing::warn!(file = key, attempt, "{}", crate::chain(&error));
                     tokio::time::sleep(BACKOFF * 2u32.pow(attempt - 1)).await;

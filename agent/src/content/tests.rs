@@ -145,3 +145,22 @@ fn what_an_interrupted_download_left_is_gone_at_the_next_start() {
     assert_eq!(temporaries(dir.path()), 0);
     assert!(dir.path().join("whole").exists());
 }
+
+#[tokio::test]
+async fn only_what_nobody_uses_is_swept_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = tempfile::tempdir_in(dir.path()).unwrap();
+    let (address, _) = node(|_| "content").await;
+    let cache = cache(dir.path(), address, 1000);
+    let cached = cache.get(&ItemHash::of(b"content")).await.unwrap();
+    let path = cached.path.clone();
+    assert_eq!(cache.sweep().unwrap(), 0);
+    cached.link_into(machine.path()).unwrap();
+    cached.link_into(machine.path()).unwrap();
+    drop(cached);
+    assert_eq!(cache.sweep().unwrap(), 0);
+    assert!(path.exists());
+    drop(machine);
+    assert_eq!(cache.sweep().unwrap(), 1);
+    assert!(!path.exists() && dir.path().join("tmp").exists());
+}

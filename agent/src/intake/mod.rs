@@ -340,6 +340,14 @@ impl Intake {
         Ok((reference.hash.clone(), cached))
     }
 
+    /// Takes away files that no machine uses any more. Blocks.
+    ///
+    /// # Errors
+    /// [`Cache::sweep`]'s.
+    pub fn sweep_files(&self) -> std::io::Result<usize> {
+        self.cache.sweep()
+    }
+
     /// Fetches everything a workload names, all at once.
     ///
     /// # Errors

@@ -10,9 +10,10 @@ use crn_protocol::guest::{Code, Encoding, GuestConfig, Interface, Program, Volum
 use super::{Disk, MachineSpec, Nic};
 use crate::net::Plan;
 
-/// The guest kernel's command line: serial console with warnings only, reset at once on a panic (the reconciler decides
+/// The guest kernel's command line: serial console, the kernel's warnings on it (not `quiet`, which would silence an
+/// instance's init too), reset at once on a panic (the reconciler decides
 /// what is next).
-pub const CMDLINE: &str = "console=ttyS0 quiet panic=-1 net.ifnames=0";
+pub const CMDLINE: &str = "console=ttyS0 loglevel=4 panic=-1 net.ifnames=0";
 
 /// What every machine has.
 #[derive(Debug)]

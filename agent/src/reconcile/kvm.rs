@@ -186,8 +186,14 @@ impl Kvm {
             }
             Body::Program { .. } => None,
         };
+        let files: Vec<_> = resolved.files.values().cloned().collect();
         blocking("make its disks", move || {
-            std::fs::create_dir_all(&dir).map_err(HostError::during("make its directory"))?;
+            let links = dir.join("files");
+            std::fs::create_dir_all(&links).map_err(HostError::during("make its directory"))?;
+            for file in files {
+                file.link_into(&links)
+                    .map_err(HostError::during("keep a file it uses"))?;
+            }
             for (path, size_mib, ephemeral) in jobs {
                 if ephemeral && path.exists() {
                     std::fs::remove_file(&path)

@@ -141,6 +141,7 @@ impl Reconciler {
         };
         let records = this.shared.ledger.all().await?;
         this.take_away_strangers(&records).await;
+        this.shared.sweep_files().await;
         for record in records {
             if record.state == State::Erased {
                 continue;
@@ -399,6 +400,16 @@ impl Handle {
 }
 
 impl Shared {
+    /// Takes away files that no machine uses any more; what fails is tried again with the next machine that goes.
+    async fn sweep_files(&self) {
+        let intake = self.intake.clone();
+        match tokio::task::spawn_blocking(move || intake.sweep_files()).await {
+            Ok(Ok(0)) | Err(_) => {}
+            Ok(Ok(files)) => tracing::info!(files, "files that no machine uses are gone"),
+            Ok(Err(error)) => tracing::warn!("files that no machine uses stay: {error}"),
+        }
+    }
+
     /// What all machines together may hold.
     pub(crate) async fn capacity(&self) -> Result<Capacity, LedgerError> {
         let limits = self.config.limits.clone();

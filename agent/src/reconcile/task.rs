@@ -406,6 +406,7 @@ impl Task {
         }
         self.resolved = None;
         self.endpoint = None;
+        self.shared.sweep_files().await;
         self.shared.ledger.release_all(&self.hash).await?;
         self.rules_stale = true;
         self.enter(State::Erased).await
