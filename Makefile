@@ -13,7 +13,7 @@ SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 PACKAGE_LISTS := images/packages.txt kernel-config/packages.txt tests/packages.txt
 SAY     := @tests/say
 
-.PHONY: help setup toolchain kernel programs images image run test bench lint soak clean
+.PHONY: help setup toolchain kernel programs images image run test e2e bench lint soak clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -64,8 +64,11 @@ run: image images ## boot the appliance, deploy a program and an instance, leave
 	$(SAY) "demo"
 	cargo run --release --locked -q -p crn-tests --bin crn-demo -- $(if $(ONCE),--once)
 
-test: lint image images ## every check and every test: crate by crate, guests under the monitor, the appliance in use
+test: lint ## every check, and every test that needs no appliance
 	@tests/run
+
+e2e: image images ## boot guests under the monitor, then the appliance, and use it as its users do
+	cargo test --locked -p crn-tests
 
 bench: image ## the benchmarks; results in target/bench/*.json
 	cargo run --release --locked -q -p crn-tests --bin crn-bench

@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 /// The checkout's root.
 #[must_use]
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_owned()
 }
 
 /// One product of the build by its name in `target/out/`.
