@@ -4,6 +4,7 @@
 //! What comes in: plans and the complete set of guests. What may be touched: devices named `vmtap*`, proxy neighbours
 //! on the uplink, the forwarding switches, the nftables table `inet crn`.
 
+mod announce;
 pub mod firewall;
 pub mod plan;
 mod sysctl;
@@ -35,6 +36,8 @@ pub struct Net {
     pools: Pools,
     uplink: String,
     uplink_index: u32,
+    /// The uplink's hardware address; `None` where there is none (a tunnel).
+    uplink_mac: Option<[u8; 6]>,
     mtu: u16,
 }
 
@@ -102,11 +105,12 @@ impl Net {
         let link = link
             .map_err(failed("read", "the uplink"))?
             .ok_or(NetError::NoUplink)?;
-        let (mut uplink, mut mtu) = (String::new(), DEFAULT_MTU);
+        let (mut uplink, mut mtu, mut uplink_mac) = (String::new(), DEFAULT_MTU, None);
         for attribute in link.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => uplink = name,
                 LinkAttribute::Mtu(bytes) => mtu = u16::try_from(bytes).unwrap_or(u16::MAX),
+                LinkAttribute::Address(bytes) => uplink_mac = bytes.try_into().ok(),
                 _ => {}
             }
         }
@@ -117,6 +121,7 @@ impl Net {
             pools,
             uplink,
             uplink_index,
+            uplink_mac,
             mtu,
         })
     }
@@ -223,7 +228,14 @@ impl Net {
             .replace()
             .execute()
             .await
-            .map_err(failed("announce on", &self.uplink))
+            .map_err(failed("announce on", &self.uplink))?;
+        if let Some(mac) = self.uplink_mac
+            && let Err(error) = announce::neighbour(self.uplink_index, mac, plan.ipv6)
+        {
+            // The proxy answers whoever asks; only caches elsewhere stay as they are.
+            tracing::warn!(vm = %plan.vm, address = %plan.ipv6, "not announced: {error}");
+        }
+        Ok(())
     }
 
     /// Undoes [`Net::attach`]; what is already gone is no error.
