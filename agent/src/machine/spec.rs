@@ -11,8 +11,8 @@ use super::{Disk, MachineSpec, Nic};
 use crate::net::Plan;
 
 /// The guest kernel's command line: serial console, the kernel's warnings on it (not `quiet`, which would silence an
-/// instance's init too), reset at once on a panic (the reconciler decides
-/// what is next).
+/// instance's init too), reset at once on a panic (the reconciler decides what is
+/// next).
 pub const CMDLINE: &str = "console=ttyS0 loglevel=4 panic=-1 net.ifnames=0";
 
 /// What every machine has.
