@@ -6,7 +6,7 @@ use std::time::Duration;
 use crn_protocol::control::ExitReason;
 use crn_tests::bench::boot::MARKER;
 use crn_tests::nested::{Command, CommandOutput, Ending, Nested};
-use crn_tests::testbed::products::{product, root};
+use crn_tests::testbed::products::product;
 
 /// Time for one boot, by the nested machine's clock; on an idle host it takes ten seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -46,7 +46,7 @@ fn ended_with(output: &CommandOutput, reason: ExitReason) {
 fn the_guest_kernel_reaches_user_space_and_ends_as_it_asks_to() {
     let output = Nested::new()
         .init(env!("CARGO_BIN_EXE_crn-nested"))
-        .program(root().join("target/release/crn-vmm"), "/bin/crn-vmm")
+        .program(product("staging/usr/bin/crn-vmm").unwrap(), "/bin/crn-vmm")
         .file(product("vmlinux").unwrap(), "/vmlinux")
         .file(product("bench-initramfs").unwrap(), "/initramfs")
         .bytes("not an ELF file", "/text")
