@@ -44,10 +44,10 @@ kernel: setup ## build the guest kernel (cached)
 programs: setup ## build the programs of the appliance
 	$(SAY) "programs"
 	@mkdir -p $(OUT)/staging/usr/bin $(OUT)/staging/usr/lib/crn
-	cargo build --release --locked -p crn-agent -p ccn-lite
+	cargo build --release --locked -p crn-agent -p crn-convert -p ccn-lite
 	cargo rustc --release --locked -p crn-vmm --bin crn-vmm -- -C target-feature=+crt-static
 	guest-init/build-initramfs.sh $(OUT)
-	@install -m755 $(addprefix $(BUILT)/release/,crn-agent crn-vmm ccn-lite) $(OUT)/staging/usr/bin/
+	@install -m755 $(addprefix $(BUILT)/release/,crn-agent crn-convert crn-vmm ccn-lite) $(OUT)/staging/usr/bin/
 
 images: setup ## build the runtimes and instance images that the demo and the tests publish (cached)
 	$(SAY) "runtime: python"
