@@ -55,6 +55,8 @@ images: setup ## build the runtimes and instance images that the demo and the te
 	@ln -sfn "$$(images/runtimes/python/build.sh | tail -n1)" $(OUT)/python.squashfs
 	$(SAY) "instance: debian"
 	@ln -sfn "$$(images/instances/debian/build.sh | tail -n1)" $(OUT)/debian.raw
+	$(SAY) "instances: stock"
+	@ln -sfn "$$(images/instances/stock/build.sh | tail -n1)" $(OUT)/stock
 
 image: kernel programs ## build the appliance's disk image: target/out/appliance.raw
 	$(SAY) "appliance"
