@@ -138,6 +138,7 @@ host_ports = "{first}-{last}"
 
 [program]
 min_timeout_seconds = 20
+start_timeout_seconds = 240
 "#,
         crn = ports.crn,
         first = ports.first_forward,
