@@ -236,6 +236,7 @@ impl Vmm {
         let mut context = Context {
             ram: &machine.ram,
             poller: &self.poller,
+            interrupt: &slot.interrupt,
             index: index as u8,
             guest_connects: &mut self.guest_connects,
         };

@@ -15,7 +15,7 @@ use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 use super::{COMMON_FEATURES, Context, Device, SharedCounters};
 use crate::memory::io::{read_at, write_at};
 use crate::virtio::buffers::read_array;
-use crate::virtio::{Buffers, Chain, DeviceFault, LiveQueue, Offer, Segments};
+use crate::virtio::{Buffers, Chain, DeviceFault, LiveQueue, Offer, Queues, Segments};
 
 /// Bytes in a sector, the unit of all positions.
 const SECTOR: u64 = 512;
@@ -163,8 +163,8 @@ impl Block {
         let offer = Offer {
             device_id: VIRTIO_ID_BLOCK,
             features,
-            queue_sizes: &[QUEUE_SIZE],
-            config: config(capacity / SECTOR),
+            queue_sizes: vec![QUEUE_SIZE],
+            config: config(capacity / SECTOR).into(),
         };
         Ok((
             Self {
@@ -240,11 +240,11 @@ impl Device for Block {
     fn activate(
         &mut self,
         features: u64,
-        mut queues: Vec<LiveQueue>,
+        mut queues: Queues,
         context: &mut Context<'_>,
     ) -> Result<(), DeviceFault> {
         self.write_through = features & 1 << VIRTIO_BLK_F_FLUSH == 0;
-        self.queue = queues.pop();
+        self.queue = Some(queues.require(0)?);
         self.queue_ready(0, context)
     }
 
@@ -321,7 +321,7 @@ mod tests {
         block
             .activate(
                 1 << VIRTIO_BLK_F_FLUSH,
-                vec![driver.live()],
+                vec![driver.live()].into(),
                 &mut host.context(ram),
             )
             .unwrap();
@@ -333,7 +333,7 @@ mod tests {
     #[test]
     fn the_capacity_is_the_files_length_rounded_up_and_what_is_past_its_end_reads_as_zeros() {
         let (mut block, _file, offer) = disk(&[7; 700], true);
-        assert_eq!(&offer.config[..8], &2u64.to_le_bytes());
+        assert_eq!(&offer.config.bytes()[..8], &2u64.to_le_bytes());
         let ram = ram();
         ram.write_slice(&[1; 1024], GuestAddress(DATA)).unwrap();
         let pieces = [(DATA, 100, WRITE), (DATA + 100, 924, WRITE)];
@@ -457,7 +457,7 @@ mod tests {
         block
             .activate(
                 1 << VIRTIO_BLK_F_FLUSH,
-                vec![driver.live()],
+                vec![driver.live()].into(),
                 &mut host.context(&ram),
             )
             .unwrap();

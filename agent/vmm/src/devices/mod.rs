@@ -20,7 +20,7 @@ use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRE
 
 use crate::memory::Ram;
 use crate::poller::{Poller, Readiness, Token};
-use crate::virtio::{DeviceFault, LiveQueue};
+use crate::virtio::{DeviceFault, Interrupt, Queues};
 
 /// Features every device here offers.
 pub const COMMON_FEATURES: u64 =
@@ -33,6 +33,8 @@ pub struct Context<'a> {
     pub ram: &'a Ram,
     /// To watch descriptors of its own.
     pub poller: &'a Poller,
+    /// Its way to the driver, to tell it of changes in the configuration.
+    pub interrupt: &'a Interrupt,
     /// Its index, for its tokens.
     pub index: u8,
     /// Where streams the guest opened to the host are handed over.
@@ -86,14 +88,14 @@ impl GuestConnects {
 
 /// A device with queues, owned by the event loop.
 pub trait Device {
-    /// The driver is ready; `queues` has one for each in the offer.
+    /// The driver is ready.
     ///
     /// # Errors
     /// A fault stops the device until it is reset.
     fn activate(
         &mut self,
         features: u64,
-        queues: Vec<LiveQueue>,
+        queues: Queues,
         context: &mut Context<'_>,
     ) -> Result<(), DeviceFault>;
 
@@ -199,7 +201,7 @@ pub(crate) mod testing {
     use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
     use super::*;
-    use crate::virtio::Interrupt;
+    use crate::virtio::LiveQueue;
 
     pub(crate) const READ: u16 = 0;
     pub(crate) const WRITE: u16 = 2;
@@ -297,6 +299,7 @@ pub(crate) mod testing {
     /// A context's owned parts.
     pub(crate) struct Host {
         pub(crate) poller: Poller,
+        pub(crate) interrupt: Interrupt,
         pub(crate) guest_connects: GuestConnects,
     }
 
@@ -304,6 +307,7 @@ pub(crate) mod testing {
         pub(crate) fn new() -> Self {
             Self {
                 poller: Poller::new().unwrap(),
+                interrupt: Interrupt::new().unwrap(),
                 guest_connects: GuestConnects::default(),
             }
         }
@@ -312,6 +316,7 @@ pub(crate) mod testing {
             Context {
                 ram,
                 poller: &self.poller,
+                interrupt: &self.interrupt,
                 index: 0,
                 guest_connects: &mut self.guest_connects,
             }

@@ -3,7 +3,7 @@
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
 
 use super::{COMMON_FEATURES, Context, Device};
-use crate::virtio::{Buffers, DeviceFault, LiveQueue, Offer};
+use crate::virtio::{Buffers, DeviceFault, LiveQueue, Offer, Queues};
 
 /// Bytes given to one request at most, however much the driver asks for.
 const MAX_REQUEST: usize = 64 * 1024;
@@ -21,8 +21,8 @@ impl Rng {
         let offer = Offer {
             device_id: VIRTIO_ID_RNG,
             features: COMMON_FEATURES,
-            queue_sizes: &[64],
-            config: Vec::new(),
+            queue_sizes: vec![64],
+            config: Vec::new().into(),
         };
         (Self::default(), offer)
     }
@@ -32,10 +32,10 @@ impl Device for Rng {
     fn activate(
         &mut self,
         _features: u64,
-        mut queues: Vec<LiveQueue>,
+        mut queues: Queues,
         context: &mut Context<'_>,
     ) -> Result<(), DeviceFault> {
-        self.queue = queues.pop();
+        self.queue = Some(queues.require(0)?);
         self.queue_ready(0, context)
     }
 
@@ -83,7 +83,7 @@ mod tests {
         driver.offer(&[(0x10_0000, 32, WRITE)]);
         let (mut rng, _) = Rng::new();
         let mut host = Host::new();
-        rng.activate(0, vec![driver.live()], &mut host.context(&ram))
+        rng.activate(0, vec![driver.live()].into(), &mut host.context(&ram))
             .unwrap();
         assert_eq!(driver.used(), (1, 0, 32));
         let mut bytes = [0; 32];

@@ -162,6 +162,7 @@ pub fn launch(
         let mut context = Context {
             ram: &ram,
             poller,
+            interrupt: &slot.interrupt,
             index: slots.len() as u8,
             guest_connects,
         };

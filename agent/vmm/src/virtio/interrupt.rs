@@ -42,6 +42,11 @@ impl Interrupt {
         self.raise(VIRTIO_MMIO_INT_VRING);
     }
 
+    /// Tells the driver that the configuration space has changed.
+    pub fn config_changed(&self) {
+        self.raise(VIRTIO_MMIO_INT_CONFIG);
+    }
+
     /// Tells the driver that the device has stopped and wants to be reset.
     pub fn needs_reset(&self) {
         self.0.needs_reset.store(true, Ordering::Release);

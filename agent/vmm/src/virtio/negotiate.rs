@@ -16,7 +16,7 @@ use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{Interrupt, LiveQueue};
+use super::{ConfigSpace, Interrupt, LiveQueue, Queues};
 use crate::memory::Ram;
 
 const ACKNOWLEDGE: u32 = VIRTIO_CONFIG_S_ACKNOWLEDGE;
@@ -25,16 +25,16 @@ const FEATURES_OK: u32 = DRIVER | VIRTIO_CONFIG_S_FEATURES_OK;
 const DRIVER_OK: u32 = FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK;
 
 /// What a device offers, the same for its whole life.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Offer {
     /// Device type (virtio 1.3, section 5).
     pub device_id: u32,
     /// Feature bits, VERSION_1 among them.
     pub features: u64,
     /// Largest size of each queue, powers of two.
-    pub queue_sizes: &'static [u16],
-    /// The device-specific configuration, read-only.
-    pub config: Vec<u8>,
+    pub queue_sizes: Vec<u16>,
+    /// The device-specific configuration.
+    pub config: ConfigSpace,
 }
 
 /// A queue the driver is still describing.
@@ -58,7 +58,10 @@ enum State {
         features: u64,
         drafts: Vec<QueueDraft>,
     },
-    Live,
+    /// Which queues are in use.
+    Live {
+        ready: Vec<bool>,
+    },
     /// The driver or the negotiation gave up; only a reset leads out.
     Failed,
 }
@@ -70,8 +73,8 @@ pub enum Change {
     Activate {
         /// The agreed feature bits.
         features: u64,
-        /// The queues, one for each in the offer.
-        queues: Vec<LiveQueue>,
+        /// The queues.
+        queues: Queues,
     },
     /// The driver wants the device as it was at first; its queues are gone.
     Reset,
@@ -156,7 +159,7 @@ impl Negotiator {
 
     /// The device-specific configuration.
     #[must_use]
-    pub fn config(&self) -> &[u8] {
+    pub const fn config(&self) -> &ConfigSpace {
         &self.offer.config
     }
 
@@ -181,15 +184,16 @@ impl Negotiator {
                         .get(self.queue_select as usize)
                         .is_some_and(|draft| draft.ready),
                 ),
-                State::Live => {
-                    u32::from((self.queue_select as usize) < self.offer.queue_sizes.len())
-                }
+                State::Live { ready } => u32::from(
+                    ready
+                        .get(self.queue_select as usize)
+                        .is_some_and(|ready| *ready),
+                ),
                 _ => 0,
             },
             Register::InterruptStatus => self.interrupt.status(),
             Register::Status => self.status(),
-            // The configuration never changes.
-            Register::ConfigGeneration => 0,
+            Register::ConfigGeneration => self.offer.config.generation(),
             _ => 0,
         }
     }
@@ -200,7 +204,7 @@ impl Negotiator {
             State::Acknowledged => ACKNOWLEDGE,
             State::Driver { .. } => DRIVER,
             State::FeaturesOk { .. } => FEATURES_OK,
-            State::Live => DRIVER_OK,
+            State::Live { .. } => DRIVER_OK,
             State::Failed => DRIVER | VIRTIO_CONFIG_S_FAILED,
         };
         if self.interrupt.is_reset_needed() {
@@ -260,7 +264,7 @@ impl Negotiator {
 
     fn write_status(&mut self, status: u32) -> Option<Change> {
         if status == 0 {
-            let live = matches!(self.state, State::Live);
+            let live = matches!(self.state, State::Live { .. });
             self.state = State::Reset;
             self.device_features_select = 0;
             self.driver_features_select = 0;
@@ -297,32 +301,34 @@ impl Negotiator {
                 }
             }
             (State::FeaturesOk { features, drafts }, DRIVER_OK) => {
+                let ready = drafts.iter().map(|draft| draft.ready).collect();
                 match self.activate(features, drafts) {
                     Some(queues) => {
                         change = Some(Change::Activate { features, queues });
-                        State::Live
+                        State::Live { ready }
                     }
                     None => State::Failed,
                 }
             }
             // The device behind it goes on until the reset that must follow.
-            (State::Live, _) => State::Live,
+            (State::Live { ready }, _) => State::Live { ready },
             _ => State::Failed,
         };
         change
     }
 
-    /// Turns drafts into live queues; `None` if one is not ready or does not lie in guest memory.
-    fn activate(&self, features: u64, drafts: Vec<QueueDraft>) -> Option<Vec<LiveQueue>> {
+    /// Turns drafts into live queues; `None` if one that is ready does not lie in guest memory. Those the driver has
+    /// no use for stay out (virtio 1.3, section 4.2.3.2: only queues in use are made ready).
+    fn activate(&self, features: u64, drafts: Vec<QueueDraft>) -> Option<Queues> {
         drafts
             .into_iter()
-            .zip(self.offer.queue_sizes)
+            .zip(&self.offer.queue_sizes)
             .zip(&self.doorbells)
             .map(|((draft, size_max), doorbell)| {
-                let mut queue = Queue::new(*size_max).ok()?;
                 if !draft.ready {
-                    return None;
+                    return Some(None);
                 }
+                let mut queue = Queue::new(*size_max).ok()?;
                 queue.try_set_size(u16::try_from(draft.size).ok()?).ok()?;
                 queue
                     .try_set_desc_table_address(GuestAddress(draft.descriptors))
@@ -335,11 +341,13 @@ impl Negotiator {
                     .ok()?;
                 queue.set_event_idx(features & 1 << VIRTIO_RING_F_EVENT_IDX != 0);
                 queue.set_ready(true);
-                queue
-                    .is_valid(&*self.ram)
-                    .then(|| LiveQueue::new(queue, self.interrupt.clone(), Arc::clone(doorbell)))
+                queue.is_valid(&*self.ram).then(|| {
+                    let doorbell = Arc::clone(doorbell);
+                    Some(LiveQueue::new(queue, self.interrupt.clone(), doorbell))
+                })
             })
-            .collect()
+            .collect::<Option<Vec<_>>>()
+            .map(Queues::new)
     }
 }
 
@@ -356,6 +364,7 @@ mod tests {
     use vmm_sys_util::eventfd::EFD_NONBLOCK;
 
     use super::*;
+    use crate::virtio::DeviceFault;
 
     const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_EVENT_IDX | 1;
 
@@ -364,8 +373,8 @@ mod tests {
         let offer = Offer {
             device_id: 4,
             features: FEATURES,
-            queue_sizes: &[256, 64],
-            config: vec![],
+            queue_sizes: vec![256, 64],
+            config: vec![].into(),
         };
         let doorbells = (0..2)
             .map(|_| Arc::new(EventFd::new(EFD_NONBLOCK).unwrap()))
@@ -413,7 +422,7 @@ mod tests {
         else {
             panic!("not activated");
         };
-        assert_eq!((features, queues.len()), (FEATURES, 2));
+        assert_eq!((features, queues.count()), (FEATURES, 2));
         assert_eq!(negotiator.read(Register::Status), DRIVER_OK);
         assert!(matches!(
             negotiator.write(Register::Status, 0),
@@ -468,6 +477,26 @@ mod tests {
                 0
             );
         }
+    }
+
+    #[test]
+    fn a_queue_the_driver_leaves_out_is_not_live() {
+        let mut negotiator = negotiator();
+        agree(&mut negotiator, FEATURES);
+        describe_queue(&mut negotiator, 1, 0x2_0000);
+        let Some(Change::Activate { mut queues, .. }) =
+            negotiator.write(Register::Status, DRIVER_OK)
+        else {
+            panic!("not activated");
+        };
+        assert!(matches!(
+            queues.require(0),
+            Err(DeviceFault::QueueMissing(0))
+        ));
+        assert!(queues.take(1).is_some() && queues.take(1).is_none());
+        assert_eq!(negotiator.read(Register::QueueReady), 1);
+        assert!(negotiator.write(Register::QueueSelect, 0).is_none());
+        assert_eq!(negotiator.read(Register::QueueReady), 0);
     }
 
     #[test]

@@ -22,6 +22,44 @@ pub struct LiveQueue {
     doorbell: Arc<EventFd>,
 }
 
+/// The queues a driver has handed over at activation, each taken once by its index. A driver does not use every queue
+/// it is offered: those of features it did not take and of processors it does not have are missing.
+#[derive(Debug, Default)]
+pub struct Queues(Vec<Option<LiveQueue>>);
+
+impl Queues {
+    /// By index; `None` for those that are missing.
+    #[must_use]
+    pub const fn new(queues: Vec<Option<LiveQueue>>) -> Self {
+        Self(queues)
+    }
+
+    /// How many are there.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.iter().flatten().count()
+    }
+
+    /// Takes a queue, if it is there.
+    pub fn take(&mut self, index: usize) -> Option<LiveQueue> {
+        self.0.get_mut(index)?.take()
+    }
+
+    /// Takes a queue the device cannot do without.
+    ///
+    /// # Errors
+    /// [`DeviceFault::QueueMissing`].
+    pub fn require(&mut self, index: usize) -> Result<LiveQueue, DeviceFault> {
+        self.take(index).ok_or(DeviceFault::QueueMissing(index))
+    }
+}
+
+impl From<Vec<LiveQueue>> for Queues {
+    fn from(queues: Vec<LiveQueue>) -> Self {
+        Self(queues.into_iter().map(Some).collect())
+    }
+}
+
 impl LiveQueue {
     /// Takes over a queue whose addresses have been checked.
     #[must_use]

@@ -25,7 +25,7 @@ use crate::memory::Ram;
 use crate::poller::Readiness;
 use crate::virtio::buffers::patch;
 use crate::virtio::queue::BUDGET;
-use crate::virtio::{Buffers, DeviceFault, LiveQueue, Offer};
+use crate::virtio::{Buffers, DeviceFault, LiveQueue, Offer, Queues};
 
 /// struct virtio_net_hdr_v1.
 const HEADER: usize = 12;
@@ -87,8 +87,8 @@ impl Net {
         let offer = Offer {
             device_id: VIRTIO_ID_NET,
             features,
-            queue_sizes: &[256, 256],
-            config: config(mac, mtu),
+            queue_sizes: vec![256, 256],
+            config: config(mac, mtu).into(),
         };
         let net = Self {
             tap,
@@ -251,7 +251,7 @@ impl Device for Net {
     fn activate(
         &mut self,
         features: u64,
-        queues: Vec<LiveQueue>,
+        mut queues: Queues,
         context: &mut Context<'_>,
     ) -> Result<(), DeviceFault> {
         let agreed = |bit: u32| features & 1 << bit != 0;
@@ -260,14 +260,11 @@ impl Device for Net {
             agreed(VIRTIO_NET_F_GUEST_TSO4),
             agreed(VIRTIO_NET_F_GUEST_TSO6),
         )?;
-        let mut queues = queues.into_iter();
-        if let (Some(rx), Some(tx)) = (queues.next(), queues.next()) {
-            self.live = Some(Live {
-                rx,
-                tx,
-                mergeable: agreed(VIRTIO_NET_F_MRG_RXBUF),
-            });
-        }
+        self.live = Some(Live {
+            rx: queues.require(RX)?,
+            tx: queues.require(TX)?,
+            mergeable: agreed(VIRTIO_NET_F_MRG_RXBUF),
+        });
         self.transmit(context.ram)?;
         self.receive(context.ram)
     }

@@ -20,10 +20,11 @@ use super::{COMMON_FEATURES, Context, Device};
 use crate::poller::Readiness;
 use crate::virtio::buffers::read_array;
 use crate::virtio::queue::BUDGET;
-use crate::virtio::{Buffers, DeviceFault, LiveQueue, Offer};
+use crate::virtio::{Buffers, DeviceFault, LiveQueue, Offer, Queues};
 
 const RX: usize = 0;
 const TX: usize = 1;
+const EVENTS: usize = 2;
 /// Connections and greetings together; more are refused. Two of them fit under the usual 1024 descriptors.
 const MAX_CONNECTIONS: usize = 480;
 /// RST packets that wait for the guest to provide buffers; a guest that provokes more loses them.
@@ -56,7 +57,7 @@ struct Live {
     rx: LiveQueue,
     tx: LiveQueue,
     /// Nothing is ever sent on it (its one event concerns migration); kept so that its memory stays the device's.
-    _events: LiveQueue,
+    _events: Option<LiveQueue>,
 }
 
 /// The device.
@@ -88,8 +89,8 @@ impl Vsock {
         let offer = Offer {
             device_id: VIRTIO_ID_VSOCK,
             features: COMMON_FEATURES,
-            queue_sizes: &[256, 256, 64],
-            config: u64::from(cid).to_le_bytes().to_vec(),
+            queue_sizes: vec![256, 256, 64],
+            config: u64::from(cid).to_le_bytes().to_vec().into(),
         };
         let vsock = Self {
             cid: u64::from(cid),
@@ -465,17 +466,14 @@ impl Device for Vsock {
     fn activate(
         &mut self,
         _features: u64,
-        queues: Vec<LiveQueue>,
+        mut queues: Queues,
         context: &mut Context<'_>,
     ) -> Result<(), DeviceFault> {
-        let mut queues = queues.into_iter();
-        if let (Some(rx), Some(tx), Some(events)) = (queues.next(), queues.next(), queues.next()) {
-            self.live = Some(Live {
-                rx,
-                tx,
-                _events: events,
-            });
-        }
+        self.live = Some(Live {
+            rx: queues.require(RX)?,
+            tx: queues.require(TX)?,
+            _events: queues.take(EVENTS),
+        });
         self.queue_ready(TX, context)
     }
 

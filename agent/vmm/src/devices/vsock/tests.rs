@@ -31,7 +31,7 @@ impl<'m> Machine<'m> {
         let path = directory.path().join("vsock");
         let listener = UnixListener::bind(&path).unwrap();
         let (mut vsock, offer) = Vsock::new(CID, listener.into()).unwrap();
-        assert_eq!(offer.config, [5, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(offer.config.bytes(), [5, 0, 0, 0, 0, 0, 0, 0]);
         let (rx, tx, events) = (
             Driver::new(ram, 0),
             Driver::new(ram, 0x1_0000),
@@ -39,7 +39,7 @@ impl<'m> Machine<'m> {
         );
         let mut host = Host::new();
         vsock.start(&mut host.context(ram)).unwrap();
-        let queues = vec![rx.live(), tx.live(), events.live()];
+        let queues = vec![rx.live(), tx.live(), events.live()].into();
         vsock.activate(0, queues, &mut host.context(ram)).unwrap();
         let mut machine = Self {
             ram,
