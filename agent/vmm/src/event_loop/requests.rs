@@ -1,0 +1,133 @@
+//! What the controller asks for.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use crn_protocol::control::{
+    Command, DiskSpec, ExitReason, Reply, Report, Request, Status, VmSpec,
+};
+
+use super::{PowerOff, Vmm};
+use crate::control::{Blueprint, Disk};
+use crate::error::chain;
+use crate::machine::Machine;
+
+/// Each look at whether vCPUs have left the guest is followed by this much sleep.
+const PAUSE_STEP: Duration = Duration::from_micros(200);
+/// vCPUs leave within a few steps; one that does not is stuck in the host.
+const PAUSE_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Vmm {
+    pub(super) fn execute(&mut self, command: Command, descriptors: Vec<OwnedFd>) {
+        let result = self
+            .try_execute(command.request, descriptors)
+            .map(|()| self.status());
+        self.send(
+            &Report::Reply(Reply {
+                id: command.id,
+                result,
+            }),
+            None,
+        );
+    }
+
+    /// Does it, or says in one sentence why not.
+    fn try_execute(&mut self, request: Request, descriptors: Vec<OwnedFd>) -> Result<(), String> {
+        match request {
+            Request::Launch(spec) => self.launch_described(*spec, descriptors),
+            Request::Status => Ok(()),
+            Request::PowerButton => self.press_power_button(),
+            Request::PowerOff { deadline_ms } => self.power_off(Duration::from_millis(deadline_ms)),
+            Request::Pause => self.pause(),
+            Request::Resume => self.resume(),
+            Request::AttachDisk(spec) => self.attach_disk(spec, descriptors),
+            Request::DetachDisk { serial } => self
+                .machine()?
+                .detach_disk(&serial)
+                .map_err(|error| chain(&error)),
+            Request::Stop => {
+                if let Some(machine) = &mut self.machine {
+                    machine.stop();
+                }
+                self.finish(ExitReason::Stopped, "");
+                Ok(())
+            }
+        }
+    }
+
+    fn machine(&mut self) -> Result<&mut Machine, String> {
+        self.machine
+            .as_mut()
+            .ok_or_else(|| "no machine has been launched".to_owned())
+    }
+
+    fn status(&self) -> Status {
+        self.machine
+            .as_ref()
+            .map(Machine::status)
+            .unwrap_or_default()
+    }
+
+    fn launch_described(&mut self, spec: VmSpec, descriptors: Vec<OwnedFd>) -> Result<(), String> {
+        if self.machine.is_some() {
+            return Err("this process already runs a machine".to_owned());
+        }
+        Blueprint::new(spec, descriptors)
+            .and_then(|blueprint| self.launch(blueprint))
+            .map_err(|error| {
+                let detail = chain(&error);
+                self.finish(ExitReason::Failed, detail.clone());
+                detail
+            })
+    }
+
+    fn press_power_button(&mut self) -> Result<(), String> {
+        self.machine()?
+            .press_power_button()
+            .map_err(|error| format!("cannot press the power button: {error}"))
+    }
+
+    fn power_off(&mut self, patience: Duration) -> Result<(), String> {
+        self.press_power_button()?;
+        // A time too far away to be written is no deadline.
+        self.power_off = Instant::now()
+            .checked_add(patience)
+            .map(|due| PowerOff { due, patience });
+        Ok(())
+    }
+
+    fn pause(&mut self) -> Result<(), String> {
+        let deadline = Instant::now() + PAUSE_PATIENCE;
+        while !self.machine()?.pause() {
+            // A vCPU on its way out may be waiting for a device of its own.
+            self.hear_vcpus();
+            if self.end.is_some() {
+                return Err("the machine is at its end".to_owned());
+            }
+            if Instant::now() > deadline {
+                self.resume()?;
+                return Err("a vCPU does not leave the guest".to_owned());
+            }
+            std::thread::sleep(PAUSE_STEP);
+        }
+        Ok(())
+    }
+
+    fn resume(&mut self) -> Result<(), String> {
+        self.machine()?.resume();
+        for (token, readiness) in std::mem::take(&mut self.held) {
+            self.dispatch(token, readiness);
+        }
+        Ok(())
+    }
+
+    fn attach_disk(&mut self, spec: DiskSpec, descriptors: Vec<OwnedFd>) -> Result<(), String> {
+        let machine = self
+            .machine
+            .as_mut()
+            .ok_or_else(|| "no machine has been launched".to_owned())?;
+        Disk::attached(spec, descriptors)
+            .and_then(|disk| machine.attach_disk(disk, &self.poller, &mut self.guest_connects))
+            .map_err(|error| chain(&error))
+    }
+}
