@@ -5,6 +5,8 @@ use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use crn_protocol::control::{Command, Event, ExitReason, Reply, Report, Request, Status};
+use crn_protocol::devices::NewLimits;
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::Result;
 use crate::control::{Blueprint, Controller, Gone};
@@ -13,6 +15,7 @@ use crate::error::{chain, os};
 use crate::machine::bus::FromVcpu;
 use crate::machine::signals::StopSignals;
 use crate::machine::{Machine, launch};
+use crate::plan::layout::MIB;
 use crate::poller::{Poller, Readiness, Token};
 use crate::virtio::{Change, DeviceFault};
 
@@ -365,7 +368,19 @@ impl Vmm {
                     self.finish(ExitReason::Failed, detail.clone());
                     detail
                 }),
-            Request::Status => Ok(()),
+            Request::Status => {
+                for index in 0..self
+                    .machine
+                    .as_ref()
+                    .map_or(0, |machine| machine.slots.len())
+                {
+                    self.call_device(index, |device, context| device.refresh(context));
+                }
+                Ok(())
+            }
+            Request::SetLimits { device, limits } => self.set_limits(&device, &limits),
+            Request::Balloon { target_mib } => self.set_balloon(target_mib),
+            Request::AttachConsole { .. } => Err("this console takes no streams".to_owned()),
             Request::PowerButton => match &self.machine {
                 Some(machine) => machine
                     .press_power_button()
@@ -388,6 +403,48 @@ impl Vmm {
             }),
             None,
         );
+    }
+
+    fn set_limits(&mut self, name: &str, limits: &NewLimits) -> Result<(), String> {
+        let slots = self.machine.as_ref().map(|machine| &machine.slots);
+        let index = slots
+            .and_then(|slots| slots.iter().position(|slot| slot.name == name))
+            .ok_or_else(|| format!("there is no device {name}"))?;
+        let mut taken = false;
+        self.call_device(index, |device, context| {
+            taken = device.set_limits(limits, context)?;
+            Ok(())
+        });
+        if taken {
+            Ok(())
+        } else {
+            Err(format!("{name} has no such limits"))
+        }
+    }
+
+    fn set_balloon(&mut self, target_mib: u32) -> Result<(), String> {
+        let Some(machine) = &self.machine else {
+            return Err("no machine has been launched".to_owned());
+        };
+        let memory: u64 = machine.ram.iter().map(GuestMemoryRegion::len).sum();
+        if u64::from(target_mib) * MIB >= memory {
+            return Err(format!(
+                "target_mib is {target_mib}, the machine has {}",
+                memory / MIB
+            ));
+        }
+        let mut taken = false;
+        for index in 0..machine.slots.len() {
+            self.call_device(index, |device, context| {
+                taken |= device.set_balloon(target_mib, context);
+                Ok(())
+            });
+        }
+        if taken {
+            Ok(())
+        } else {
+            Err("the machine has no balloon".to_owned())
+        }
     }
 
     fn status(&self) -> Status {

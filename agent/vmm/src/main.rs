@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use clap::{Args, Parser, Subcommand};
 use crn_protocol::control::{ConsoleSpec, Descriptor, DiskSpec, ExitReason, VmSpec, VsockSpec};
+use crn_protocol::devices::{Engine, Limits};
 use crn_vmm::control::Blueprint;
 use crn_vmm::error::chain;
 use crn_vmm::fd::inherit_listener;
@@ -140,6 +141,8 @@ fn blueprint(arguments: &RunArguments) -> Result<Blueprint> {
             file,
             read_only,
             serial: format!("disk{index}"),
+            engine: Engine::Auto,
+            limits: Limits::default(),
         });
     }
     let vsock = match &arguments.vsock {
@@ -165,9 +168,13 @@ fn blueprint(arguments: &RunArguments) -> Result<Blueprint> {
         disks,
         nics: Vec::new(),
         vsock,
+        balloon: None,
+        pmem: Vec::new(),
+        entropy: Limits::default(),
         console: ConsoleSpec {
             output: files.keep(stdout),
             max_bytes: 0,
+            virtio: false,
         },
     };
     Blueprint::new(spec, files.0)

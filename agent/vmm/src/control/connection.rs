@@ -84,6 +84,9 @@ impl Controller {
                 };
                 let count = match &command.request {
                     crn_protocol::control::Request::Launch(spec) => super::descriptor_count(spec),
+                    crn_protocol::control::Request::AttachConsole { stream } => {
+                        usize::from(stream.0) + 1
+                    }
                     _ => 0,
                 };
                 // Fewer than named: the description's check says which field lacks its own.

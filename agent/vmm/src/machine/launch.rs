@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crn_protocol::control::Status;
+use crn_protocol::devices::{DeviceCounters, DeviceStatus};
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use vm_superio::Serial;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -38,6 +39,8 @@ const VCPU_MESSAGES: usize = 128;
 
 /// A device with queues and what belongs to it.
 pub struct Slot {
+    /// Its name to the controller.
+    pub name: String,
     /// The device.
     pub device: Box<dyn Device>,
     /// Its way to the driver.
@@ -100,28 +103,34 @@ pub fn launch(
         Console::new(blueprint.console.output, blueprint.console.max_bytes)
             .map_err(|error| Error::spec("console.output", format!("cannot be used: {error}")))?;
 
-    let mut devices: Vec<(Box<dyn Device>, Offer)> = Vec::new();
+    let mut devices: Vec<(String, Box<dyn Device>, Offer)> = Vec::new();
     for (index, disk) in blueprint.disks.into_iter().enumerate() {
         let (block, offer) = Block::new(
             disk.file,
             disk.read_only,
             &disk.serial,
-            Arc::clone(&counters),
+            u16::from(blueprint.vcpus),
+            disk.engine,
+            &disk.limits,
         )
         .map_err(|source| Error::Disk { index, source })?;
-        devices.push((Box::new(block), offer));
+        let name = match disk.serial {
+            serial if serial.is_empty() => format!("disk{index}"),
+            serial => serial,
+        };
+        devices.push((name, Box::new(block), offer));
     }
     for (index, nic) in blueprint.nics.into_iter().enumerate() {
-        let (net, offer) = Net::new(nic.tap, nic.mac, nic.mtu, Arc::clone(&counters))
+        let (net, offer) = Net::new(nic.taps, nic.mac, nic.mtu, &nic.limits)
             .map_err(|source| Error::Nic { index, source })?;
-        devices.push((Box::new(net), offer));
+        devices.push((format!("nic{index}"), Box::new(net), offer));
     }
     if let Some((cid, listener)) = blueprint.vsock {
         let (vsock, offer) = Vsock::new(cid, listener).map_err(os("use the vsock listener"))?;
-        devices.push((Box::new(vsock), offer));
+        devices.push(("vsock".to_owned(), Box::new(vsock), offer));
     }
-    let (rng, offer) = Rng::new();
-    devices.push((Box::new(rng), offer));
+    let (rng, offer) = Rng::new(&blueprint.entropy);
+    devices.push(("rng".to_owned(), Box::new(rng), offer));
 
     let plan = Plan::new(blueprint.vcpus, blueprint.memory_mib, devices.len() as u8);
     let ram = Arc::new(memory::map(&plan.ram)?);
@@ -130,7 +139,7 @@ pub fn launch(
 
     let mut slots = Vec::with_capacity(devices.len());
     let mut transports = Vec::with_capacity(devices.len());
-    for ((device, offer), place) in devices.into_iter().zip(&plan.virtio) {
+    for ((name, device, offer), place) in devices.into_iter().zip(&plan.virtio) {
         let interrupt = Interrupt::new().map_err(os("create an event descriptor"))?;
         vm::connect_interrupt(&machine, interrupt.line(), place.gsi)?;
         let mut doorbells = Vec::with_capacity(offer.queue_sizes.len());
@@ -154,6 +163,7 @@ pub fn launch(
         );
         transports.push(MmioTransport::new(negotiator));
         let mut slot = Slot {
+            name,
             device,
             interrupt,
             doorbells,
@@ -248,15 +258,31 @@ impl Machine {
     /// State and counters.
     #[must_use]
     pub fn status(&self) -> Status {
-        Status {
+        let mut status = Status {
             running: self.messages.is_some(),
             launch_us: self.shared.launch_us.load(Ordering::Relaxed),
             exits: self.counters.exits.get(),
-            disk_read_bytes: self.counters.disk_read.get(),
-            disk_written_bytes: self.counters.disk_written.get(),
-            net_rx_bytes: self.counters.net_received.get(),
-            net_tx_bytes: self.counters.net_sent.get(),
+            ..Status::default()
+        };
+        for slot in &self.slots {
+            let counters = slot.device.counters();
+            match counters {
+                DeviceCounters::Disk(disk) => {
+                    status.disk_read_bytes += disk.read_bytes;
+                    status.disk_written_bytes += disk.written_bytes;
+                }
+                DeviceCounters::Nic(nic) => {
+                    status.net_rx_bytes += nic.rx_bytes;
+                    status.net_tx_bytes += nic.tx_bytes;
+                }
+                _ => {}
+            }
+            status.devices.push(DeviceStatus {
+                name: slot.name.clone(),
+                counters,
+            });
         }
+        status
     }
 
     /// Presses the power button.

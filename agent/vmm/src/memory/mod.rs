@@ -6,6 +6,14 @@
 )]
 pub mod io;
 
+#[allow(
+    unsafe_code,
+    reason = "memory the kernel works on outlives every borrow"
+)]
+pub mod pieces;
+#[allow(unsafe_code, reason = "madvise(2) changes what is mapped")]
+pub mod reclaim;
+
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 use crate::plan::layout::RamLayout;
