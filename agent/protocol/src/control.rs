@@ -8,6 +8,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::devices::{BalloonSpec, DeviceStatus, Engine, Limits, NewLimits, NicLimits, PmemSpec};
+
 /// Position of a file descriptor among those sent with the same line, counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Descriptor(pub u8);
@@ -45,7 +47,16 @@ pub struct VmSpec {
     /// virtio-vsock.
     #[serde(default)]
     pub vsock: Option<VsockSpec>,
-    /// Where the guest's serial console goes: a regular file opened for reading and appending, or a pipe.
+    /// virtio-balloon.
+    #[serde(default)]
+    pub balloon: Option<BalloonSpec>,
+    /// virtio-pmem devices: pmem0, …
+    #[serde(default)]
+    pub pmem: Vec<PmemSpec>,
+    /// Limits of the entropy source, which every machine has.
+    #[serde(default)]
+    pub entropy: Limits,
+    /// Where the guest's console goes: a regular file opened for reading and appending, or a pipe.
     pub console: ConsoleSpec,
 }
 
@@ -85,19 +96,28 @@ pub struct DiskSpec {
     pub read_only: bool,
     /// The device's identity in the guest (`/sys/block/vd?/serial`), at most 20 bytes of ASCII.
     pub serial: String,
+    /// How requests reach the file.
+    #[serde(default)]
+    pub engine: Engine,
+    /// Limits of reads and writes together.
+    #[serde(default)]
+    pub limits: Limits,
 }
 
-/// One virtio-net device over a TAP queue.
+/// One virtio-net device over the queues of a TAP.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NicSpec {
-    /// A queue of a TAP device opened with `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`, non-blocking; the VMM sets the
-    /// header size and the offloads.
-    pub tap: Descriptor,
+    /// Queues of one TAP device opened with `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`, and `IFF_MULTI_QUEUE` if they are
+    /// several (1 to 8); the VMM sets the header size and the offloads.
+    pub taps: Vec<Descriptor>,
     /// The guest's MAC address.
     pub mac: [u8; 6],
     /// Bytes.
     pub mtu: u16,
+    /// Limits each way.
+    #[serde(default)]
+    pub limits: NicLimits,
 }
 
 /// The virtio-vsock device.
@@ -123,6 +143,9 @@ pub struct ConsoleSpec {
     /// A regular file that reaches this length is cut to empty and begun again, so that a guest cannot fill the
     /// disk. 0 means no limit.
     pub max_bytes: u64,
+    /// Also offer a virtio console (hvc0), whose output joins the serial port's.
+    #[serde(default)]
+    pub virtio: bool,
 }
 
 /// A line from the controller.
@@ -162,6 +185,25 @@ pub enum Request {
     DetachDisk {
         /// The disk's identity, from its [`DiskSpec`].
         serial: String,
+    },
+    /// Limit a device anew, from now on; its name is in [`Status::devices`].
+    SetLimits {
+        /// The device's name.
+        device: String,
+        /// All of its limits.
+        limits: NewLimits,
+    },
+    /// Ask the guest to give back so much memory, or to take back what is more; it does so in its own time.
+    Balloon {
+        /// MiB given back in all, less than the machine's memory.
+        target_mib: u32,
+    },
+    /// Connect to the console: `stream` first carries the last output (at most 64 KiB), then what comes; what is
+    /// written into it is the guest's input. A reader that is too slow loses output. Up to 8 at once; a stream is
+    /// let go by closing it.
+    AttachConsole {
+        /// One end of a UNIX stream socket pair.
+        stream: Descriptor,
     },
     /// Stop at once: disks are flushed, the process exits. The guest is not asked.
     Stop,
@@ -206,6 +248,9 @@ pub struct Status {
     pub net_rx_bytes: u64,
     /// See `net_rx_bytes`.
     pub net_tx_bytes: u64,
+    /// Each device's own counters.
+    #[serde(default)]
+    pub devices: Vec<DeviceStatus>,
 }
 
 /// Something that happened in the machine.

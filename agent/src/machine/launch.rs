@@ -10,6 +10,7 @@ use std::path::Path;
 use crn_protocol::control::{
     ConsoleSpec, Descriptor, DiskSpec, MemoryBacking, NicSpec, Transport, VmSpec, VsockSpec,
 };
+use crn_protocol::devices::{Engine, Limits, NicLimits};
 
 use super::process::Process;
 use super::{CONTROL_SOCKET, MachineError, MachineSpec, VSOCK_SOCKET};
@@ -88,9 +89,13 @@ fn describe(spec: &MachineSpec, vsock: UnixListener) -> Result<Launch, MachineEr
         disks: Vec::new(),
         nics: Vec::new(),
         vsock: None,
+        balloon: None,
+        pmem: Vec::new(),
+        entropy: Limits::default(),
         console: ConsoleSpec {
             output: Descriptor(0),
             max_bytes: spec.console_bytes,
+            virtio: false,
         },
     };
     let mut launch = Launch {
@@ -109,6 +114,8 @@ fn describe(spec: &MachineSpec, vsock: UnixListener) -> Result<Launch, MachineEr
             file,
             read_only: disk.read_only,
             serial: disk.serial.clone(),
+            engine: Engine::Auto,
+            limits: Limits::default(),
         });
     }
     launch.spec.vsock = Some(VsockSpec {
@@ -132,9 +139,10 @@ fn with_nic(mut launch: Launch, nic: Option<super::Nic>) -> Result<Launch, Machi
     if let Some(nic) = nic {
         let tap = launch.attach(nic.tap)?;
         launch.spec.nics.push(NicSpec {
-            tap,
+            taps: vec![tap],
             mac: nic.mac,
             mtu: nic.mtu,
+            limits: NicLimits::default(),
         });
     }
     if launch.descriptors.len() > crn_protocol::descriptors::MAX_DESCRIPTORS {

@@ -280,6 +280,9 @@ fn peer() {
                         tell(running);
                         end(&socket, ExitReason::PowerOff);
                     }
+                    Request::SetLimits { .. }
+                    | Request::Balloon { .. }
+                    | Request::AttachConsole { .. } => tell(Err("not here".to_owned())),
                     Request::Stop if behaviour == "stubborn" => {}
                     Request::Stop => {
                         tell(Ok(Status::default()));

@@ -160,6 +160,12 @@ impl Vmm {
         self.machine.as_ref().is_some_and(Machine::is_paused)
     }
 
+    fn device_count(&self) -> usize {
+        self.machine
+            .as_ref()
+            .map_or(0, |machine| machine.slots.len())
+    }
+
     fn timeout(&self) -> Option<Duration> {
         let devices = self
             .machine
@@ -193,11 +199,7 @@ impl Vmm {
         if self.is_paused() {
             return;
         }
-        let count = self
-            .machine
-            .as_ref()
-            .map_or(0, |machine| machine.slots.len());
-        for index in 0..count {
+        for index in 0..self.device_count() {
             self.call_device(index, |device, context| match device.deadline() {
                 Some(deadline) if deadline <= now => device.deadline_passed(now, context),
                 _ => Ok(()),
@@ -365,7 +367,8 @@ impl Vmm {
             tracing::error!(%error, device = index, "what the guest wrote may not be durable");
         }
         tracing::info!(vm = machine.name, device = index, "a device is detached");
-        if let Some(serial) = slot.serial.take() {
+        if slot.is_disk {
+            let serial = slot.name;
             self.send(&Report::Event(Event::DiskDetached { serial }), None);
         }
     }

@@ -17,6 +17,7 @@ use clap::{Args, Parser, Subcommand};
 use crn_protocol::control::{
     ConsoleSpec, Descriptor, DiskSpec, ExitReason, MemoryBacking, Transport, VmSpec, VsockSpec,
 };
+use crn_protocol::devices::{Engine, Limits};
 use crn_vmm::control::Blueprint;
 use crn_vmm::error::chain;
 use crn_vmm::fd::inherit_listener;
@@ -164,6 +165,8 @@ fn blueprint(arguments: &RunArguments) -> Result<Blueprint> {
             file,
             read_only,
             serial: format!("disk{index}"),
+            engine: Engine::Auto,
+            limits: Limits::default(),
         });
     }
     let vsock = match &arguments.vsock {
@@ -198,9 +201,13 @@ fn blueprint(arguments: &RunArguments) -> Result<Blueprint> {
         disks,
         nics: Vec::new(),
         vsock,
+        balloon: None,
+        pmem: Vec::new(),
+        entropy: Limits::default(),
         console: ConsoleSpec {
             output: files.keep(stdout),
             max_bytes: 0,
+            virtio: false,
         },
     };
     Blueprint::new(spec, files.0)

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 
 use crn_protocol::control::{Descriptor, DiskSpec, MemoryBacking, Transport, VmSpec};
+use crn_protocol::devices::{Engine, Limits, NicLimits};
 
 use crate::boot::Payload;
 use crate::devices::block::ID_LENGTH;
@@ -18,6 +19,7 @@ const MTU: std::ops::RangeInclusive<u16> = 68..=65_521;
 /// 0, 1 and 2 have meanings of their own; the last is VMADDR_CID_ANY.
 const CID: std::ops::Range<u32> = 3..u32::MAX;
 const NAME_MAX: usize = 128;
+const TAP_QUEUES: std::ops::RangeInclusive<usize> = 1..=8;
 
 /// A disk.
 #[derive(Debug)]
@@ -28,6 +30,10 @@ pub struct Disk {
     pub read_only: bool,
     /// Its identity in the guest.
     pub serial: String,
+    /// How requests reach the image.
+    pub engine: Engine,
+    /// Limits of its transfers.
+    pub limits: Limits,
 }
 
 impl Disk {
@@ -51,6 +57,8 @@ impl Disk {
             file: files.take(&format!("{field}.file"), spec.file)?,
             read_only: spec.read_only,
             serial: spec.serial,
+            engine: spec.engine,
+            limits: limits(&format!("{field}.limits"), spec.limits)?,
         })
     }
 }
@@ -58,12 +66,14 @@ impl Disk {
 /// A NIC.
 #[derive(Debug)]
 pub struct Nic {
-    /// The TAP queue.
-    pub tap: OwnedFd,
+    /// The TAP's queues, at least one.
+    pub taps: Vec<OwnedFd>,
     /// The guest's MAC address.
     pub mac: [u8; 6],
     /// Bytes.
     pub mtu: u16,
+    /// Limits each way.
+    pub limits: NicLimits,
 }
 
 /// Where the console goes.
@@ -73,6 +83,8 @@ pub struct ConsoleOutput {
     pub output: OwnedFd,
     /// See [`crn_protocol::control::ConsoleSpec`].
     pub max_bytes: u64,
+    /// Whether there is a virtio console too.
+    pub virtio: bool,
 }
 
 /// See the module.
@@ -96,6 +108,12 @@ pub struct Blueprint {
     pub nics: Vec<Nic>,
     /// Context identifier and listening socket.
     pub vsock: Option<(u32, OwnedFd)>,
+    /// MiB the balloon is to have from the start, if there is one.
+    pub balloon: Option<u32>,
+    /// Images to be mapped into the guest.
+    pub pmem: Vec<File>,
+    /// Limits of the entropy source.
+    pub entropy: Limits,
     /// Where the console goes.
     pub console: ConsoleOutput,
 }
@@ -113,7 +131,8 @@ pub fn descriptor_count(spec: &VmSpec) -> usize {
         .into_iter()
         .flatten()
         .chain(spec.disks.iter().map(|disk| disk.file))
-        .chain(spec.nics.iter().map(|nic| nic.tap))
+        .chain(spec.nics.iter().flat_map(|nic| nic.taps.iter().copied()))
+        .chain(spec.pmem.iter().map(|pmem| pmem.file))
         .map(|descriptor| usize::from(descriptor.0) + 1)
         .max()
         .unwrap_or(0)
@@ -159,7 +178,13 @@ impl Blueprint {
                 "has bytes other than printable ASCII",
             ));
         }
-        let devices = spec.disks.len() + spec.nics.len() + usize::from(spec.vsock.is_some()) + 1;
+        let devices = spec.disks.len()
+            + spec.nics.len()
+            + spec.pmem.len()
+            + usize::from(spec.vsock.is_some())
+            + usize::from(spec.balloon.is_some())
+            + usize::from(spec.console.virtio)
+            + 1;
         let most = match spec.transport {
             Transport::Mmio => MAX_MMIO_DEVICES,
             Transport::Pci => MAX_PCI_DEVICES,
@@ -167,9 +192,7 @@ impl Blueprint {
         if devices > most {
             return Err(Error::spec(
                 "disks",
-                format!(
-                    "make, with nics, vsock and the entropy source, {devices} devices; {most} are possible"
-                ),
+                format!("make, with all others, {devices} devices; {most} are possible"),
             ));
         }
         let kernel = File::from(files.take("kernel", spec.kernel)?);
@@ -195,11 +218,23 @@ impl Blueprint {
                     "is not a station's address",
                 ));
             }
-            let tap = files.take(&format!("nics[{index}].tap"), nic.tap)?;
+            within(
+                &format!("nics[{index}].taps"),
+                nic.taps.len(),
+                TAP_QUEUES.contains(&nic.taps.len()),
+                "1 to 8 queues",
+            )?;
+            let field = format!("nics[{index}].taps");
+            let taps = nic.taps.iter().map(|tap| files.take(&field, *tap));
+            let field = format!("nics[{index}].limits");
             nics.push(Nic {
-                tap,
+                taps: taps.collect::<Result<_>>()?,
                 mac: nic.mac,
                 mtu: nic.mtu,
+                limits: NicLimits {
+                    receive: limits(&field, nic.limits.receive)?,
+                    send: limits(&field, nic.limits.send)?,
+                },
             });
         }
         let vsock = match spec.vsock {
@@ -214,9 +249,22 @@ impl Blueprint {
                 Some((vsock.cid, files.take("vsock.listener", vsock.listener)?))
             }
         };
+        let balloon = spec.balloon.map(|balloon| balloon.target_mib);
+        within(
+            "balloon.target_mib",
+            balloon.unwrap_or(0),
+            balloon.is_none_or(|target| target < spec.memory_mib),
+            "less than memory_mib",
+        )?;
+        let mut pmem = Vec::with_capacity(spec.pmem.len());
+        for (index, image) in spec.pmem.iter().enumerate() {
+            let file = files.take(&format!("pmem[{index}].file"), image.file)?;
+            pmem.push(File::from(file));
+        }
         let console = ConsoleOutput {
             output: files.take("console.output", spec.console.output)?,
             max_bytes: spec.console.max_bytes,
+            virtio: spec.console.virtio,
         };
         Ok(Self {
             vm: spec.vm,
@@ -232,6 +280,9 @@ impl Blueprint {
             disks,
             nics,
             vsock,
+            balloon,
+            pmem,
+            entropy: limits("entropy", spec.entropy)?,
             console,
         })
     }
@@ -246,6 +297,19 @@ fn within(field: &str, value: impl std::fmt::Display, holds: bool, bounds: &str)
             format!("is {value}, allowed is {bounds}"),
         ))
     }
+}
+
+/// Limits under which something gets through.
+fn limits(field: &str, limits: Limits) -> Result<Limits> {
+    for rate in [limits.bytes, limits.operations].into_iter().flatten() {
+        if rate.per_second == 0 || rate.burst == 0 {
+            return Err(Error::spec(
+                field,
+                "has a rate or burst of 0, allowed is 1 and more",
+            ));
+        }
+    }
+    Ok(limits)
 }
 
 /// Descriptors, each taken at most once.
@@ -275,6 +339,7 @@ impl Files {
 #[cfg(test)]
 mod tests {
     use crn_protocol::control::{ConsoleSpec, NicSpec, VsockSpec};
+    use crn_protocol::devices::{BalloonSpec, Rate};
 
     use super::*;
 
@@ -292,12 +357,18 @@ mod tests {
                 file: Descriptor(2),
                 read_only: true,
                 serial: "root".to_owned(),
+                engine: Engine::Auto,
+                limits: Limits::default(),
             }],
             nics: Vec::new(),
             vsock: None,
+            balloon: None,
+            pmem: Vec::new(),
+            entropy: Limits::default(),
             console: ConsoleSpec {
                 output: Descriptor(1),
                 max_bytes: 0,
+                virtio: false,
             },
         }
     }
@@ -349,15 +420,34 @@ mod tests {
             .contains("vsock.cid is 2")
         );
         let nic = |mac, mtu| NicSpec {
-            tap: Descriptor(3),
+            taps: vec![Descriptor(3)],
             mac,
             mtu,
+            limits: NicLimits::default(),
         };
         assert!(
             refusal(|spec| spec.nics = vec![nic([2, 0, 0, 0, 0, 1], 67)]).contains("nics[0].mtu")
         );
         assert!(
             refusal(|spec| spec.nics = vec![nic([1, 0, 0, 0, 0, 1], 1500)]).contains("nics[0].mac")
+        );
+        assert!(
+            refusal(|spec| spec.nics = vec![NicSpec {
+                taps: Vec::new(),
+                ..nic([2, 0, 0, 0, 0, 1], 1500)
+            }])
+            .contains("nics[0].taps is 0")
+        );
+        assert!(
+            refusal(|spec| spec.disks[0].limits.bytes = Some(Rate {
+                per_second: 0,
+                burst: 1
+            }))
+            .contains("disks[0].limits")
+        );
+        assert!(
+            refusal(|spec| spec.balloon = Some(BalloonSpec { target_mib: 64 }))
+                .contains("balloon.target_mib is 64")
         );
         assert!(
             refusal(|spec| spec.disks = vec![spec.disks[0].clone(); 18]).contains("19 devices; 18")

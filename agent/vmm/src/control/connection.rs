@@ -85,6 +85,7 @@ impl Controller {
                 let count = match &command.request {
                     Request::Launch(spec) => super::descriptor_count(spec),
                     Request::AttachDisk(disk) => usize::from(disk.file.0) + 1,
+                    Request::AttachConsole { stream } => usize::from(stream.0) + 1,
                     _ => 0,
                 };
                 // Fewer than named: the description's check says which field lacks its own.

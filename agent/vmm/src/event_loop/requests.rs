@@ -6,11 +6,14 @@ use std::time::{Duration, Instant};
 use crn_protocol::control::{
     Command, DiskSpec, ExitReason, Reply, Report, Request, Status, VmSpec,
 };
+use crn_protocol::devices::NewLimits;
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::{PowerOff, Vmm};
 use crate::control::{Blueprint, Disk};
 use crate::error::chain;
 use crate::machine::Machine;
+use crate::plan::layout::MIB;
 
 /// Each look at whether vCPUs have left the guest is followed by this much sleep.
 const PAUSE_STEP: Duration = Duration::from_micros(200);
@@ -35,7 +38,16 @@ impl Vmm {
     fn try_execute(&mut self, request: Request, descriptors: Vec<OwnedFd>) -> Result<(), String> {
         match request {
             Request::Launch(spec) => self.launch_described(*spec, descriptors),
-            Request::Status => Ok(()),
+            Request::Status => {
+                self.refresh_counters();
+                Ok(())
+            }
+            Request::SetLimits { .. } | Request::Balloon { .. } if self.is_paused() => {
+                Err("the machine is paused".to_owned())
+            }
+            Request::SetLimits { device, limits } => self.set_limits(&device, &limits),
+            Request::Balloon { target_mib } => self.set_balloon(target_mib),
+            Request::AttachConsole { .. } => Err("this console takes no streams".to_owned()),
             Request::PowerButton => self.press_power_button(),
             Request::PowerOff { deadline_ms } => self.power_off(Duration::from_millis(deadline_ms)),
             Request::Pause => self.pause(),
@@ -66,6 +78,56 @@ impl Vmm {
             .as_ref()
             .map(Machine::status)
             .unwrap_or_default()
+    }
+
+    fn refresh_counters(&mut self) {
+        if self.is_paused() {
+            return;
+        }
+        for index in 0..self.device_count() {
+            self.call_device(index, |device, context| device.refresh(context));
+        }
+    }
+
+    fn set_limits(&mut self, name: &str, limits: &NewLimits) -> Result<(), String> {
+        let slots = &self.machine()?.slots;
+        let index = slots
+            .iter()
+            .position(|slot| slot.as_ref().is_some_and(|slot| slot.name == name))
+            .ok_or_else(|| format!("there is no device {name}"))?;
+        let mut taken = false;
+        self.call_device(index, |device, context| {
+            taken = device.set_limits(limits, context)?;
+            Ok(())
+        });
+        if taken {
+            Ok(())
+        } else {
+            Err(format!("{name} has no such limits"))
+        }
+    }
+
+    fn set_balloon(&mut self, target_mib: u32) -> Result<(), String> {
+        let ram = &self.machine()?.ram;
+        let memory: u64 = ram.iter().map(GuestMemoryRegion::len).sum();
+        if u64::from(target_mib) * MIB >= memory {
+            return Err(format!(
+                "target_mib is {target_mib}, the machine has {}",
+                memory / MIB
+            ));
+        }
+        let mut taken = false;
+        for index in 0..self.device_count() {
+            self.call_device(index, |device, context| {
+                taken |= device.set_balloon(target_mib, context);
+                Ok(())
+            });
+        }
+        if taken {
+            Ok(())
+        } else {
+            Err("the machine has no balloon".to_owned())
+        }
     }
 
     fn launch_described(&mut self, spec: VmSpec, descriptors: Vec<OwnedFd>) -> Result<(), String> {

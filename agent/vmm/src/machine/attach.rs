@@ -7,7 +7,6 @@ use super::events::Cause;
 use super::plug::Loose;
 use crate::control::Disk;
 use crate::devices::GuestConnects;
-use crate::devices::block::Block;
 use crate::error::os;
 use crate::pci::PciBus;
 use crate::plan::layout::MAX_PCI_DEVICES;
@@ -34,14 +33,7 @@ impl Machine {
             None if self.slots.len() < MAX_PCI_DEVICES => self.slots.len(),
             None => return Err(Error::Attach("the bus is full")),
         };
-        let (block, offer) = Block::new(
-            disk.file,
-            disk.read_only,
-            &disk.serial,
-            Arc::clone(&self.counters),
-        )
-        .map_err(|source| Error::Disk { index, source })?;
-        let loose = Loose::disk(block, offer, disk.serial);
+        let loose = Loose::disk(index, disk, self.vcpus())?;
         let (index, number) = (index as u8, index as u8 + 1);
         let (slot, function) = self.socket.pci(index, loose, poller, guest_connects)?;
         bus.insert(number, function);
@@ -79,7 +71,7 @@ impl Machine {
     fn index_of(&self, serial: &str) -> Option<usize> {
         self.slots.iter().position(|slot| {
             slot.as_ref()
-                .is_some_and(|slot| slot.serial.as_deref() == Some(serial))
+                .is_some_and(|slot| slot.is_disk && slot.name == serial)
         })
     }
 }

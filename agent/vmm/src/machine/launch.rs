@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crn_protocol::control::Status;
+use crn_protocol::devices::{DeviceCounters, DeviceStatus};
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use vm_superio::Serial;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -20,7 +21,6 @@ use super::gate::Gate;
 use super::plug::{Loose, Slot, Socket};
 use super::{signals, vcpu, vm};
 use crate::control::Blueprint;
-use crate::devices::block::Block;
 use crate::devices::net::Net;
 use crate::devices::rng::Rng;
 use crate::devices::serial::{Console, SerialLine};
@@ -52,7 +52,7 @@ pub struct Machine {
     pub kick: Arc<EventFd>,
     pub(super) events: Arc<Events>,
     pub(super) shared: Arc<vcpu::Shared>,
-    pub(super) counters: SharedCounters,
+    counters: SharedCounters,
     threads: Vec<JoinHandle<()>>,
     /// The bus on which devices can come and go.
     pub(super) pci: Option<Arc<PciBus>>,
@@ -94,26 +94,19 @@ pub fn launch(
 
     let mut devices: Vec<Loose> = Vec::new();
     for (index, disk) in blueprint.disks.into_iter().enumerate() {
-        let (block, offer) = Block::new(
-            disk.file,
-            disk.read_only,
-            &disk.serial,
-            Arc::clone(&counters),
-        )
-        .map_err(|source| Error::Disk { index, source })?;
-        devices.push(Loose::disk(block, offer, disk.serial));
+        devices.push(Loose::disk(index, disk, blueprint.vcpus)?);
     }
     for (index, nic) in blueprint.nics.into_iter().enumerate() {
-        let (net, offer) = Net::new(nic.tap, nic.mac, nic.mtu, Arc::clone(&counters))
+        let (net, offer) = Net::new(nic.taps, nic.mac, nic.mtu, &nic.limits)
             .map_err(|source| Error::Nic { index, source })?;
-        devices.push(Loose::new(net, offer));
+        devices.push(Loose::new(format!("nic{index}"), net, offer));
     }
     if let Some((cid, listener)) = blueprint.vsock {
         let (vsock, offer) = Vsock::new(cid, listener).map_err(os("use the vsock listener"))?;
-        devices.push(Loose::new(vsock, offer));
+        devices.push(Loose::new("vsock", vsock, offer));
     }
-    let (rng, offer) = Rng::new();
-    devices.push(Loose::new(rng, offer));
+    let (rng, offer) = Rng::new(&blueprint.entropy);
+    devices.push(Loose::new("rng", rng, offer));
 
     let plan = Plan::new(
         blueprint.vcpus,
@@ -249,16 +242,32 @@ impl Machine {
     /// State and counters.
     #[must_use]
     pub fn status(&self) -> Status {
-        Status {
+        let mut status = Status {
             running: self.messages.is_some(),
             paused: self.is_paused(),
             launch_us: self.shared.launch_us.load(Ordering::Relaxed),
             exits: self.counters.exits.get(),
-            disk_read_bytes: self.counters.disk_read.get(),
-            disk_written_bytes: self.counters.disk_written.get(),
-            net_rx_bytes: self.counters.net_received.get(),
-            net_tx_bytes: self.counters.net_sent.get(),
+            ..Status::default()
+        };
+        for slot in self.slots.iter().flatten() {
+            let counters = slot.device.counters();
+            match counters {
+                DeviceCounters::Disk(disk) => {
+                    status.disk_read_bytes += disk.read_bytes;
+                    status.disk_written_bytes += disk.written_bytes;
+                }
+                DeviceCounters::Nic(nic) => {
+                    status.net_rx_bytes += nic.rx_bytes;
+                    status.net_tx_bytes += nic.tx_bytes;
+                }
+                _ => {}
+            }
+            status.devices.push(DeviceStatus {
+                name: slot.name.clone(),
+                counters,
+            });
         }
+        status
     }
 
     /// Presses the power button.
@@ -267,6 +276,12 @@ impl Machine {
     /// write(2)'s.
     pub fn press_power_button(&self) -> io::Result<()> {
         self.events.raise(Cause::PowerButton)
+    }
+
+    /// How many vCPUs.
+    #[must_use]
+    pub fn vcpus(&self) -> u8 {
+        u8::try_from(self.threads.len()).unwrap_or(u8::MAX)
     }
 
     /// Whether vCPUs are kept out of the guest.

@@ -7,6 +7,8 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::vm;
 use super::wiring::KvmWiring;
+use crate::control::Disk;
+use crate::devices::block::Block;
 use crate::devices::{Context, Device, GuestConnects};
 use crate::error::os;
 use crate::fd::of_event;
@@ -21,35 +23,53 @@ use crate::{Error, Result};
 
 /// A device and what it offers, not on a bus yet.
 pub struct Loose {
-    /// The device.
-    pub device: Box<dyn Device>,
-    /// What it offers.
-    pub offer: Offer,
-    /// A disk's identity, by which it can be detached.
-    pub serial: Option<String>,
+    /// Its name to the controller.
+    name: String,
+    device: Box<dyn Device>,
+    offer: Offer,
+    is_disk: bool,
 }
 
 impl Loose {
-    /// A device that is no disk.
-    pub fn new(device: impl Device + 'static, offer: Offer) -> Self {
+    /// A device of this name that is no disk.
+    pub fn new(name: impl Into<String>, device: impl Device + 'static, offer: Offer) -> Self {
         Self {
+            name: name.into(),
             device: Box::new(device),
             offer,
-            serial: None,
+            is_disk: false,
         }
     }
 
-    /// A disk of this identity.
-    pub fn disk(device: impl Device + 'static, offer: Offer, serial: String) -> Self {
-        Self {
-            serial: Some(serial),
-            ..Self::new(device, offer)
-        }
+    /// A disk, named by its serial or else by its index.
+    ///
+    /// # Errors
+    /// [`Error::Disk`].
+    pub fn disk(index: usize, disk: Disk, vcpus: u8) -> Result<Self> {
+        let (block, offer) = Block::new(
+            disk.file,
+            disk.read_only,
+            &disk.serial,
+            u16::from(vcpus),
+            disk.engine,
+            &disk.limits,
+        )
+        .map_err(|source| Error::Disk { index, source })?;
+        let name = match disk.serial {
+            serial if serial.is_empty() => format!("disk{index}"),
+            serial => serial,
+        };
+        Ok(Self {
+            is_disk: true,
+            ..Self::new(name, block, offer)
+        })
     }
 }
 
 /// A device with queues and what belongs to it.
 pub struct Slot {
+    /// Its name to the controller.
+    pub name: String,
     /// The device.
     pub device: Box<dyn Device>,
     /// Its way to the driver.
@@ -58,8 +78,8 @@ pub struct Slot {
     pub doorbells: Vec<Arc<EventFd>>,
     /// It broke down and is not called until it is reset.
     pub faulted: bool,
-    /// A disk's identity, by which it can be detached.
-    pub serial: Option<String>,
+    /// Whether it can be detached.
+    pub is_disk: bool,
 }
 
 /// What devices are connected to.
@@ -100,14 +120,8 @@ impl Socket {
         for (queue, doorbell) in (0..).zip(&doorbells) {
             vm::connect_doorbell(&self.vm, doorbell, place, queue)?;
         }
-        let negotiator = Negotiator::new(
-            loose.offer,
-            interrupt.clone(),
-            doorbells.clone(),
-            Arc::clone(&self.ram),
-        );
-        let parts = (loose.device, interrupt, doorbells, loose.serial);
-        let slot = self.start(index, parts, poller, guest_connects)?;
+        let (slot, negotiator) =
+            self.start(index, loose, interrupt, doorbells, poller, guest_connects)?;
         Ok((slot, MmioTransport::new(negotiator)))
     }
 
@@ -135,37 +149,46 @@ impl Socket {
         let wiring: Arc<dyn Wiring> = Arc::<KvmWiring>::clone(&self.wiring);
         let interrupt = Interrupt::messages(Arc::clone(&vectors), queues);
         let doorbells = doorbells(index, queues, poller)?;
-        let negotiator = Negotiator::new(
-            loose.offer,
-            interrupt.clone(),
+        let (slot, negotiator) = self.start(
+            index,
+            loose,
+            interrupt,
             doorbells.clone(),
-            Arc::clone(&self.ram),
-        );
+            poller,
+            guest_connects,
+        )?;
         let function = VirtioFunction::new(
             negotiator,
-            doorbells.clone(),
+            doorbells,
             Msix::new(vectors, Arc::clone(&wiring), pci_gsi(number)),
             wiring,
             pci_window(number),
         );
-        let parts = (loose.device, interrupt, doorbells, loose.serial);
-        let slot = self.start(index, parts, poller, guest_connects)?;
         Ok((slot, function))
     }
 
     fn start(
         &self,
         index: u8,
-        (device, interrupt, doorbells, serial): Parts,
+        loose: Loose,
+        interrupt: Interrupt,
+        doorbells: Vec<Arc<EventFd>>,
         poller: &Poller,
         guest_connects: &mut GuestConnects,
-    ) -> Result<Slot> {
+    ) -> Result<(Slot, Negotiator)> {
+        let negotiator = Negotiator::new(
+            loose.offer,
+            interrupt.clone(),
+            doorbells.clone(),
+            Arc::clone(&self.ram),
+        );
         let mut slot = Slot {
-            device,
+            name: loose.name,
+            device: loose.device,
             interrupt,
             doorbells,
             faulted: false,
-            serial,
+            is_disk: loose.is_disk,
         };
         let mut context = Context {
             ram: &self.ram,
@@ -177,16 +200,9 @@ impl Socket {
         slot.device
             .start(&mut context)
             .map_err(os("watch a device's descriptor"))?;
-        Ok(slot)
+        Ok((slot, negotiator))
     }
 }
-
-type Parts = (
-    Box<dyn Device>,
-    Interrupt,
-    Vec<Arc<EventFd>>,
-    Option<String>,
-);
 
 fn doorbells(device: u8, count: usize, poller: &Poller) -> Result<Vec<Arc<EventFd>>> {
     (0..count)

@@ -9,6 +9,14 @@ mod advice;
 )]
 pub mod io;
 
+#[allow(
+    unsafe_code,
+    reason = "memory the kernel works on outlives every borrow"
+)]
+pub mod pieces;
+#[allow(unsafe_code, reason = "madvise(2) changes what is mapped")]
+pub mod reclaim;
+
 use crn_protocol::control::MemoryBacking;
 use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
 use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};

@@ -29,6 +29,9 @@ pub enum DeviceFault {
     /// The driver did not set up a queue the device cannot do without.
     #[error("the driver left out queue {0}")]
     QueueMissing(usize),
+    /// The driver offered a chain whose head the device still works on.
+    #[error("the driver offered descriptor {0} again before it came back")]
+    HeadInFlight(u16),
     /// The host side of the device failed.
     #[error("the device's host side failed")]
     Host(#[from] std::io::Error),

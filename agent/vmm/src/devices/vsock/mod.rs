@@ -12,6 +12,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
+use crn_protocol::devices::{DeviceCounters, VsockCounters};
 use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
 
 use self::connection::{BUFFER, Connection, Outgoing, Stage, Verdict};
@@ -76,6 +77,7 @@ pub struct Vsock {
     next_id: u32,
     next_host_port: u32,
     sweep: Option<Instant>,
+    counters: VsockCounters,
 }
 
 impl Vsock {
@@ -104,6 +106,7 @@ impl Vsock {
             next_id: LISTENER + 1,
             next_host_port: FIRST_HOST_PORT,
             sweep: None,
+            counters: VsockCounters::default(),
         };
         Ok((vsock, offer))
     }
@@ -515,6 +518,13 @@ impl Device for Vsock {
             self.greet(id);
         }
         self.receive(context)
+    }
+
+    fn counters(&self) -> DeviceCounters {
+        DeviceCounters::Vsock(VsockCounters {
+            streams: self.connections.len() as u64,
+            ..self.counters
+        })
     }
 
     fn deadline(&self) -> Option<Instant> {
