@@ -174,7 +174,8 @@ pub enum Request {
         /// From now.
         deadline_ms: u64,
     },
-    /// Take all vCPUs out of the guest and leave its queues alone until [`Request::Resume`].
+    /// Take all vCPUs out of the guest, finish what its disks have under way and make it durable, and leave its queues
+    /// alone until [`Request::Resume`].
     Pause,
     /// Go on after [`Request::Pause`].
     Resume,

@@ -206,6 +206,9 @@ impl Supervisor {
             (Report::Event(Event::Exited { reason, detail }), _) => {
                 self.said = Some(End { reason, detail })
             }
+            (Report::Event(Event::DiskDetached { serial }), _) => {
+                tracing::info!(vm = self.vm, serial, "guest let a disk go");
+            }
             (Report::Event(Event::GuestConnect { port: CONTROL_PORT }), Some(stream)) => {
                 self.greet(stream)
             }

@@ -172,6 +172,7 @@ impl Vmm {
             }
             std::thread::sleep(PAUSE_STEP);
         }
+        self.machine()?.flush();
         Ok(())
     }
 

@@ -314,6 +314,15 @@ impl Machine {
         self.shared.gate.open();
     }
 
+    /// Waits for what devices have under way and makes durable what the guest wrote.
+    pub fn flush(&mut self) {
+        for slot in self.slots.iter_mut().flatten() {
+            if let Err(error) = slot.device.flush() {
+                tracing::error!(%error, device = slot.name, "what the guest wrote may not be durable");
+            }
+        }
+    }
+
     /// Takes every vCPU out of the guest for good, makes disks durable and lets the console's last lines out.
     pub fn stop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
@@ -332,11 +341,7 @@ impl Machine {
                 tracing::error!("a vCPU's thread panicked");
             }
         }
-        for (index, slot) in self.slots.iter_mut().flatten().enumerate() {
-            if let Err(error) = slot.device.flush() {
-                tracing::error!(%error, device = index, "what the guest wrote may not be durable");
-            }
-        }
+        self.flush();
         if let Err(error) = self.console.drain(Duration::from_millis(200)) {
             tracing::debug!(%error, "the console's last output is lost");
         }
