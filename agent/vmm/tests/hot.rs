@@ -1,6 +1,8 @@
 //! What a controller can do to a running machine, under the host's own KVM: with a guest of a hundred bytes, so that
 //! it also runs where stock kernels do not. Without /dev/kvm nothing is tested.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd};

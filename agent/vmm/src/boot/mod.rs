@@ -17,7 +17,7 @@ use crate::machine::vcpu::GDT_ENTRIES;
 use crate::memory::Ram;
 use crate::plan::Plan;
 use crate::plan::layout::{
-    ACPI_TABLES, CMDLINE, CMDLINE_MAX, GAP_START, GDT, HIGH_MEMORY, Range, initramfs,
+    ACPI_TABLES, CMDLINE, CMDLINE_MAX, GAP_START, GDT, HIGH_MEMORY, Range, VMGENID, initramfs,
 };
 use crate::{Error, Result};
 
@@ -71,6 +71,9 @@ pub fn load(ram: &Ram, plan: &Plan, mut payload: Payload) -> Result<Entry> {
     load_cmdline(ram, GuestAddress(CMDLINE), &cmdline).map_err(Error::LoadKernel)?;
     ram.write_slice(&plan.acpi, GuestAddress(ACPI_TABLES))
         .map_err(|error| Error::WriteBoot("the ACPI tables", error))?;
+    let generation: [u8; 16] = random().map_err(os("make a generation identifier"))?;
+    ram.write_slice(&generation, GuestAddress(VMGENID))
+        .map_err(|error| Error::WriteBoot("the generation identifier", error))?;
     for (index, entry) in (0..).zip(GDT_ENTRIES) {
         place(ram, GDT + 8 * index, entry, "the descriptor table")?;
     }
@@ -107,6 +110,13 @@ fn load_kernel(ram: &Ram, plan: &Plan, payload: &mut Payload) -> Result<Loaded> 
         end: kernel.kernel_end,
         initramfs_end: GAP_START,
     })
+}
+
+fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    // Up to 256 bytes come whole once the host's generator is seeded.
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(bytes)
 }
 
 fn place(ram: &Ram, address: u64, value: u64, what: &'static str) -> Result<()> {

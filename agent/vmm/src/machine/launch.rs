@@ -19,7 +19,7 @@ use super::cpuid::Template;
 use super::events::{Cause, Events};
 use super::gate::Gate;
 use super::plug::{Loose, Slot, Socket};
-use super::{signals, vcpu, vm};
+use super::{cpuid, signals, vcpu, vm};
 use crate::control::Blueprint;
 use crate::devices::net::Net;
 use crate::devices::rng::Rng;
@@ -114,6 +114,16 @@ pub fn launch(
         blueprint.transport,
         devices.len() as u8,
     );
+    let bits = cpuid::address_bits();
+    if (plan.ram.end() - 1).checked_shr(bits).unwrap_or(0) != 0 {
+        return Err(Error::spec(
+            "memory_mib",
+            format!(
+                "is {}, this host's processors address {bits} bits",
+                blueprint.memory_mib
+            ),
+        ));
+    }
     let ram = Arc::new(memory::map(&plan.ram, blueprint.memory_backing)?);
     let machine = Arc::new(vm::create(&host, &ram)?);
     let entry = boot::load(&ram, &plan, blueprint.payload)?;

@@ -171,6 +171,16 @@ impl RamLayout {
         self.low
     }
 
+    /// First address after all RAM.
+    #[must_use]
+    pub const fn end(self) -> u64 {
+        if self.high == 0 {
+            self.low
+        } else {
+            GAP_END + self.high
+        }
+    }
+
     /// All RAM, bytes.
     #[must_use]
     pub const fn total(self) -> u64 {

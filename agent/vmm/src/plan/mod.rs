@@ -99,3 +99,32 @@ impl Plan {
         low.into_iter().chain(ecam).chain(high)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_with_pci_keeps_its_configuration_registers_free_of_ram() {
+        for mib in [64, 3072, 8192] {
+            let map: Vec<_> = Plan::new(1, mib, Transport::Pci, 0).memory_map().collect();
+            assert!(map.is_sorted_by_key(|(range, _)| range.start));
+            let ecam = map.iter().find(|(range, _)| range.start == PCI_ECAM);
+            assert_eq!(
+                ecam.map(|(range, usable)| (range.length, *usable)),
+                Some((PCI_ECAM_SIZE, false))
+            );
+            let without = Plan::new(1, mib, Transport::Mmio, 0).memory_map().count();
+            assert_eq!(map.len(), without + 1);
+        }
+    }
+
+    #[test]
+    fn every_pci_device_has_a_window_and_interrupts_of_its_own() {
+        for number in 1..crate::pci::DEVICES as u8 {
+            assert_eq!(pci_window(number) % WINDOW_SIZE, 0);
+            assert!(pci_window(number) + WINDOW_SIZE <= layout::PCI_WINDOW_END);
+            assert_eq!(pci_gsi(number) - pci_gsi(number - 1), MAX_VECTORS as u32);
+        }
+    }
+}
