@@ -52,6 +52,15 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// An image cannot be mapped into the guest.
+    #[error("cannot use pmem[{index}]")]
+    Pmem {
+        /// Position in the description.
+        index: usize,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A NIC's descriptor cannot be used.
     #[error("cannot use nics[{index}]")]
     Nic {

@@ -4,7 +4,9 @@ use std::io;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
-use crn_protocol::control::{Command, Event, ExitReason, Reply, Report, Request, Status};
+use crn_protocol::control::{
+    Command, Descriptor, Event, ExitReason, Reply, Report, Request, Status,
+};
 use crn_protocol::devices::NewLimits;
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
@@ -175,7 +177,7 @@ impl Vmm {
         let Some(machine) = &mut self.machine else {
             return;
         };
-        self.console_due = match machine.console.drain(Duration::ZERO) {
+        self.console_due = match machine.drain_console() {
             Ok(true) => None,
             Ok(false) => Some(now + CONSOLE_RETRY),
             Err(error) => {
@@ -197,6 +199,12 @@ impl Vmm {
                     let _ = machine.console.kick().read();
                     self.console_due
                         .get_or_insert_with(|| Instant::now() + CONSOLE_BATCH);
+                }
+            }
+            Token::ConsoleStream(id) => {
+                if let Some(machine) = &mut self.machine {
+                    machine.console.stream_ready(id, readiness);
+                    machine.type_in();
                 }
             }
             Token::Queue { device, queue } => {
@@ -380,7 +388,7 @@ impl Vmm {
             }
             Request::SetLimits { device, limits } => self.set_limits(&device, &limits),
             Request::Balloon { target_mib } => self.set_balloon(target_mib),
-            Request::AttachConsole { .. } => Err("this console takes no streams".to_owned()),
+            Request::AttachConsole { stream } => self.attach_console(stream, descriptors),
             Request::PowerButton => match &self.machine {
                 Some(machine) => machine
                     .press_power_button()
@@ -420,6 +428,24 @@ impl Vmm {
         } else {
             Err(format!("{name} has no such limits"))
         }
+    }
+
+    fn attach_console(
+        &mut self,
+        stream: Descriptor,
+        descriptors: Vec<std::os::fd::OwnedFd>,
+    ) -> Result<(), String> {
+        let Some(machine) = &mut self.machine else {
+            return Err("no machine has been launched".to_owned());
+        };
+        let stream = descriptors
+            .into_iter()
+            .nth(usize::from(stream.0))
+            .ok_or("stream names a descriptor that did not come")?;
+        machine
+            .console
+            .attach(stream, &self.poller)
+            .map_err(|error| format!("cannot attach to the console: {error}"))
     }
 
     fn set_balloon(&mut self, target_mib: u32) -> Result<(), String> {

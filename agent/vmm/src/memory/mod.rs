@@ -1,5 +1,7 @@
 //! The guest's memory: anonymous, private, not reserved; what the guest never touches costs nothing.
 
+#[allow(unsafe_code, reason = "mmap(2)")]
+pub mod image;
 #[allow(
     unsafe_code,
     reason = "vectored I/O between descriptors and guest memory has no safe interface"
