@@ -71,6 +71,15 @@ pub enum Error {
     /// A device cannot be attached or detached now.
     #[error("{0}")]
     Attach(&'static str),
+    /// An image cannot be mapped into the guest.
+    #[error("cannot use pmem[{index}]")]
+    Pmem {
+        /// Position in the description.
+        index: usize,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A NIC's descriptor cannot be used.
     #[error("cannot use nics[{index}]")]
     Nic {

@@ -211,7 +211,7 @@ impl Vmm {
         let Some(machine) = &mut self.machine else {
             return;
         };
-        self.console_due = match machine.console.drain(Duration::ZERO) {
+        self.console_due = match machine.drain_console() {
             Ok(true) => None,
             Ok(false) => Some(now + CONSOLE_RETRY),
             Err(error) => {
@@ -248,6 +248,12 @@ impl Vmm {
                     let _ = machine.console.kick().read();
                     self.console_due
                         .get_or_insert_with(|| Instant::now() + CONSOLE_BATCH);
+                }
+            }
+            Token::ConsoleStream(id) => {
+                if let Some(machine) = &mut self.machine {
+                    machine.console.stream_ready(id, readiness);
+                    machine.type_in();
                 }
             }
             Token::Queue { device, queue } => {

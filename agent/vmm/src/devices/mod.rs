@@ -1,12 +1,14 @@
 //! The machine's devices. Those with queues live in the event loop, which alone calls them ([`Device`]); the serial
 //! port and the power registers are written by vCPU threads through the bus.
 
+pub mod balloon;
 pub mod block;
+pub mod console;
 pub mod limiter;
 pub mod net;
+pub mod pmem;
 pub mod power;
 pub mod rng;
-pub mod serial;
 pub mod vsock;
 
 use std::collections::VecDeque;

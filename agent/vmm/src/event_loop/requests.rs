@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use crn_protocol::control::{
-    Command, DiskSpec, ExitReason, Reply, Report, Request, Status, VmSpec,
+    Command, Descriptor, DiskSpec, ExitReason, Reply, Report, Request, Status, VmSpec,
 };
 use crn_protocol::devices::NewLimits;
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
@@ -47,7 +47,7 @@ impl Vmm {
             }
             Request::SetLimits { device, limits } => self.set_limits(&device, &limits),
             Request::Balloon { target_mib } => self.set_balloon(target_mib),
-            Request::AttachConsole { .. } => Err("this console takes no streams".to_owned()),
+            Request::AttachConsole { stream } => self.attach_console(stream, descriptors),
             Request::PowerButton => self.press_power_button(),
             Request::PowerOff { deadline_ms } => self.power_off(Duration::from_millis(deadline_ms)),
             Request::Pause => self.pause(),
@@ -105,6 +105,24 @@ impl Vmm {
         } else {
             Err(format!("{name} has no such limits"))
         }
+    }
+
+    fn attach_console(
+        &mut self,
+        stream: Descriptor,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(), String> {
+        let Some(machine) = &mut self.machine else {
+            return Err("no machine has been launched".to_owned());
+        };
+        let stream = descriptors
+            .into_iter()
+            .nth(usize::from(stream.0))
+            .ok_or("stream names a descriptor that did not come")?;
+        machine
+            .console
+            .attach(stream, &self.poller)
+            .map_err(|error| format!("cannot attach to the console: {error}"))
     }
 
     fn set_balloon(&mut self, target_mib: u32) -> Result<(), String> {

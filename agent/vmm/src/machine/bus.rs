@@ -1,7 +1,7 @@
 //! What vCPU threads reach without leaving their thread: device registers and I/O ports.
 //!
 //! Changes of a virtio device's life (activation, reset) are handed to the event loop and waited for, so that a
-//! driver's next instruction finds them done. The event loop takes none of the locks here.
+//! driver's next instruction finds them done. The event loop takes none of the transports' locks.
 
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,8 +10,8 @@ use crn_protocol::control::ExitReason;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::events::Events;
+use crate::devices::console::serial::{Com1, type_into};
 use crate::devices::power;
-use crate::devices::serial::Com1;
 use crate::pci::PciBus;
 use crate::plan::layout::{EVENTS_PORT, SERIAL_PORT, VIRTIO_MMIO_BASE, VIRTIO_MMIO_SIZE};
 use crate::virtio::Change;
@@ -181,6 +181,13 @@ impl Bus {
         }
     }
 
+    /// Types into the serial port as much as it has room for; how many bytes that was. Its lock is held for moments
+    /// only and never while a vCPU waits for the event loop, which calls this.
+    pub fn type_into_serial(&self, bytes: &[u8]) -> usize {
+        let mut com1 = self.com1.lock().unwrap_or_else(PoisonError::into_inner);
+        type_into(&mut com1, bytes)
+    }
+
     /// `out`, or a string of them at the same port; may be the machine's end.
     #[must_use]
     pub fn port_write(&self, port: u16, data: &[u8]) -> Option<ExitReason> {
@@ -230,17 +237,16 @@ fn serial_offset(port: u16) -> Option<u8> {
 mod tests {
     use std::sync::mpsc::Receiver;
 
-    use vm_superio::Serial;
     use vmm_sys_util::eventfd::EFD_NONBLOCK;
 
     use super::*;
-    use crate::devices::serial::{Console, SerialLine};
+    use crate::devices::console::{Console, serial::com1};
 
     fn bus(transports: Transports) -> (Bus, Console, Receiver<FromVcpu>) {
         let (sender, receiver) = sync_channel(4);
         let file = tempfile::tempfile().unwrap();
         let (input, console) = Console::new(file.into(), 0).unwrap();
-        let com1 = Serial::new(SerialLine(EventFd::new(EFD_NONBLOCK).unwrap()), input);
+        let com1 = com1(EventFd::new(EFD_NONBLOCK).unwrap(), input);
         let kick = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
         (
             Bus::new(

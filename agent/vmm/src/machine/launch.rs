@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crn_protocol::control::Status;
 use crn_protocol::devices::{DeviceCounters, DeviceStatus};
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
-use vm_superio::Serial;
+use vm_memory::GuestMemoryBackend;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::signal::Killable;
 
@@ -21,16 +21,20 @@ use super::gate::Gate;
 use super::plug::{Loose, Slot, Socket};
 use super::{cpuid, signals, vcpu, vm};
 use crate::control::Blueprint;
+use crate::devices::balloon::Balloon;
+use crate::devices::console::device::VirtioConsole;
+use crate::devices::console::{Console, ConsoleEnd, serial};
 use crate::devices::net::Net;
+use crate::devices::pmem::{self, Pmem};
 use crate::devices::rng::Rng;
-use crate::devices::serial::{Console, SerialLine};
 use crate::devices::vsock::Vsock;
 use crate::devices::{Counters, GuestConnects, SharedCounters};
 use crate::error::{kvm, os};
 use crate::fd::of_event;
+use crate::memory::image::Image;
 use crate::memory::{self, Ram};
 use crate::pci::PciBus;
-use crate::plan::layout::{EVENTS_GSI, SERIAL_GSI};
+use crate::plan::layout::{EVENTS_GSI, RamLayout, SERIAL_GSI};
 use crate::plan::{Places, Plan};
 use crate::poller::{Poller, Token};
 use crate::{Error, Result, boot};
@@ -46,6 +50,7 @@ pub struct Machine {
     pub slots: Vec<Option<Slot>>,
     /// The console's output.
     pub console: Console,
+    console_end: ConsoleEnd,
     /// What vCPUs say; `None` once the machine stops.
     pub messages: Option<Receiver<FromVcpu>>,
     /// Counts up with every message.
@@ -60,6 +65,7 @@ pub struct Machine {
     pub(super) socket: Socket,
     /// Guest memory.
     pub ram: Arc<Ram>,
+    _images: Vec<Image>,
 }
 
 fn event() -> Result<EventFd> {
@@ -88,7 +94,7 @@ pub fn launch(
         ));
     }
     let counters = SharedCounters::new(Counters::default());
-    let (console_input, console) =
+    let (console_end, console) =
         Console::new(blueprint.console.output, blueprint.console.max_bytes)
             .map_err(|error| Error::spec("console.output", format!("cannot be used: {error}")))?;
 
@@ -108,24 +114,48 @@ pub fn launch(
     let (rng, offer) = Rng::new(&blueprint.entropy);
     devices.push(Loose::new("rng", rng, offer));
 
+    if let Some(target_mib) = blueprint.balloon {
+        let (balloon, offer) = Balloon::new(target_mib);
+        devices.push(Loose::new("balloon", balloon, offer));
+    }
+    if blueprint.console.virtio {
+        let (virtio_console, offer) = VirtioConsole::new(&console_end);
+        devices.push(Loose::new("console", virtio_console, offer));
+    }
+    let mut images = Vec::with_capacity(blueprint.pmem.len());
+    let mut places = Vec::with_capacity(blueprint.pmem.len());
+    let mut free = RamLayout::new(blueprint.memory_mib).end();
+    for (index, file) in blueprint.pmem.iter().enumerate() {
+        let (image, place) =
+            pmem::map(file, free).map_err(|source| Error::Pmem { index, source })?;
+        free = place.end();
+        images.push(image);
+        places.push(place);
+        let (device, offer) = Pmem::new(place);
+        devices.push(Loose::new(format!("pmem{index}"), device, offer));
+    }
+    let bits = cpuid::address_bits();
+    if (free - 1).checked_shr(bits).unwrap_or(0) != 0 {
+        return Err(Error::spec(
+            "memory_mib",
+            format!(
+                "is {}, with all images more than {bits} bits, which this host's processors address",
+                blueprint.memory_mib
+            ),
+        ));
+    }
+
     let plan = Plan::new(
         blueprint.vcpus,
         blueprint.memory_mib,
         blueprint.transport,
         devices.len() as u8,
     );
-    let bits = cpuid::address_bits();
-    if (plan.ram.end() - 1).checked_shr(bits).unwrap_or(0) != 0 {
-        return Err(Error::spec(
-            "memory_mib",
-            format!(
-                "is {}, this host's processors address {bits} bits",
-                blueprint.memory_mib
-            ),
-        ));
-    }
     let ram = Arc::new(memory::map(&plan.ram, blueprint.memory_backing)?);
     let machine = Arc::new(vm::create(&host, &ram)?);
+    for (index, (image, place)) in images.iter().zip(&places).enumerate() {
+        vm::map_image(&host, &machine, ram.num_regions() + index, image, *place)?;
+    }
     let entry = boot::load(&ram, &plan, blueprint.payload)?;
 
     let socket = Socket::new(Arc::clone(&machine), Arc::clone(&ram));
@@ -142,7 +172,7 @@ pub fn launch(
     poller
         .add_readable(of_event(console.kick()), Token::Console)
         .map_err(os("watch the console"))?;
-    let com1 = Serial::new(SerialLine(serial_line), console_input);
+    let com1 = serial::com1(serial_line, console_end.clone());
 
     let (sender, messages) = sync_channel(VCPU_MESSAGES);
     let kick = Arc::new(event()?);
@@ -166,6 +196,7 @@ pub fn launch(
     signals::prepare_kick().map_err(os("prepare a signal"))?;
     let mut machine = Machine {
         name: blueprint.vm,
+        console_end,
         slots,
         console,
         messages: Some(messages),
@@ -177,6 +208,7 @@ pub fn launch(
         pci,
         socket,
         ram,
+        _images: images,
     };
     // From here on an error takes the started threads down with the machine.
     for (index, vcpu) in vcpus.into_iter().enumerate() {
@@ -278,6 +310,22 @@ impl Machine {
             });
         }
         status
+    }
+
+    /// Moves the console's output and input; true when the output has taken everything.
+    ///
+    /// # Errors
+    /// As [`Console::drain`].
+    pub fn drain_console(&mut self) -> io::Result<bool> {
+        let result = self.console.drain(Duration::ZERO);
+        self.type_in();
+        result
+    }
+
+    /// Types into the serial port what has been read from the console's streams.
+    pub fn type_in(&mut self) {
+        self.console_end
+            .read(|bytes| self.shared.bus.type_into_serial(bytes));
     }
 
     /// Presses the power button.

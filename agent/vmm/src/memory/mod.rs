@@ -3,6 +3,8 @@
 
 #[allow(unsafe_code, reason = "madvise(2) takes a raw range")]
 mod advice;
+#[allow(unsafe_code, reason = "mmap(2)")]
+pub mod image;
 #[allow(
     unsafe_code,
     reason = "vectored I/O between descriptors and guest memory has no safe interface"
