@@ -84,7 +84,7 @@ fn the_guest_kernel_reaches_user_space_and_ends_as_it_asks_to() {
     assert!(panic.stdout_text().contains("Kernel panic"));
     ended_with(no_kernel, ExitReason::Failed);
     assert!(
-        no_kernel.stderr_text().contains("/text"),
+        no_kernel.stderr_text().contains("cannot load the kernel"),
         "{}",
         no_kernel.stderr_text()
     );

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::Machine;
-use super::events::Cause;
 use super::plug::Loose;
 use crate::control::Disk;
 use crate::devices::GuestConnects;
 use crate::error::os;
 use crate::pci::PciBus;
+use crate::plan::acpi::Cause;
 use crate::plan::layout::MAX_PCI_DEVICES;
 use crate::poller::Poller;
 use crate::{Error, Result};

@@ -5,17 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-/// A bit of the register, read by the method `_EVT` of [`crate::plan::acpi`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Cause {
-    /// The power button was pressed.
-    PowerButton = 1,
-    /// The generation identifier has changed.
-    Generation = 2,
-    /// PCI devices have come or are asked to leave.
-    Devices = 4,
-}
+use crate::plan::acpi::Cause;
 
 /// See the module.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use vmm_sys_util::signal::Killable;
 
 use super::bus::{Bus, FromVcpu, ToLoop, Transports};
 use super::cpuid::Template;
-use super::events::{Cause, Events};
+use super::events::Events;
 use super::gate::Gate;
 use super::plug::{Loose, Slot, Socket};
 use super::{cpuid, signals, vcpu, vm};
@@ -34,6 +34,7 @@ use crate::fd::of_event;
 use crate::memory::image::Image;
 use crate::memory::{self, Ram};
 use crate::pci::PciBus;
+use crate::plan::acpi::Cause;
 use crate::plan::layout::{EVENTS_GSI, RamLayout, SERIAL_GSI};
 use crate::plan::{Places, Plan};
 use crate::poller::{Poller, Token};

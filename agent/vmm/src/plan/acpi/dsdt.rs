@@ -8,8 +8,7 @@ use acpi_tables::aml::{
 use acpi_tables::sdt::Sdt;
 use acpi_tables::{Aml, AmlSink};
 
-use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID, S5_SLEEP_TYPE, pci};
-use crate::machine::events::Cause;
+use super::{Cause, OEM_ID, OEM_REVISION, OEM_TABLE_ID, S5_SLEEP_TYPE, pci};
 use crate::plan::layout::{
     EVENTS_GSI, EVENTS_PORT, SERIAL_GSI, SERIAL_PORT, VIRTIO_MMIO_SIZE, VMGENID,
 };

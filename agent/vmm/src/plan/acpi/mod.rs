@@ -25,6 +25,18 @@ use super::layout::{
 /// The sleep type that means power off: first element of `\_S5`, and what the guest writes to sleep control.
 pub const S5_SLEEP_TYPE: u8 = 5;
 
+/// A bit of the register behind the generic event device, read by its method `_EVT`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Cause {
+    /// The power button was pressed.
+    PowerButton = 1,
+    /// The generation identifier has changed.
+    Generation = 2,
+    /// PCI devices have come or are asked to leave.
+    Devices = 4,
+}
+
 /// IA-PC boot architecture flags (ACPI 6.5, table 5.10): VGA, MSI-less and CMOS clock. A set bit says "not there".
 const NO_VGA: u16 = 1 << 2;
 const NO_CMOS_CLOCK: u16 = 1 << 5;
