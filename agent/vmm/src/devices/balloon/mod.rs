@@ -65,7 +65,7 @@ impl Balloon {
     pub fn new(target_mib: u32) -> (Self, Offer) {
         let mut bytes = vec![0; 8];
         bytes[..4].copy_from_slice(&pages(target_mib).to_le_bytes());
-        let config = ConfigSpace::new(bytes, Vec::from([ACTUAL..ACTUAL + 4]));
+        let config = ConfigSpace::new(bytes, std::iter::once(ACTUAL..ACTUAL + 4).collect());
         let features = [F_STATS_VQ, F_DEFLATE_ON_OOM, F_PAGE_REPORTING]
             .iter()
             .fold(COMMON_FEATURES, |features, bit| features | 1 << bit);
