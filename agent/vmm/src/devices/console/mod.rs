@@ -83,17 +83,19 @@ impl ConsoleEnd {
         &self.shared.virtio_input
     }
 
-    /// Gives what has been typed to `take`, which says how much of it it took.
+    /// Gives what has been typed to `take`, which says how much of it it took. No lock is held meanwhile: `take` may
+    /// need one that the guest's side holds while it prints. Only the event loop reads, so nothing is taken twice.
     pub fn read(&self, take: impl FnOnce(&[u8]) -> usize) -> usize {
-        let mut state = self.state();
-        if state.port != self.port || state.input.is_empty() {
-            return 0;
-        }
-        let count = take(state.input.make_contiguous());
-        let count = count.min(state.input.len());
-        state.input.drain(..count);
-        drop(state);
+        let typed = {
+            let mut state = self.state();
+            if state.port != self.port || state.input.is_empty() {
+                return 0;
+            }
+            state.input.make_contiguous().to_vec()
+        };
+        let count = take(&typed).min(typed.len());
         if count > 0 {
+            self.state().input.drain(..count);
             // Streams may go on.
             self.wake();
         }

@@ -4,6 +4,7 @@
 //! own port) when the guest has accepted. Guest → host (CID 2): one end of a socket pair goes to the controller.
 
 pub mod connection;
+mod credit;
 pub mod packet;
 
 use std::collections::{HashMap, VecDeque};
@@ -15,7 +16,8 @@ use std::time::{Duration, Instant};
 use crn_protocol::devices::{DeviceCounters, VsockCounters};
 use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
 
-use self::connection::{BUFFER, Connection, Outgoing, Stage, Verdict};
+use self::connection::{Connection, Outgoing, Stage, Verdict};
+use self::credit::BUFFER;
 use self::packet::{HEADER, HOST_CID, Header, Operation, TYPE_STREAM};
 use super::{COMMON_FEATURES, Context, Device};
 use crate::poller::Readiness;
@@ -77,6 +79,8 @@ pub struct Vsock {
     next_id: u32,
     next_host_port: u32,
     sweep: Option<Instant>,
+    /// Accepting failed, with clients left in the listener's queue.
+    accept_later: bool,
     counters: VsockCounters,
 }
 
@@ -106,6 +110,7 @@ impl Vsock {
             next_id: LISTENER + 1,
             next_host_port: FIRST_HOST_PORT,
             sweep: None,
+            accept_later: false,
             counters: VsockCounters::default(),
         };
         Ok((vsock, offer))
@@ -137,11 +142,15 @@ impl Vsock {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a vsock client");
+                    // The listener's edge is used up: those who wait in its queue are looked for later.
+                    self.accept_later = true;
+                    self.schedule_sweep();
                     return;
                 }
             };
             // Without a driver there is nobody to connect to: the client sees its stream end.
             if self.live.is_none() || self.is_full() || stream.set_nonblocking(true).is_err() {
+                self.counters.refused += 1;
                 continue;
             }
             let id = self.new_id();
@@ -201,6 +210,7 @@ impl Vsock {
     }
 
     fn insert(&mut self, id: u32, connection: Connection) {
+        self.counters.opened += 1;
         self.ports
             .insert((connection.guest_port, connection.host_port), id);
         self.connections.insert(id, connection);
@@ -209,8 +219,11 @@ impl Vsock {
     }
 
     fn mark_ready(&mut self, id: u32) {
-        if self.connections.get(&id).is_some_and(Connection::has_work) && !self.ready.contains(&id)
+        if let Some(connection) = self.connections.get_mut(&id)
+            && !connection.queued
+            && connection.has_work()
         {
+            connection.queued = true;
             self.ready.push_back(id);
         }
     }
@@ -222,8 +235,7 @@ impl Vsock {
             Verdict::Drop => self.remove(id),
             Verdict::Reset => {
                 if let Some(connection) = self.connections.get(&id) {
-                    self.resets
-                        .push_back((connection.guest_port, connection.host_port));
+                    self.owe_reset(connection.guest_port, connection.host_port);
                 }
                 self.remove(id);
             }
@@ -255,9 +267,14 @@ impl Vsock {
     }
 
     fn refuse(&mut self, header: &Header) {
-        if header.operation != Some(Operation::Reset) && self.resets.len() < MAX_RESETS {
-            self.resets
-                .push_back((header.source_port, header.destination_port));
+        if header.operation != Some(Operation::Reset) {
+            self.owe_reset(header.source_port, header.destination_port);
+        }
+    }
+
+    fn owe_reset(&mut self, guest_port: u32, host_port: u32) {
+        if self.resets.len() < MAX_RESETS {
+            self.resets.push_back((guest_port, host_port));
         }
     }
 
@@ -294,7 +311,10 @@ impl Vsock {
         connection.set_peer_room((header.buffer, header.forwarded));
         let verdict = match header.operation {
             Some(Operation::Response) => connection.accepted(),
-            Some(Operation::Data) => connection.receive(data),
+            Some(Operation::Data) => {
+                self.counters.tx_bytes += data.len() as u64;
+                connection.receive(data)
+            }
             Some(Operation::Shutdown) => {
                 let verdict = connection.guest_shut_down(header.flags);
                 if header.flags & packet::SHUTDOWN_BOTH == packet::SHUTDOWN_BOTH
@@ -319,6 +339,7 @@ impl Vsock {
 
     fn guest_connects(&mut self, header: &Header, context: &mut Context<'_>) {
         if self.is_full() || !context.guest_connects.has_room() {
+            self.counters.refused += 1;
             return self.refuse(header);
         }
         let Ok((ours, theirs)) = UnixStream::pair() else {
@@ -418,7 +439,9 @@ impl Vsock {
         }
         let id = self.ready.pop_front()?;
         let connection = self.connections.get_mut(&id)?;
+        connection.queued = false;
         let outgoing = connection.next(space)?;
+        self.counters.rx_bytes += u64::from(outgoing.length);
         let forwarded = connection.tell_forwarded();
         let (guest_port, host_port) = (connection.guest_port, connection.host_port);
         if connection.is_closing() && connection.deadline.is_none() {
@@ -477,6 +500,8 @@ impl Device for Vsock {
             tx: queues.require(TX)?,
             _events: queues.take(EVENTS),
         });
+        // Clients an earlier failure has left waiting.
+        self.accept(context);
         self.queue_ready(TX, context)
     }
 
@@ -487,6 +512,9 @@ impl Device for Vsock {
         self.ports.clear();
         self.ready.clear();
         self.resets.clear();
+        // A device that is not called any more must not ask to be.
+        self.sweep = None;
+        self.accept_later = false;
     }
 
     fn queue_ready(&mut self, queue: usize, context: &mut Context<'_>) -> Result<(), DeviceFault> {
@@ -536,6 +564,9 @@ impl Device for Vsock {
         now: Instant,
         context: &mut Context<'_>,
     ) -> Result<(), DeviceFault> {
+        if std::mem::take(&mut self.accept_later) {
+            self.accept(context);
+        }
         self.greetings.retain(|_, greeting| greeting.deadline > now);
         let expired: Vec<(u32, Stage)> = self
             .connections
@@ -553,7 +584,8 @@ impl Device for Vsock {
                 },
             );
         }
-        let timed = !self.greetings.is_empty()
+        let timed = self.accept_later
+            || !self.greetings.is_empty()
             || self.connections.values().any(|one| one.deadline.is_some());
         self.sweep = timed.then(|| now + SWEEP);
         self.receive(context)
