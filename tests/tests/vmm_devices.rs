@@ -19,6 +19,7 @@ fn data_survives_freed_space_and_memory_come_back_and_limits_hold() {
         .program(root().join("target/release/crn-vmm"), "/bin/crn-vmm")
         .file(product("vmlinux").unwrap(), "/vmlinux")
         .file(product("device-initramfs").unwrap(), "/initramfs")
+        .module("tun")
         .cpus(1)
         .timeout(PATIENCE * 2)
         .live(true)

@@ -1,15 +1,18 @@
 //! PID 1 of the device tests: uses its disks, memory and console, and says what it finds, a line each.
 //!
-//! `vda` (32 MiB) holds data, `vdb` is limited. After a line that ends in a question mark it waits for a typed one.
+//! `vda` (32 MiB) holds data, `vdb` is limited, `eth0` leads to a host that echoes. After a line that ends in a question mark it waits for a typed one.
 
 #![deny(unsafe_code)]
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, Write as _};
+use std::io::{self, BufRead, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::time::Duration;
 
 use crn_init::system;
+use crn_protocol::guest::Network;
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::system::RebootCommand;
 
@@ -18,6 +21,10 @@ const MIB: usize = 1 << 20;
 const DATA: usize = 8;
 /// Memory taken and given back, MiB.
 const MEMORY: usize = 48;
+/// The guest, the host, and where the host echoes.
+const GUEST: Ipv4Addr = Ipv4Addr::new(10, 9, 9, 2);
+const HOST: Ipv4Addr = Ipv4Addr::new(10, 9, 9, 1);
+const PORT: u16 = 7000;
 /// Reads from the limited disk.
 const LIMITED_READS: u64 = 40;
 
@@ -71,6 +78,9 @@ fn run() -> io::Result<()> {
     }
     ask("LIMITED")?;
 
+    network(&written)?;
+    ask("SENT")?;
+
     let mut memory = vec![1u8; MEMORY * MIB];
     for page in memory.chunks_mut(4096) {
         page[0] = 2;
@@ -79,6 +89,41 @@ fn run() -> io::Result<()> {
     drop(memory);
     ask("GIVEN")?;
     ask("INFLATE")?;
+    Ok(())
+}
+
+/// Sends bytes and datagrams to the host, which sends them back.
+fn network(bytes: &[u8]) -> io::Result<()> {
+    let addresses = Network {
+        ipv4: Some((GUEST, 24, HOST)),
+        ipv6: None,
+        dns: Vec::new(),
+        mtu: 1500,
+    };
+    crn_init::network::configure(Some(&addresses))
+        .map_err(|error| io::Error::other(error.to_string()))?;
+    let mut stream = TcpStream::connect((HOST, PORT))?;
+    let mut reader = stream.try_clone()?;
+    let expected = bytes.to_vec();
+    let reader = std::thread::spawn(move || {
+        let mut got = vec![0; expected.len()];
+        reader.read_exact(&mut got).map(|()| got == expected)
+    });
+    stream.write_all(bytes)?;
+    let whole = reader
+        .join()
+        .map_err(|_| io::Error::other("the reader panicked"))??;
+    let socket = UdpSocket::bind((GUEST, 0))?;
+    socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+    socket.connect((HOST, PORT))?;
+    let mut echoed = 0;
+    for length in (1..1400).step_by(13) {
+        socket.send(&bytes[..length])?;
+        let mut answer = [0; 2048];
+        let count = socket.recv(&mut answer)?;
+        echoed += usize::from(answer[..count] == bytes[..length]);
+    }
+    println!("NETWORK {whole} {echoed} datagrams");
     Ok(())
 }
 

@@ -3,8 +3,11 @@
 //!
 //! `crn-device-check VMM KERNEL INITRAMFS mmio|pci`
 
+mod tap;
+
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -14,12 +17,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use command_fds::{CommandFdExt, FdMapping};
 use crn_protocol::control::{
-    self, ConsoleSpec, Descriptor, DiskSpec, Event, ExitReason, MemoryBacking, Report, Request,
-    Status, Transport, VmSpec,
+    self, ConsoleSpec, Descriptor, DiskSpec, Event, ExitReason, MemoryBacking, NicSpec, Report,
+    Request, Status, Transport, VmSpec,
 };
 use crn_protocol::descriptors::{Receiver, send_with};
 use crn_protocol::devices::{
-    BalloonCounters, BalloonSpec, DeviceCounters, DiskCounters, Engine, Limits, NewLimits, Rate,
+    BalloonCounters, BalloonSpec, DeviceCounters, DiskCounters, Engine, Limits, NewLimits,
+    NicLimits, PmemSpec, Rate,
 };
 use crn_protocol::lines::encode;
 
@@ -34,6 +38,9 @@ const RATE: Rate = Rate {
 /// What the guest takes and gives back, MiB, less what may be in other hands.
 const GIVEN_BACK: u64 = 36;
 const BALLOON_MIB: u32 = 32;
+const TAP: &str = "tap0";
+const HOST: Ipv4Addr = Ipv4Addr::new(10, 9, 9, 1);
+const PORT: u16 = 7000;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -47,7 +54,9 @@ fn main() -> Result<()> {
     };
     let data = disk("/tmp/data")?;
     let limited = disk("/tmp/limited")?;
-    let mut guest = Guest::start(vmm, kernel, initramfs, transport, &data, &limited)?;
+    let taps = tap::open(TAP, HOST, 2).context("make a TAP device")?;
+    echo()?;
+    let mut guest = Guest::start(vmm, kernel, initramfs, transport, &data, &limited, taps)?;
 
     guest.expect("INTEGRITY true")?;
     guest.expect("WRITTEN?")?;
@@ -97,6 +106,27 @@ fn main() -> Result<()> {
             })
             .is_err()
     );
+    guest.answer()?;
+
+    guest.expect("NETWORK true 108 datagrams")?;
+    guest.expect("SENT?")?;
+    let counters = match guest.counters("nic0")? {
+        DeviceCounters::Nic(counters) => counters,
+        other => bail!("{other:?}"),
+    };
+    say(&format!(
+        "network: {} packets of {} bytes sent, {} of {} received, {} and {} lost",
+        counters.tx_packets,
+        counters.tx_bytes,
+        counters.rx_packets,
+        counters.rx_bytes,
+        counters.tx_drops,
+        counters.rx_drops
+    ));
+    ensure!(counters.tx_bytes > 8 * MIB && counters.rx_bytes > 8 * MIB);
+    ensure!(counters.tx_drops == 0 && counters.rx_drops == 0);
+    // Segmentation left to the host: far fewer packets than the wire would carry.
+    ensure!(counters.tx_packets < 8 * MIB / 1500);
     guest.answer()?;
 
     guest.expect("TAKEN?")?;
@@ -149,6 +179,25 @@ fn say(what: &str) {
     println!("CHECKED {what}");
 }
 
+/// Echoes what comes over TCP and UDP.
+fn echo() -> Result<()> {
+    let listener = TcpListener::bind((HOST, PORT))?;
+    std::thread::spawn(move || -> Result<()> {
+        let (mut stream, _) = listener.accept()?;
+        std::io::copy(&mut stream.try_clone()?, &mut stream)?;
+        Ok(())
+    });
+    let socket = UdpSocket::bind((HOST, PORT))?;
+    std::thread::spawn(move || -> Result<()> {
+        let mut bytes = [0; 2048];
+        loop {
+            let (count, from) = socket.recv_from(&mut bytes)?;
+            socket.send_to(&bytes[..count], from)?;
+        }
+    });
+    Ok(())
+}
+
 fn disk(path: &str) -> Result<File> {
     let file = File::options()
         .create(true)
@@ -181,6 +230,7 @@ impl Guest {
         transport: Transport,
         data: &File,
         limited: &File,
+        taps: Vec<OwnedFd>,
     ) -> Result<Self> {
         let path = "/tmp/control.sock";
         // What a check before this one has left.
@@ -230,10 +280,17 @@ impl Guest {
             initramfs: Some(Descriptor(1)),
             cmdline: "console=ttyS0 quiet panic=-1".to_owned(),
             disks: vec![file("data", 2, None), file("limited", 3, Some(RATE))],
-            nics: Vec::new(),
+            nics: vec![NicSpec {
+                taps: (6..).map(Descriptor).take(taps.len()).collect(),
+                mac: [2, 0, 0, 0, 0, 1],
+                mtu: 1500,
+                limits: NicLimits::default(),
+            }],
             vsock: None,
             balloon: Some(BalloonSpec::default()),
-            pmem: Vec::new(),
+            pmem: vec![PmemSpec {
+                file: Descriptor(5),
+            }],
             entropy: Limits::default(),
             console: ConsoleSpec {
                 output: Descriptor(4),
@@ -241,6 +298,8 @@ impl Guest {
                 virtio: true,
             },
         };
+        // The kernel may have no driver for it; that KVM shows it to the guest is checked all the same.
+        let image = disk("/tmp/image")?;
         let log = File::options()
             .create(true)
             .append(true)
@@ -252,8 +311,9 @@ impl Guest {
             data.try_clone()?,
             limited.try_clone()?,
             log,
-        ]
-        .map(OwnedFd::from);
+            image,
+        ];
+        let files: Vec<_> = files.map(OwnedFd::from).into_iter().chain(taps).collect();
         guest
             .request_with(Request::Launch(Box::new(spec)), &files)
             .context("launch")?;
