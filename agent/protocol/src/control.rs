@@ -67,9 +67,10 @@ pub enum MemoryBacking {
     /// Ordinary pages, taken when they are first touched; the host is asked to join them to huge ones.
     #[default]
     Thp,
-    /// Huge pages of 2 MiB from the host's pool, taken at launch. `memory_mib` is even.
+    /// Huge pages of 2 MiB from the host's pool, taken at launch. `memory_mib` is even; there can be no balloon.
     Hugetlb2m,
-    /// Huge pages of 1 GiB from the host's pool, taken at launch. `memory_mib` is a multiple of 1024.
+    /// Huge pages of 1 GiB from the host's pool, taken at launch. `memory_mib` is a multiple of 1024; there can be no
+    /// balloon.
     Hugetlb1g,
 }
 

@@ -159,6 +159,13 @@ impl Blueprint {
                 spec.memory_mib.is_multiple_of(page),
                 &format!("a multiple of {page}, the huge pages' size"),
             )?;
+            // A balloon gives back 4 KiB at a time.
+            if spec.balloon.is_some() {
+                return Err(Error::spec(
+                    "balloon",
+                    "cannot give back parts of huge pages",
+                ));
+            }
         }
         within(
             "vm",
@@ -402,6 +409,11 @@ mod tests {
             refusal(|spec| spec.memory_backing = MemoryBacking::Hugetlb1g)
                 .contains("memory_mib is 64")
         );
+        let parts = refusal(|spec| {
+            spec.memory_backing = MemoryBacking::Hugetlb2m;
+            spec.balloon = Some(BalloonSpec::default());
+        });
+        assert!(parts.contains("balloon cannot"), "{parts}");
         assert!(refusal(|spec| spec.cmdline = "a".repeat(2048)).contains("cmdline is 2048"));
         assert!(refusal(|spec| spec.cmdline = "a\nb".to_owned()).contains("cmdline"));
         assert!(refusal(|spec| spec.disks[0].serial = "a".repeat(21)).contains("disks[0].serial"));
