@@ -21,18 +21,22 @@ fn data_survives_freed_space_and_memory_come_back_and_limits_hold() {
         .file(product("device-initramfs").unwrap(), "/initramfs")
         .module("tun")
         .cpus(1)
-        .timeout(PATIENCE)
+        .timeout(PATIENCE * 2)
         .live(true)
-        .run([Command::new([
-            "/bin/crn-device-check",
-            "/bin/crn-vmm",
-            "/vmlinux",
-            "/initramfs",
-        ])
-        .timeout(PATIENCE)])
+        .run(["mmio", "pci"].map(|transport| {
+            Command::new([
+                "/bin/crn-device-check",
+                "/bin/crn-vmm",
+                "/vmlinux",
+                "/initramfs",
+                transport,
+            ])
+            .timeout(PATIENCE)
+        }))
         .unwrap();
-    let check = &output.commands[0];
-    let text = format!("{}{}", check.stdout_text(), check.stderr_text());
-    assert_eq!(check.ending, Ending::Exited(0), "{text}");
-    assert!(text.contains("CHECKED done"), "{text}");
+    for check in &output.commands {
+        let text = format!("{}{}", check.stdout_text(), check.stderr_text());
+        assert_eq!(check.ending, Ending::Exited(0), "{text}");
+        assert!(text.contains("CHECKED done"), "{text}");
+    }
 }

@@ -24,7 +24,14 @@ pub struct VmSpec {
     pub vcpus: u8,
     /// MiB of guest memory, exactly.
     pub memory_mib: u32,
-    /// An ELF `vmlinux`, open for reading.
+    /// What pages the guest's memory is made of.
+    #[serde(default)]
+    pub memory_backing: MemoryBacking,
+    /// The bus of all virtio devices.
+    #[serde(default)]
+    pub transport: Transport,
+    /// An ELF `vmlinux` (entered by its PVH note, or by the 64-bit boot protocol if it has none) or a bzImage, open
+    /// for reading.
     pub kernel: Descriptor,
     /// A cpio archive, open for reading.
     #[serde(default)]
@@ -51,6 +58,31 @@ pub struct VmSpec {
     pub entropy: Limits,
     /// Where the guest's console goes: a regular file opened for reading and appending, or a pipe.
     pub console: ConsoleSpec,
+}
+
+/// What pages a guest's memory is made of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemoryBacking {
+    /// Ordinary pages, taken when they are first touched; the host is asked to join them to huge ones.
+    #[default]
+    Thp,
+    /// Huge pages of 2 MiB from the host's pool, taken at launch. `memory_mib` is even.
+    Hugetlb2m,
+    /// Huge pages of 1 GiB from the host's pool, taken at launch. `memory_mib` is a multiple of 1024.
+    Hugetlb1g,
+}
+
+/// How a guest finds its virtio devices and is interrupted by them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Transport {
+    /// virtio-mmio, found through ACPI: fastest to boot; at most 18 devices.
+    #[default]
+    Mmio,
+    /// virtio-pci with a message for each queue: what stock kernels have drivers for; at most 31 devices, which can
+    /// come and go.
+    Pci,
 }
 
 /// One virtio-blk device over a raw image.
@@ -135,6 +167,26 @@ pub enum Request {
     Status,
     /// Press the ACPI power button: the guest is asked to shut down.
     PowerButton,
+    /// Press the power button, and stop the machine if it is still there after so many milliseconds: the
+    /// [`Event::Exited`] says whether the guest did it ([`ExitReason::PowerOff`]) or the deadline
+    /// ([`ExitReason::Stopped`]).
+    PowerOff {
+        /// From now.
+        deadline_ms: u64,
+    },
+    /// Take all vCPUs out of the guest, finish what its disks have under way and make it durable, and leave its queues
+    /// alone until [`Request::Resume`].
+    Pause,
+    /// Go on after [`Request::Pause`].
+    Resume,
+    /// Attach a disk; carries its descriptor. With [`Transport::Pci`] only. The reply comes when the disk is on the
+    /// bus; the guest finds it by itself if its kernel has ACPI hot plug.
+    AttachDisk(DiskSpec),
+    /// Ask the guest to let a disk go. The reply comes at once, [`Event::DiskDetached`] when the guest has.
+    DetachDisk {
+        /// The disk's identity, from its [`DiskSpec`].
+        serial: String,
+    },
     /// Limit a device anew, from now on; its name is in [`Status::devices`].
     SetLimits {
         /// The device's name.
@@ -182,6 +234,9 @@ pub struct Reply {
 pub struct Status {
     /// Whether `Launch` has succeeded and the guest has not stopped.
     pub running: bool,
+    /// Whether [`Request::Pause`] is in effect.
+    #[serde(default)]
+    pub paused: bool,
     /// Microseconds from the process's start to the first entry into the guest.
     pub launch_us: u64,
     /// Guest exits handled in user space, all vCPUs.
@@ -207,6 +262,11 @@ pub enum Event {
     GuestConnect {
         /// The host port the guest named.
         port: u32,
+    },
+    /// The guest has let a disk go; its file is closed.
+    DiskDetached {
+        /// The disk's identity, from its [`DiskSpec`].
+        serial: String,
     },
     /// The guest has stopped; the process exits right after with [`ExitReason::code`].
     Exited {

@@ -7,7 +7,9 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use crn_protocol::control::{ConsoleSpec, Descriptor, DiskSpec, NicSpec, VmSpec, VsockSpec};
+use crn_protocol::control::{
+    ConsoleSpec, Descriptor, DiskSpec, MemoryBacking, NicSpec, Transport, VmSpec, VsockSpec,
+};
 use crn_protocol::devices::{Engine, Limits, NicLimits};
 
 use super::process::Process;
@@ -79,6 +81,8 @@ fn describe(spec: &MachineSpec, vsock: UnixListener) -> Result<Launch, MachineEr
         vm: spec.vm.clone(),
         vcpus: spec.vcpus,
         memory_mib: spec.memory_mib,
+        memory_backing: MemoryBacking::Thp,
+        transport: Transport::Mmio,
         kernel: Descriptor(0),
         initramfs: None,
         cmdline: spec.cmdline.clone(),

@@ -280,7 +280,12 @@ fn peer() {
                         tell(running);
                         end(&socket, ExitReason::PowerOff);
                     }
-                    Request::SetLimits { .. }
+                    Request::PowerOff { .. }
+                    | Request::Pause
+                    | Request::Resume
+                    | Request::AttachDisk(_)
+                    | Request::DetachDisk { .. }
+                    | Request::SetLimits { .. }
                     | Request::Balloon { .. }
                     | Request::AttachConsole { .. } => tell(Err("not here".to_owned())),
                     Request::Stop if behaviour == "stubborn" => {}

@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
-use crn_protocol::control::{Descriptor, VmSpec};
+use crn_protocol::control::{Descriptor, DiskSpec, MemoryBacking, Transport, VmSpec};
 use crn_protocol::devices::{Engine, Limits, NicLimits};
 
 use crate::boot::Payload;
 use crate::devices::block::ID_LENGTH;
-use crate::plan::layout::{CMDLINE_MAX, MAX_VIRTIO_DEVICES};
+use crate::memory::huge_page_mib;
+use crate::plan::layout::{CMDLINE_MAX, MAX_MMIO_DEVICES, MAX_PCI_DEVICES};
 use crate::{Error, Result};
 
 const VCPUS: std::ops::RangeInclusive<u8> = 1..=64;
@@ -33,6 +34,33 @@ pub struct Disk {
     pub engine: Engine,
     /// Limits of its transfers.
     pub limits: Limits,
+}
+
+impl Disk {
+    /// Checks the description of a disk that comes to a running machine.
+    ///
+    /// # Errors
+    /// [`Error::Spec`].
+    pub fn attached(spec: DiskSpec, descriptors: Vec<OwnedFd>) -> Result<Self> {
+        Self::new("disk", spec, &mut Files::new(descriptors))
+    }
+
+    fn new(field: &str, spec: DiskSpec, files: &mut Files) -> Result<Self> {
+        if spec.serial.len() > ID_LENGTH || !spec.serial.bytes().all(|byte| byte.is_ascii_graphic())
+        {
+            return Err(Error::spec(
+                format!("{field}.serial"),
+                "is not at most 20 bytes of graphic ASCII",
+            ));
+        }
+        Ok(Self {
+            file: files.take(&format!("{field}.file"), spec.file)?,
+            read_only: spec.read_only,
+            serial: spec.serial,
+            engine: spec.engine,
+            limits: limits(&format!("{field}.limits"), spec.limits)?,
+        })
+    }
 }
 
 /// A NIC.
@@ -68,6 +96,10 @@ pub struct Blueprint {
     pub vcpus: u8,
     /// MiB.
     pub memory_mib: u32,
+    /// What pages it is made of.
+    pub memory_backing: MemoryBacking,
+    /// The bus of the virtio devices.
+    pub transport: Transport,
     /// What is loaded.
     pub payload: Payload,
     /// In the guest's order.
@@ -112,7 +144,7 @@ impl Blueprint {
     /// # Errors
     /// [`Error::Spec`] with the first field that is out of bounds.
     pub fn new(spec: VmSpec, descriptors: Vec<OwnedFd>) -> Result<Self> {
-        let mut files = Files(descriptors.into_iter().map(Some).collect());
+        let mut files = Files::new(descriptors);
         within("vcpus", spec.vcpus, VCPUS.contains(&spec.vcpus), "1 to 64")?;
         within(
             "memory_mib",
@@ -120,6 +152,14 @@ impl Blueprint {
             MEMORY_MIB.contains(&spec.memory_mib),
             "32 to 524288",
         )?;
+        if let Some(page) = huge_page_mib(spec.memory_backing) {
+            within(
+                "memory_mib",
+                spec.memory_mib,
+                spec.memory_mib.is_multiple_of(page),
+                &format!("a multiple of {page}, the huge pages' size"),
+            )?;
+        }
         within(
             "vm",
             spec.vm.len(),
@@ -145,12 +185,14 @@ impl Blueprint {
             + usize::from(spec.balloon.is_some())
             + usize::from(spec.console.virtio)
             + 1;
-        if devices > MAX_VIRTIO_DEVICES {
+        let most = match spec.transport {
+            Transport::Mmio => MAX_MMIO_DEVICES,
+            Transport::Pci => MAX_PCI_DEVICES,
+        };
+        if devices > most {
             return Err(Error::spec(
                 "disks",
-                format!(
-                    "make, with all others, {devices} devices; {MAX_VIRTIO_DEVICES} are possible"
-                ),
+                format!("make, with all others, {devices} devices; {most} are possible"),
             ));
         }
         let kernel = File::from(files.take("kernel", spec.kernel)?);
@@ -160,22 +202,7 @@ impl Blueprint {
             .transpose()?;
         let mut disks = Vec::with_capacity(spec.disks.len());
         for (index, disk) in spec.disks.into_iter().enumerate() {
-            if disk.serial.len() > ID_LENGTH
-                || !disk.serial.bytes().all(|byte| byte.is_ascii_graphic())
-            {
-                return Err(Error::spec(
-                    format!("disks[{index}].serial"),
-                    "is not at most 20 bytes of graphic ASCII",
-                ));
-            }
-            let file = files.take(&format!("disks[{index}].file"), disk.file)?;
-            disks.push(Disk {
-                file,
-                read_only: disk.read_only,
-                serial: disk.serial,
-                engine: disk.engine,
-                limits: limits(&format!("disks[{index}].limits"), disk.limits)?,
-            });
+            disks.push(Disk::new(&format!("disks[{index}]"), disk, &mut files)?);
         }
         let mut nics = Vec::with_capacity(spec.nics.len());
         for (index, nic) in spec.nics.into_iter().enumerate() {
@@ -243,6 +270,8 @@ impl Blueprint {
             vm: spec.vm,
             vcpus: spec.vcpus,
             memory_mib: spec.memory_mib,
+            memory_backing: spec.memory_backing,
+            transport: spec.transport,
             payload: Payload {
                 kernel,
                 initramfs,
@@ -287,6 +316,10 @@ fn limits(field: &str, limits: Limits) -> Result<Limits> {
 struct Files(Vec<Option<OwnedFd>>);
 
 impl Files {
+    fn new(descriptors: Vec<OwnedFd>) -> Self {
+        Self(descriptors.into_iter().map(Some).collect())
+    }
+
     fn take(&mut self, field: &str, at: Descriptor) -> Result<OwnedFd> {
         match self.0.get_mut(usize::from(at.0)) {
             None => Err(Error::spec(
@@ -305,7 +338,7 @@ impl Files {
 
 #[cfg(test)]
 mod tests {
-    use crn_protocol::control::{ConsoleSpec, DiskSpec, NicSpec, VsockSpec};
+    use crn_protocol::control::{ConsoleSpec, NicSpec, VsockSpec};
     use crn_protocol::devices::{BalloonSpec, Rate};
 
     use super::*;
@@ -315,6 +348,8 @@ mod tests {
             vm: "test".to_owned(),
             vcpus: 1,
             memory_mib: 64,
+            memory_backing: MemoryBacking::Thp,
+            transport: Transport::Mmio,
             kernel: Descriptor(0),
             initramfs: None,
             cmdline: "console=ttyS0".to_owned(),
@@ -363,6 +398,10 @@ mod tests {
         assert!(refusal(|spec| spec.vcpus = 65).contains("vcpus is 65"));
         assert!(refusal(|spec| spec.memory_mib = 31).contains("memory_mib is 31"));
         assert!(refusal(|spec| spec.memory_mib = 524_289).contains("memory_mib"));
+        assert!(
+            refusal(|spec| spec.memory_backing = MemoryBacking::Hugetlb1g)
+                .contains("memory_mib is 64")
+        );
         assert!(refusal(|spec| spec.cmdline = "a".repeat(2048)).contains("cmdline is 2048"));
         assert!(refusal(|spec| spec.cmdline = "a\nb".to_owned()).contains("cmdline"));
         assert!(refusal(|spec| spec.disks[0].serial = "a".repeat(21)).contains("disks[0].serial"));

@@ -106,9 +106,10 @@ fn memory_region(slot: u32, region: &GuestRegionMmap) -> kvm_userspace_memory_re
     }
 }
 
-/// Every interrupt to the IOAPIC's pin of the same number, none to the legacy PIC.
-fn routing() -> Result<KvmIrqRouting> {
-    let entries: Vec<kvm_irq_routing_entry> = (0..IOAPIC_PINS)
+/// Every interrupt line to the IOAPIC's pin of the same number, none to the legacy PIC.
+#[must_use]
+pub fn ioapic_routes() -> Vec<kvm_irq_routing_entry> {
+    (0..IOAPIC_PINS)
         .map(|gsi| {
             let mut entry = kvm_irq_routing_entry {
                 gsi,
@@ -121,8 +122,11 @@ fn routing() -> Result<KvmIrqRouting> {
             };
             entry
         })
-        .collect();
-    KvmIrqRouting::from_entries(&entries)
+        .collect()
+}
+
+fn routing() -> Result<KvmIrqRouting> {
+    KvmIrqRouting::from_entries(&ioapic_routes())
         .map_err(|_| Error::Kvm("route interrupts", std::io::ErrorKind::InvalidInput.into()))
 }
 

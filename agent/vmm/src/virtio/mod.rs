@@ -1,7 +1,7 @@
 //! virtio 1.x, modern devices only.
 //!
-//! [`negotiate`] is the one state machine between reset and a live device; a bus front-end ([`mmio`]) decodes
-//! addresses and widths into its registers and nothing else. [`queue`] is what a device holds once it is live:
+//! [`negotiate`] is the one state machine between reset and a live device; the bus front-ends ([`mmio`], [`pci`])
+//! decode addresses and widths into its registers and nothing else. [`queue`] is what a device holds once it is live:
 //! a queue whose addresses cannot change any more. [`buffers`] are a request's pieces of guest memory, [`config`] is what
 //! device and driver tell each other outside of queues.
 
@@ -10,6 +10,7 @@ pub mod config;
 pub mod interrupt;
 pub mod mmio;
 pub mod negotiate;
+pub mod pci;
 pub mod queue;
 
 pub use buffers::{Buffers, Segments};

@@ -1,7 +1,7 @@
 //! Runs in the nested machine: starts one guest under `crn-vmm`, as a controller does, and checks from outside what
 //! its devices do while it uses them. Prints a line a check; the first that fails ends it.
 //!
-//! `crn-device-check VMM KERNEL INITRAMFS`
+//! `crn-device-check VMM KERNEL INITRAMFS mmio|pci`
 
 mod tap;
 
@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use command_fds::{CommandFdExt, FdMapping};
 use crn_protocol::control::{
-    self, ConsoleSpec, Descriptor, DiskSpec, Event, ExitReason, NicSpec, Report, Request, Status,
-    VmSpec,
+    self, ConsoleSpec, Descriptor, DiskSpec, Event, ExitReason, MemoryBacking, NicSpec, Report,
+    Request, Status, Transport, VmSpec,
 };
 use crn_protocol::descriptors::{Receiver, send_with};
 use crn_protocol::devices::{
@@ -44,14 +44,19 @@ const PORT: u16 = 7000;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [vmm, kernel, initramfs] = arguments.as_slice() else {
-        bail!("usage: crn-device-check VMM KERNEL INITRAMFS");
+    let [vmm, kernel, initramfs, transport] = arguments.as_slice() else {
+        bail!("usage: crn-device-check VMM KERNEL INITRAMFS mmio|pci");
+    };
+    let transport = match transport.as_str() {
+        "mmio" => Transport::Mmio,
+        "pci" => Transport::Pci,
+        other => bail!("there is no transport {other}"),
     };
     let data = disk("/tmp/data")?;
     let limited = disk("/tmp/limited")?;
     let taps = tap::open(TAP, HOST, 2).context("make a TAP device")?;
     echo()?;
-    let mut guest = Guest::start(vmm, kernel, initramfs, &data, &limited, taps)?;
+    let mut guest = Guest::start(vmm, kernel, initramfs, transport, &data, &limited, taps)?;
 
     guest.expect("INTEGRITY true")?;
     guest.expect("WRITTEN?")?;
@@ -222,11 +227,16 @@ impl Guest {
         vmm: &str,
         kernel: &str,
         initramfs: &str,
+        transport: Transport,
         data: &File,
         limited: &File,
         taps: Vec<OwnedFd>,
     ) -> Result<Self> {
         let path = "/tmp/control.sock";
+        // What a check before this one has left.
+        for left in [path, "/tmp/console"] {
+            fs::remove_file(left).ok();
+        }
         let listener = UnixListener::bind(path)?;
         let mut command = Command::new(vmm);
         command
@@ -264,6 +274,8 @@ impl Guest {
             vm: "device-check".to_owned(),
             vcpus: 2,
             memory_mib: 192,
+            memory_backing: MemoryBacking::Thp,
+            transport,
             kernel: Descriptor(0),
             initramfs: Some(Descriptor(1)),
             cmdline: "console=ttyS0 quiet panic=-1".to_owned(),

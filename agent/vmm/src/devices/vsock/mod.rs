@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use crn_protocol::devices::{DeviceCounters, VsockCounters};
 use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
 
-use self::credit::BUFFER;
 use self::connection::{Connection, Outgoing, Stage, Verdict};
+use self::credit::BUFFER;
 use self::packet::{HEADER, HOST_CID, Header, Operation, TYPE_STREAM};
 use super::{COMMON_FEATURES, Context, Device};
 use crate::poller::Readiness;
