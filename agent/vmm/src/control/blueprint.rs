@@ -83,8 +83,25 @@ pub struct ConsoleOutput {
     pub output: OwnedFd,
     /// See [`crn_protocol::control::ConsoleSpec`].
     pub max_bytes: u64,
-    /// Whether there is a virtio console too.
-    pub virtio: bool,
+}
+
+/// What becomes devices.
+#[derive(Debug)]
+pub struct Parts {
+    /// In the guest's order.
+    pub disks: Vec<Disk>,
+    /// In the guest's order.
+    pub nics: Vec<Nic>,
+    /// Context identifier and listening socket.
+    pub vsock: Option<(u32, OwnedFd)>,
+    /// MiB the balloon is to have from the start, if there is one.
+    pub balloon: Option<u32>,
+    /// Images to be mapped into the guest.
+    pub pmem: Vec<File>,
+    /// Limits of the entropy source.
+    pub entropy: Limits,
+    /// Whether there is a virtio console beside the serial port.
+    pub virtio_console: bool,
 }
 
 /// See the module.
@@ -102,18 +119,8 @@ pub struct Blueprint {
     pub transport: Transport,
     /// What is loaded.
     pub payload: Payload,
-    /// In the guest's order.
-    pub disks: Vec<Disk>,
-    /// In the guest's order.
-    pub nics: Vec<Nic>,
-    /// Context identifier and listening socket.
-    pub vsock: Option<(u32, OwnedFd)>,
-    /// MiB the balloon is to have from the start, if there is one.
-    pub balloon: Option<u32>,
-    /// Images to be mapped into the guest.
-    pub pmem: Vec<File>,
-    /// Limits of the entropy source.
-    pub entropy: Limits,
+    /// Its devices.
+    pub parts: Parts,
     /// Where the console goes.
     pub console: ConsoleOutput,
 }
@@ -271,7 +278,6 @@ impl Blueprint {
         let console = ConsoleOutput {
             output: files.take("console.output", spec.console.output)?,
             max_bytes: spec.console.max_bytes,
-            virtio: spec.console.virtio,
         };
         Ok(Self {
             vm: spec.vm,
@@ -284,12 +290,15 @@ impl Blueprint {
                 initramfs,
                 cmdline: spec.cmdline,
             },
-            disks,
-            nics,
-            vsock,
-            balloon,
-            pmem,
-            entropy: limits("entropy", spec.entropy)?,
+            parts: Parts {
+                disks,
+                nics,
+                vsock,
+                balloon,
+                pmem,
+                entropy: limits("entropy", spec.entropy)?,
+                virtio_console: spec.console.virtio,
+            },
             console,
         })
     }
@@ -396,7 +405,7 @@ mod tests {
     fn a_good_description_is_taken() {
         assert_eq!(descriptor_count(&spec()), 3);
         let blueprint = Blueprint::new(spec(), files(3)).unwrap();
-        assert_eq!((blueprint.vcpus, blueprint.disks.len()), (1, 1));
+        assert_eq!((blueprint.vcpus, blueprint.parts.disks.len()), (1, 1));
     }
 
     #[test]

@@ -18,16 +18,11 @@ use super::bus::{Bus, FromVcpu, ToLoop, Transports};
 use super::cpuid::Template;
 use super::events::Events;
 use super::gate::Gate;
+use super::parts::{self, Made};
 use super::plug::{Loose, Slot, Socket};
 use super::{cpuid, signals, vcpu, vm};
 use crate::control::Blueprint;
-use crate::devices::balloon::Balloon;
-use crate::devices::console::device::VirtioConsole;
 use crate::devices::console::{Console, ConsoleEnd, serial};
-use crate::devices::net::Net;
-use crate::devices::pmem::{self, Pmem};
-use crate::devices::rng::Rng;
-use crate::devices::vsock::Vsock;
 use crate::devices::{Counters, GuestConnects, SharedCounters};
 use crate::error::{kvm, os};
 use crate::fd::of_event;
@@ -99,44 +94,18 @@ pub fn launch(
         Console::new(blueprint.console.output, blueprint.console.max_bytes)
             .map_err(|error| Error::spec("console.output", format!("cannot be used: {error}")))?;
 
-    let mut devices: Vec<Loose> = Vec::new();
-    for (index, disk) in blueprint.disks.into_iter().enumerate() {
-        devices.push(Loose::disk(index, disk, blueprint.vcpus)?);
-    }
-    for (index, nic) in blueprint.nics.into_iter().enumerate() {
-        let (net, offer) = Net::new(nic.taps, nic.mac, nic.mtu, &nic.limits)
-            .map_err(|source| Error::Nic { index, source })?;
-        devices.push(Loose::new(format!("nic{index}"), net, offer));
-    }
-    if let Some((cid, listener)) = blueprint.vsock {
-        let (vsock, offer) = Vsock::new(cid, listener).map_err(os("use the vsock listener"))?;
-        devices.push(Loose::new("vsock", vsock, offer));
-    }
-    let (rng, offer) = Rng::new(&blueprint.entropy);
-    devices.push(Loose::new("rng", rng, offer));
-
-    if let Some(target_mib) = blueprint.balloon {
-        let (balloon, offer) = Balloon::new(target_mib);
-        devices.push(Loose::new("balloon", balloon, offer));
-    }
-    if blueprint.console.virtio {
-        let (virtio_console, offer) = VirtioConsole::new(&console_end);
-        devices.push(Loose::new("console", virtio_console, offer));
-    }
-    let mut images = Vec::with_capacity(blueprint.pmem.len());
-    let mut places = Vec::with_capacity(blueprint.pmem.len());
-    let mut free = RamLayout::new(blueprint.memory_mib).end();
-    for (index, file) in blueprint.pmem.iter().enumerate() {
-        let (image, place) =
-            pmem::map(file, free).map_err(|source| Error::Pmem { index, source })?;
-        free = place.end();
-        images.push(image);
-        places.push(place);
-        let (device, offer) = Pmem::new(place);
-        devices.push(Loose::new(format!("pmem{index}"), device, offer));
-    }
+    let Made {
+        devices,
+        images,
+        end,
+    } = parts::make(
+        blueprint.parts,
+        blueprint.vcpus,
+        RamLayout::new(blueprint.memory_mib),
+        &console_end,
+    )?;
     let bits = cpuid::address_bits();
-    if (free - 1).checked_shr(bits).unwrap_or(0) != 0 {
+    if (end - 1).checked_shr(bits).unwrap_or(0) != 0 {
         return Err(Error::spec(
             "memory_mib",
             format!(
@@ -154,7 +123,7 @@ pub fn launch(
     );
     let ram = Arc::new(memory::map(&plan.ram, blueprint.memory_backing)?);
     let machine = Arc::new(vm::create(&host, &ram)?);
-    for (index, (image, place)) in images.iter().zip(&places).enumerate() {
+    for (index, (image, place)) in images.iter().enumerate() {
         vm::map_image(&host, &machine, ram.num_regions() + index, image, *place)?;
     }
     let entry = boot::load(&ram, &plan, blueprint.payload)?;
@@ -209,7 +178,7 @@ pub fn launch(
         pci,
         socket,
         ram,
-        _images: images,
+        _images: images.into_iter().map(|(image, _)| image).collect(),
     };
     // From here on an error takes the started threads down with the machine.
     for (index, vcpu) in vcpus.into_iter().enumerate() {

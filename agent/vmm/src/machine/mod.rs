@@ -6,6 +6,7 @@ pub mod cpuid;
 pub mod events;
 pub mod gate;
 pub mod launch;
+pub mod parts;
 pub mod plug;
 #[allow(
     unsafe_code,
