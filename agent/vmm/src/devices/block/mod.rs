@@ -160,9 +160,15 @@ impl Block {
             if lane.pending && budget == 0 {
                 lane.queue.ring_again();
             }
-            if lane.returned {
-                lane.returned = false;
-                lane.queue.signal(&ram)?;
+        }
+        self.tell(&ram)
+    }
+
+    /// Tells the driver of the chains it has got back.
+    fn tell(&mut self, ram: &Ram) -> Result<(), DeviceFault> {
+        for lane in self.lanes.iter_mut().flatten() {
+            if std::mem::take(&mut lane.returned) {
+                lane.queue.signal(ram)?;
             }
         }
         Ok(())
@@ -459,6 +465,7 @@ impl Device for Block {
                     .map_err(io::Error::other)?;
                 self.engine.submit()?;
             }
+            self.tell(&ram).map_err(io::Error::other)?;
         }
         if self.lossy {
             return Err(io::Error::other("an earlier flush has failed"));
@@ -471,5 +478,7 @@ impl Device for Block {
     }
 }
 
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod tests;

@@ -403,6 +403,11 @@ fn stopping_finishes_what_is_in_flight_and_makes_it_durable() {
         rig.ring();
         rig.block.flush().unwrap();
         assert_eq!(rig.driver.used().0, 8);
+        assert_eq!(
+            rig.driver.interrupt.status(),
+            1,
+            "a driver that goes on is told"
+        );
         assert_eq!(rig.block.flushed, rig.block.written);
         assert!(content(&file)[..0x8_0000].iter().all(|byte| *byte == 6));
     }

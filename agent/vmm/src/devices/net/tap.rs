@@ -150,3 +150,40 @@ fn check(result: libc::c_int) -> io::Result<()> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+pub mod testing {
+    //! TAP devices, on hosts that let us make them.
+
+    use std::fs::File;
+
+    use super::*;
+
+    const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
+
+    /// Queues of a new device, which goes away with them; `None` without the permission.
+    pub fn queues(name: &str, count: usize, more: libc::c_int) -> Option<Vec<OwnedFd>> {
+        let flags = libc::IFF_TAP | libc::IFF_NO_PI | more;
+        (0..count)
+            .map(|_| {
+                let tap = File::options()
+                    .read(true)
+                    .write(true)
+                    .open("/dev/net/tun")
+                    .ok()?;
+                // SAFETY: an ifreq is plain data; all zeros is a valid one.
+                let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+                for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+                    *to = from as libc::c_char;
+                }
+                request.ifr_ifru.ifru_flags = flags as libc::c_short;
+                // SAFETY: TUNSETIFF reads and fills the ifreq it is given; the pointer is valid for the call.
+                check(unsafe { libc::ioctl(tap.as_raw_fd(), TUNSETIFF, &raw mut request) }).ok()?;
+                Some(tap.into())
+            })
+            .collect()
+    }
+
+    /// Flags of a device with a virtio header and several queues.
+    pub const SEVERAL: libc::c_int = libc::IFF_VNET_HDR | IFF_MULTI_QUEUE as libc::c_int;
+}

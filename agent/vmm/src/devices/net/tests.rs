@@ -1,5 +1,6 @@
 //! The device as its driver sees it, over a TAP when the host lets us make one.
 
+use super::tap::testing::{SEVERAL, queues};
 use super::*;
 use crate::devices::testing::{Driver, Host, READ, WRITE, ram};
 use proptest::prelude::*;
@@ -80,4 +81,64 @@ fn a_pipe_is_no_tap() {
     let (reader, _writer) = io::pipe().unwrap();
     let result = Net::new(vec![reader.into()], [2; 6], 1500, &NicLimits::default());
     assert!(matches!(result, Err(TapError::NotATap(_))));
+}
+
+fn named(suffix: &str) -> String {
+    format!("crnt{}{suffix}", std::process::id() % 1_000_000)
+}
+
+#[test]
+fn a_tap_has_to_have_a_header_and_as_many_queues_as_are_used() {
+    let limits = NicLimits::default();
+    let Some(bare) = queues(&named("a"), 1, 0) else {
+        return;
+    };
+    let result = Net::new(bare, [2; 6], 1500, &limits);
+    assert!(matches!(result, Err(TapError::Flags(_))));
+    let single = queues(&named("b"), 1, libc::IFF_VNET_HDR).unwrap();
+    let (_, offer) = Net::new(single, [2; 6], 1500, &limits).unwrap();
+    assert_eq!(offer.queue_sizes, [256, 256, 64]);
+    assert_eq!(offer.features & 1 << VIRTIO_NET_F_MQ, 0);
+    let twice = [
+        queues(&named("c"), 1, libc::IFF_VNET_HDR).unwrap(),
+        queues(&named("d"), 1, libc::IFF_VNET_HDR).unwrap(),
+    ];
+    let result = Net::new(twice.into_iter().flatten().collect(), [2; 6], 1500, &limits);
+    assert!(matches!(result, Err(TapError::Flags(_))));
+}
+
+#[test]
+fn two_pairs_over_a_real_tap_take_commands_and_count_what_is_refused() {
+    let Some(taps) = queues(&named("e"), 2, SEVERAL) else {
+        return;
+    };
+    let (mut net, offer) = Net::new(taps, [2, 0, 0, 0, 0, 1], 1500, &NicLimits::default()).unwrap();
+    assert_ne!(offer.features & 1 << VIRTIO_NET_F_MQ, 0);
+    assert_eq!(offer.queue_sizes, [256, 256, 256, 256, 64]);
+    let ram = ram();
+    let mut drivers: Vec<_> = (0..5)
+        .map(|index| Driver::new(&ram, index * 0x1_0000))
+        .collect();
+    let live: Vec<_> = drivers.iter().map(Driver::live).collect();
+    let mut host = Host::new();
+    net.start(&mut host.context(&ram)).unwrap();
+    let mut context = host.context(&ram);
+    net.activate(offer.features, live.into(), &mut context)
+        .unwrap();
+    for (pairs, answer) in [(2u8, 0u8), (1, 0), (3, 1), (2, 0)] {
+        ram.write_slice(&[4, 0, pairs, 0], GuestAddress(COMMAND))
+            .unwrap();
+        drivers[4].offer(&[(COMMAND, 4, READ), (ANSWER, 1, WRITE)]);
+        net.queue_ready(4, &mut host.context(&ram)).unwrap();
+        assert_eq!(ram.read_obj::<u8>(GuestAddress(ANSWER)).unwrap(), answer);
+    }
+    // The interface is down, so the host takes no packet; nor are a header alone and an endless one any.
+    drivers[3].offer(&[(COMMAND, 100, READ)]);
+    drivers[3].offer(&[(COMMAND, 12, READ)]);
+    drivers[3].offer(&[(COMMAND, u32::MAX, READ)]);
+    net.queue_ready(3, &mut host.context(&ram)).unwrap();
+    assert_eq!((drivers[3].used().0, net.counters.tx_drops), (3, 3));
+    net.reset();
+    net.queue_ready(3, &mut host.context(&ram)).unwrap();
+    assert_eq!(net.deadline(), None);
 }

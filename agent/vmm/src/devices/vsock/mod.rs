@@ -1,14 +1,16 @@
 //! virtio-vsock whose host side is UNIX streams.
 //!
-//! Host → guest: a client connects to the listening socket, writes `CONNECT <port>\n`, and reads `OK <port>\n` (its
-//! own port) when the guest has accepted. Guest → host (CID 2): one end of a socket pair goes to the controller.
+//! Host → guest: a client connects to the listening socket, writes `CONNECT <port>\n` ([`greeting`]), and reads
+//! `OK <port>\n` (its own port) when the guest has accepted. Guest → host (CID 2): one end of a socket pair goes to the controller.
 
 pub mod connection;
 mod credit;
+mod greeting;
 pub mod packet;
+mod to_guest;
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
@@ -16,13 +18,12 @@ use std::time::{Duration, Instant};
 use crn_protocol::devices::{DeviceCounters, VsockCounters};
 use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
 
-use self::connection::{Connection, Outgoing, Stage, Verdict};
-use self::credit::BUFFER;
-use self::packet::{HEADER, HOST_CID, Header, Operation, TYPE_STREAM};
+use self::connection::{Connection, Stage, Verdict};
+use self::greeting::{Greeting, Said};
+use self::packet::{HOST_CID, Header, Operation, TYPE_STREAM};
 use super::{COMMON_FEATURES, Context, Device};
 use crate::poller::Readiness;
 use crate::virtio::buffers::read_array;
-use crate::virtio::queue::BUDGET;
 use crate::virtio::{Buffers, DeviceFault, LiveQueue, Offer, Queues};
 
 const RX: usize = 0;
@@ -32,8 +33,6 @@ const EVENTS: usize = 2;
 const MAX_CONNECTIONS: usize = 480;
 /// RST packets that wait for the guest to provide buffers; a guest that provokes more loses them.
 const MAX_RESETS: usize = 256;
-/// The longest greeting: `CONNECT 4294967295\n`.
-const MAX_GREETING: usize = 32;
 /// A client has to greet, and a guest to answer REQUEST, within this time.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A guest has to answer a full SHUTDOWN within this time, or gets a RST.
@@ -46,14 +45,6 @@ const SWEEP: Duration = Duration::from_secs(1);
 const FIRST_HOST_PORT: u32 = 1 << 30;
 /// The listening socket's identifier; connections count up from the next.
 const LISTENER: u32 = 0;
-
-/// A client that has not said yet what it wants.
-#[derive(Debug)]
-struct Greeting {
-    stream: UnixStream,
-    line: Vec<u8>,
-    deadline: Instant,
-}
 
 #[derive(Debug)]
 struct Live {
@@ -157,31 +148,22 @@ impl Vsock {
             if context.poller.add(&stream, context.token(id)).is_err() {
                 continue;
             }
-            let greeting = Greeting {
-                stream,
-                line: Vec::new(),
-                deadline: Instant::now() + HANDSHAKE,
-            };
+            let greeting = Greeting::new(stream, Instant::now() + HANDSHAKE);
             self.greetings.insert(id, greeting);
             self.schedule_sweep();
             self.greet(id);
         }
     }
 
-    /// Reads a greeting as far as it has come, byte by byte: what follows it is the guest's.
+    /// Reads a greeting as far as it has come, and connects when it is whole.
     fn greet(&mut self, id: u32) {
         let Some(greeting) = self.greetings.get_mut(&id) else {
             return;
         };
-        let port = loop {
-            let mut byte = [0];
-            match greeting.stream.read(&mut byte) {
-                Ok(1) if byte[0] == b'\n' => break parse_greeting(&greeting.line),
-                Ok(1) if greeting.line.len() < MAX_GREETING => greeting.line.push(byte[0]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                _ => break None,
-            }
+        let port = match greeting.read() {
+            Said::Nothing => return,
+            Said::Port(port) => Some(port),
+            Said::Nonsense => None,
         };
         let Some(greeting) = self.greetings.remove(&id) else {
             return;
@@ -375,111 +357,6 @@ impl Vsock {
         self.live = Some(live);
         result
     }
-
-    /// Sends the guest what waits for it, as far as it has provided buffers.
-    fn receive(&mut self, context: &mut Context<'_>) -> Result<(), DeviceFault> {
-        let Some(mut live) = self.live.take() else {
-            return Ok(());
-        };
-        let result = self.fill(&mut live.rx, context);
-        self.live = Some(live);
-        result
-    }
-
-    fn fill(&mut self, rx: &mut LiveQueue, context: &mut Context<'_>) -> Result<(), DeviceFault> {
-        if self.resets.is_empty() && self.ready.is_empty() {
-            return Ok(());
-        }
-        rx.mute(context.ram)?;
-        let mut budget = BUDGET;
-        while !(self.resets.is_empty() && self.ready.is_empty()) {
-            if budget == 0 {
-                rx.ring_again();
-                break;
-            }
-            budget -= 1;
-            let Some(chain) = rx.pop(context.ram)? else {
-                // The guest rings when it provides buffers; those provided until now are seen here.
-                if rx.unmute(context.ram)? {
-                    rx.mute(context.ram)?;
-                    continue;
-                }
-                break;
-            };
-            let head = chain.head_index();
-            let mut space = match Buffers::of(chain, context.ram) {
-                Ok(buffers) if buffers.writable.len() >= HEADER => buffers.writable,
-                // Useless to everyone; it goes back empty.
-                _ => {
-                    rx.push_used(context.ram, head, 0)?;
-                    continue;
-                }
-            };
-            let mut place = space.take(HEADER);
-            match self.next_packet(space) {
-                Some(header) => {
-                    place.write(&header.to_bytes());
-                    rx.push_used(context.ram, head, HEADER as u32 + header.length)?;
-                }
-                None => rx.rewind(1),
-            }
-        }
-        rx.signal(context.ram)
-    }
-
-    /// The next packet for the guest, in turns; `None` when it turns out that there is none after all.
-    fn next_packet(&mut self, space: crate::virtio::Segments<'_>) -> Option<Header> {
-        if let Some((guest_port, host_port)) = self.resets.pop_front() {
-            let reset = Outgoing {
-                operation: Operation::Reset,
-                length: 0,
-                flags: 0,
-            };
-            return Some(self.header(guest_port, host_port, reset, 0));
-        }
-        let id = self.ready.pop_front()?;
-        let connection = self.connections.get_mut(&id)?;
-        connection.queued = false;
-        let outgoing = connection.next(space)?;
-        self.counters.rx_bytes += u64::from(outgoing.length);
-        let forwarded = connection.tell_forwarded();
-        let (guest_port, host_port) = (connection.guest_port, connection.host_port);
-        if connection.is_closing() && connection.deadline.is_none() {
-            connection.deadline = Some(Instant::now() + CLOSING);
-            self.schedule_sweep();
-        }
-        self.mark_ready(id);
-        Some(self.header(guest_port, host_port, outgoing, forwarded))
-    }
-
-    const fn header(
-        &self,
-        guest_port: u32,
-        host_port: u32,
-        outgoing: Outgoing,
-        forwarded: u32,
-    ) -> Header {
-        Header {
-            source_cid: HOST_CID,
-            destination_cid: self.cid,
-            source_port: host_port,
-            destination_port: guest_port,
-            length: outgoing.length,
-            kind: TYPE_STREAM,
-            operation: Some(outgoing.operation),
-            flags: outgoing.flags,
-            buffer: BUFFER,
-            forwarded,
-        }
-    }
-}
-
-/// The port of `CONNECT <port>`.
-fn parse_greeting(line: &[u8]) -> Option<u32> {
-    let port = line.strip_prefix(b"CONNECT ")?;
-    // `parse` alone would take a sign.
-    port.iter().all(u8::is_ascii_digit).then_some(())?;
-    std::str::from_utf8(port).ok()?.parse().ok()
 }
 
 impl Device for Vsock {

@@ -1,9 +1,10 @@
 //! The device as its driver and its clients see it.
 
-use std::io::Write;
+use std::io::{Read, Write};
 
 use vm_memory::{Bytes, GuestAddress};
 
+use super::packet::HEADER;
 use super::*;
 use crate::devices::testing::{Driver, Host, READ, WRITE, ram};
 use crate::memory::Ram;
