@@ -9,11 +9,12 @@ export CRN_CACHE ?= $(HOME)/.cache/crn
 export CARGO_TERM_PROGRESS_WHEN ?= auto
 
 OUT     := target/out
+BUILT   := $(or $(CARGO_TARGET_DIR),target)
 SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 PACKAGE_LISTS := images/packages.txt kernel-config/packages.txt tests/packages.txt
 SAY     := @tests/say
 
-.PHONY: help setup toolchain kernel programs images image run test e2e bench lint soak clean
+.PHONY: help setup toolchain kernel programs images image run test bench lint soak clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -43,10 +44,10 @@ kernel: setup ## build the guest kernel (cached)
 programs: setup ## build the programs of the appliance
 	$(SAY) "programs"
 	@mkdir -p $(OUT)/staging/usr/bin $(OUT)/staging/usr/lib/crn
-	cargo build --release --locked -p crn-agent -p ccn-lite
+	cargo build --release --locked -p crn-agent -p crn-convert -p ccn-lite
 	cargo rustc --release --locked -p crn-vmm --bin crn-vmm -- -C target-feature=+crt-static
 	guest-init/build-initramfs.sh $(OUT)
-	@install -m755 target/release/crn-agent target/release/crn-vmm target/release/ccn-lite $(OUT)/staging/usr/bin/
+	@install -m755 $(addprefix $(BUILT)/release/,crn-agent crn-convert crn-vmm ccn-lite) $(OUT)/staging/usr/bin/
 
 images: setup ## build the runtimes and instance images that the demo and the tests publish (cached)
 	$(SAY) "runtime: python"
@@ -54,6 +55,8 @@ images: setup ## build the runtimes and instance images that the demo and the te
 	@ln -sfn "$$(images/runtimes/python/build.sh | tail -n1)" $(OUT)/python.squashfs
 	$(SAY) "instance: debian"
 	@ln -sfn "$$(images/instances/debian/build.sh | tail -n1)" $(OUT)/debian.raw
+	$(SAY) "instances: stock"
+	@ln -sfn "$$(images/instances/stock/build.sh | tail -n1)" $(OUT)/stock
 
 image: kernel programs ## build the appliance's disk image: target/out/appliance.raw
 	$(SAY) "appliance"
@@ -64,11 +67,9 @@ run: image images ## boot the appliance, deploy a program and an instance, leave
 	$(SAY) "demo"
 	cargo run --release --locked -q -p crn-tests --bin crn-demo -- $(if $(ONCE),--once)
 
-test: lint ## every check, and every test that needs no appliance
+test: setup ## every check and every test, the released image booted and used among them
+	@$(MAKE) --no-print-directory -j2 lint image images
 	@tests/run
-
-e2e: image images ## boot guests under the monitor, then the appliance, and use it as its users do
-	cargo test --locked -p crn-tests
 
 bench: image ## the benchmarks; results in target/bench/*.json
 	cargo run --release --locked -q -p crn-tests --bin crn-bench

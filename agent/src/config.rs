@@ -23,6 +23,8 @@ pub struct Config {
     pub run_dir: PathBuf,
     /// The `crn-vmm` executable.
     pub vmm: PathBuf,
+    /// The `crn-convert` executable.
+    pub converter: PathBuf,
     /// Guest kernel, an ELF `vmlinux`.
     pub kernel: PathBuf,
     /// Guest initramfs, a cpio archive.
@@ -135,6 +137,7 @@ impl Default for Config {
             state_dir: "/var/lib/crn".into(),
             run_dir: "/run/crn".into(),
             vmm: "/usr/bin/crn-vmm".into(),
+            converter: "/usr/bin/crn-convert".into(),
             kernel: "/usr/lib/crn/vmlinux".into(),
             initramfs: "/usr/lib/crn/initramfs".into(),
             node: Node::default(),

@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand};
 use crn_agent::api;
 use crn_agent::config::Config;
 use crn_agent::content::Cache;
+use crn_agent::content::raw::Converter;
 use crn_agent::intake::Intake;
 use crn_agent::intake::ccn::Ccn;
 use crn_agent::intake::watch::Watch;
@@ -91,6 +92,10 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
     let cache = Cache::open(
         &config.state_dir.join("cache"),
         ccn.clone(),
+        Converter {
+            program: config.converter.clone(),
+            max_bytes: config.limits.max_file_bytes,
+        },
         config.limits.max_file_bytes,
     )
     .context("cannot open the cache")?;

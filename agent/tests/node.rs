@@ -261,21 +261,6 @@ async fn a_corrupt_image_is_not_booted_and_a_good_one_later_is() {
 }
 
 #[tokio::test]
-async fn a_qcow2_image_is_refused_with_its_reason() {
-    let node = Node::start().await;
-    let owner = Keypair::generate();
-    let image = node.ccn.store(&owner, b"QFI\xfb\0\0\0\x03");
-    let hash = node.ccn.publish(
-        &owner,
-        MessageType::Instance,
-        instance_content(&image, "hold"),
-    );
-    node.push(&[&hash]).await;
-    let record = node.until(&hash, "failed", failed).await;
-    assert!(reason(record.state).contains("raw disk images only"));
-}
-
-#[tokio::test]
 async fn a_crashed_instance_starts_again_a_reset_one_too_and_one_that_powers_off_stays_off() {
     let node = Node::start().await;
     let hash = instance(&node, &Keypair::generate());

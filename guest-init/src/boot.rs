@@ -71,9 +71,9 @@ fn workload(
     match &config.workload {
         Workload::Program(program) => program::run(&config, program, incoming, outgoing),
         Workload::Instance { root } => {
-            let init = instance::mount_root(root).stage("find root")?;
+            let successor = instance::prepare(root).stage("find kernel or root")?;
             send(outgoing, &FromGuest::Ready).stage("report ready")?;
-            match instance::take_over(init).stage("start init")? {}
+            match instance::take_over(&successor).stage("start init")? {}
         }
     }
 }

@@ -76,18 +76,26 @@ pub struct Failure {
     pub error: Error,
 }
 
-impl Failure {
+impl Error {
     /// The chain of causes in one sentence.
     #[must_use]
     pub fn chain(&self) -> String {
-        let mut text = self.error.to_string();
-        let mut cause = self.error.source();
+        let mut text = self.to_string();
+        let mut cause = self.source();
         while let Some(error) = cause {
             // Writing to a String cannot fail.
             let _ = write!(text, ": {error}");
             cause = error.source();
         }
         text
+    }
+}
+
+impl Failure {
+    /// See [`Error::chain`].
+    #[must_use]
+    pub fn chain(&self) -> String {
+        self.error.chain()
     }
 }
 

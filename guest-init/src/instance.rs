@@ -1,5 +1,7 @@
-//! A machine of its own: its root file system is found, its init takes this process over.
+//! A machine of its own: the image's kernel is started, or, for an image without one, its root file system is found and
+//! its init takes this process over.
 
+use std::convert::Infallible;
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
@@ -13,7 +15,9 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use crate::disks::Disk;
 use crate::error::{Context, Error, Result};
 use crate::gpt;
+use crate::loader::{self, Entry, kexec};
 use crate::root::{self, NEW_ROOT};
+use crate::system::say;
 
 /// The init of a Linux distribution, in the order tried.
 const INITS: [&str; 3] = [
@@ -31,17 +35,30 @@ const KINDS: [(&str, Option<&CStr>); 5] = [
     ("btrfs", Some(c"subvol=@")),
 ];
 
-/// Mounts the disk's root file system at [`NEW_ROOT`]; returns the path of the init inside.
+/// What an instance goes on as.
+#[derive(Debug)]
+pub enum Successor {
+    /// The image's own kernel, which has been loaded.
+    Kernel(Entry),
+    /// The init at this path of the root file system, which has been mounted at [`NEW_ROOT`].
+    Init(&'static str),
+}
+
+/// Finds what the disk holds: a kernel that can be started, or a root file system.
 ///
 /// # Errors
 /// A missing disk, or [`Error::NoRoot`] with what was tried.
-pub fn mount_root(serial: &str) -> Result<&'static str> {
-    std::fs::create_dir_all(NEW_ROOT).context(|| format!("create the directory {NEW_ROOT}"))?;
+pub fn prepare(serial: &str) -> Result<Successor> {
     let disk = Disk::with_serial(serial)?;
+    let devices = candidates(&disk)?;
+    if let Some(entry) = loader::load(&devices)? {
+        return Ok(Successor::Kernel(entry));
+    }
+    std::fs::create_dir_all(NEW_ROOT).context(|| format!("create the directory {NEW_ROOT}"))?;
     let mut looked = Vec::new();
-    for device in candidates(&disk)? {
+    for device in devices {
         match try_device(&device)? {
-            Found::Init(init) => return Ok(init),
+            Found::Init(init) => return Ok(Successor::Init(init)),
             Found::NoInit(kind) => {
                 looked.push(format!("{} ({kind} without an init)", device.display()))
             }
@@ -107,11 +124,21 @@ fn holds(path: &str) -> bool {
         .is_ok()
 }
 
-/// Switches into the root and executes its init in this process.
+/// Becomes the successor.
 ///
 /// # Errors
 /// Always, when it returns: the switch's or execve(2)'s.
-pub fn take_over(init: &str) -> Result<std::convert::Infallible> {
+pub fn take_over(successor: &Successor) -> Result<Infallible> {
+    let init = match successor {
+        Successor::Kernel(entry) => {
+            say(&format!(
+                "starting {:?}: {} {}",
+                entry.title, entry.kernel.path, entry.cmdline
+            ));
+            kexec::start()
+        }
+        Successor::Init(init) => init,
+    };
     root::switch()?;
     let error: io::Error = Command::new(init)
         .env_clear()

@@ -7,6 +7,7 @@
 //! * [`boot`]: the straight line from the first instruction to one of the two workloads.
 //! * [`program`]: a function; [`instance`]: a machine of its own.
 //! * [`control`], [`vsock`]: the host. [`network`], [`files`]: the guest's place in the world.
+//! * [`loader`]: an image's own kernel, found and started.
 //! * [`disks`], [`gpt`], [`root`], [`code`], [`archive`], [`volumes`]: what is mounted where.
 //! * [`launch`], [`notify`], [`supervise`], [`proxy`], [`power_button`]: a program's life.
 //! * [`system`]: the machine itself: console, power, early mounts.
@@ -23,6 +24,7 @@ pub mod files;
 pub mod gpt;
 pub mod instance;
 pub mod launch;
+pub mod loader;
 pub mod network;
 pub mod notify;
 pub mod power_button;

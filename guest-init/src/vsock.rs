@@ -1,4 +1,4 @@
-//! Streams over AF_VSOCK (vsock(7)). The only module with `unsafe`: the system call layer knows no vsock address.
+//! Streams over AF_VSOCK (vsock(7)), with `unsafe`: the system call layer knows no vsock address.
 
 #![allow(unsafe_code)]
 

@@ -27,8 +27,8 @@ use cpio::Archive;
 use job::{Frame, JOB_PATH, Job, MODULE_DIR};
 
 /// A processor in software, with SVM. Without XSAVE: its emulation lets a guest's XSETBV past KVM, and guests then find
-/// sizes that contradict one another.
-pub const EMULATED_CPU: &str = "max,+svm,+npt,-xsave";
+/// sizes that contradict one another. Nor, then, what cannot be used without it.
+pub const EMULATED_CPU: &str = "max,+svm,+npt,-xsave,-avx,-avx2,-f16c,-fma,-vaes,-vpclmulqdq";
 
 /// Output kept of one command and stream, bytes; what follows is dropped.
 const MAX_OUTPUT: usize = 16 << 20;
@@ -120,6 +120,7 @@ pub struct Nested {
     programs: Vec<PathBuf>,
     init: Option<PathBuf>,
     modules: Vec<String>,
+    disks: Vec<PathBuf>,
     cpus: u32,
     memory_mib: u32,
     clock: Clock,
@@ -142,6 +143,7 @@ impl Nested {
             programs: Vec::new(),
             init: None,
             modules: Vec::new(),
+            disks: Vec::new(),
             cpus: 2,
             memory_mib: 2048,
             clock: Clock::Wall,
@@ -186,6 +188,14 @@ impl Nested {
     #[must_use]
     pub fn module(mut self, name: impl Into<String>) -> Self {
         self.modules.push(name.into());
+        self
+    }
+
+    /// Gives the machine a copy of a raw image as `/dev/vda`, `/dev/vdb`, …; what is written to it is lost with the
+    /// machine.
+    #[must_use]
+    pub fn disk(mut self, image: impl Into<PathBuf>) -> Self {
+        self.disks.push(image.into());
         self
     }
 
@@ -313,6 +323,9 @@ impl Nested {
         }
         let mut modules = vec![accelerator.kvm_module().to_owned()];
         modules.extend(self.modules.iter().cloned());
+        if !self.disks.is_empty() {
+            modules.extend(["virtio_pci".to_owned(), "virtio_blk".to_owned()]);
+        }
         for (index, (name, contents)) in kernel.modules(&modules)?.iter().enumerate() {
             let path = format!("{MODULE_DIR}/{index:02}-{name}.ko");
             archive.file(&path, contents.len() as u64, contents.as_slice())?;
@@ -366,6 +379,11 @@ impl Nested {
                 "-serial",
                 "chardev:results",
             ])
+            .args(self.disks.iter().flat_map(|image| {
+                let image = image.display();
+                let drive = format!("if=virtio,format=raw,snapshot=on,file={image}");
+                ["-drive".to_owned(), drive]
+            }))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(said)

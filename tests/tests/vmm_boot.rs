@@ -6,7 +6,7 @@ use std::time::Duration;
 use crn_protocol::control::ExitReason;
 use crn_tests::bench::boot::MARKER;
 use crn_tests::nested::{Command, CommandOutput, Ending, Kernel, Nested};
-use crn_tests::testbed::products::{product, root};
+use crn_tests::testbed::products::product;
 
 /// Time for one boot, by the nested machine's clock; on an idle host it takes ten seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -55,7 +55,7 @@ fn ended_with(output: &CommandOutput, reason: ExitReason) {
 fn the_guest_kernel_reaches_user_space_and_ends_as_it_asks_to() {
     let output = Nested::new()
         .init(env!("CARGO_BIN_EXE_crn-nested"))
-        .program(root().join("target/release/crn-vmm"), "/bin/crn-vmm")
+        .program(product("staging/usr/bin/crn-vmm").unwrap(), "/bin/crn-vmm")
         .file(product("vmlinux").unwrap(), "/vmlinux")
         .file(product("bench-initramfs").unwrap(), "/initramfs")
         .bytes("not an ELF file", "/text")
@@ -96,7 +96,7 @@ fn devices_are_found_over_pci_by_our_kernel_and_by_a_distributions() {
     let stock = Kernel::fetch().unwrap();
     let output = Nested::new()
         .init(env!("CARGO_BIN_EXE_crn-nested"))
-        .program(root().join("target/release/crn-vmm"), "/bin/crn-vmm")
+        .program(product("staging/usr/bin/crn-vmm").unwrap(), "/bin/crn-vmm")
         .file(product("vmlinux").unwrap(), "/vmlinux")
         .file(&stock.image, "/bzImage")
         .file(product("bench-initramfs").unwrap(), "/initramfs")

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crn_tests::nested::{Command, Ending, Nested};
-use crn_tests::testbed::products::{product, root};
+use crn_tests::testbed::products::product;
 
 /// Time for all of it, by the nested machine's clock; on an idle host it takes less than a minute.
 const PATIENCE: Duration = Duration::from_secs(500);
@@ -16,7 +16,7 @@ fn data_survives_freed_space_and_memory_come_back_and_limits_hold() {
             env!("CARGO_BIN_EXE_crn-device-check"),
             "/bin/crn-device-check",
         )
-        .program(root().join("target/release/crn-vmm"), "/bin/crn-vmm")
+        .program(product("staging/usr/bin/crn-vmm").unwrap(), "/bin/crn-vmm")
         .file(product("vmlinux").unwrap(), "/vmlinux")
         .file(product("device-initramfs").unwrap(), "/initramfs")
         .module("tun")

@@ -7,14 +7,15 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
-use super::{ApiError, App, Shared, owner};
+use super::owner::{self, Owned};
+use super::{ApiError, App, Shared};
 use crate::auth::owner::may_operate;
 use crate::ledger::{self, Record};
 
@@ -30,12 +31,8 @@ const CHUNK: usize = 64 * 1024;
 /// `GET /control/machine/{hash}/logs`
 pub(super) async fn history(
     State(app): State<App>,
-    Path(reference): Path<String>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
+    Owned(record): Owned,
 ) -> Result<Json<Vec<Value>>, ApiError> {
-    let record = owner::authorize(&app, &reference, &method, &uri, &headers).await?;
     let path = app.host.console(&record.hash);
     // The console file is bounded by the VMM; twice that is room for a cut that is under way.
     let limit = app

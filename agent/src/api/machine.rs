@@ -4,24 +4,18 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{ApiError, App, owner};
+use super::owner::{self, Owned};
+use super::{ApiError, App};
 use crate::ledger::{self, Source};
 
 /// How long an answer waits for what was asked to have happened; it goes on either way.
 const PATIENCE: Duration = Duration::from_secs(55);
 
 /// `POST /control/machine/{hash}/stop`: disks stay; pushes do not start it until its owner does.
-pub(super) async fn stop(
-    State(app): State<App>,
-    Path(reference): Path<String>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Result<String, ApiError> {
-    let record = owner::authorize(&app, &reference, &method, &uri, &headers).await?;
+pub(super) async fn stop(State(app): State<App>, Owned(record): Owned) -> Result<String, ApiError> {
     app.reconciler.stop(&record.hash, true).await?;
     if !is_active(&record.state) {
         return Ok("Already stopped, nothing to do".to_owned());
@@ -35,12 +29,8 @@ pub(super) async fn stop(
 /// `POST /control/machine/{hash}/start`: also tries a failed one again.
 pub(super) async fn start(
     State(app): State<App>,
-    Path(reference): Path<String>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
+    Owned(record): Owned,
 ) -> Result<String, ApiError> {
-    let record = owner::authorize(&app, &reference, &method, &uri, &headers).await?;
     app.reconciler
         .run(&record.hash, record.source, true)
         .await?;
@@ -50,12 +40,8 @@ pub(super) async fn start(
 /// `POST /control/machine/{hash}/reboot`
 pub(super) async fn reboot(
     State(app): State<App>,
-    Path(reference): Path<String>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
+    Owned(record): Owned,
 ) -> Result<String, ApiError> {
-    let record = owner::authorize(&app, &reference, &method, &uri, &headers).await?;
     if record.state == ledger::State::Running {
         app.reconciler.reboot(&record.hash);
         return Ok(format!("Rebooted VM with ref {}", record.hash));
@@ -72,12 +58,8 @@ pub(super) async fn reboot(
 /// `POST /control/machine/{hash}/erase`: all disks go, the root's too.
 pub(super) async fn erase(
     State(app): State<App>,
-    Path(reference): Path<String>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
+    Owned(record): Owned,
 ) -> Result<String, ApiError> {
-    let record = owner::authorize(&app, &reference, &method, &uri, &headers).await?;
     app.reconciler.erase(&record.hash, true).await?;
     app.reconciler
         .settle(&record.hash, PATIENCE, |state| {

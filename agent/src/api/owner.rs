@@ -2,11 +2,13 @@
 
 use aleph_message::ItemHash;
 use aleph_message::operator::{self, AuthError, AuthenticatedSender, Call};
+use axum::extract::{FromRequestParts, Path};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use super::{ApiError, Shared};
+use super::{ApiError, App, Shared};
 use crate::auth::owner::may_operate;
 use crate::ledger::{Record, State};
 
@@ -68,15 +70,22 @@ pub(super) async fn machine(app: &Shared, hash: &ItemHash) -> Result<Option<Reco
         .filter(|record| record.state != State::Erased))
 }
 
-/// The machine, when the call is signed by someone who may operate it.
-pub(super) async fn authorize(
-    app: &Shared,
-    reference: &str,
-    method: &Method,
-    uri: &Uri,
-    headers: &HeaderMap,
-) -> Result<Record, ApiError> {
-    let sender = sender(app, method, uri, headers)?;
+/// The machine a path names, when the call is signed by someone who may operate it.
+pub(super) struct Owned(pub Record);
+
+impl FromRequestParts<App> for Owned {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let Path(reference) = Path::<String>::from_request_parts(parts, app)
+            .await
+            .map_err(|error| ApiError::new(error.status(), error.body_text()))?;
+        authorize(app, &reference, parts).await.map(Self)
+    }
+}
+
+async fn authorize(app: &Shared, reference: &str, parts: &Parts) -> Result<Record, ApiError> {
+    let sender = sender(app, &parts.method, &parts.uri, &parts.headers)?;
     let hash = hash(reference)?;
     let record = machine(app, &hash).await?.ok_or_else(|| {
         ApiError::new(

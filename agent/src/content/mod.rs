@@ -1,11 +1,13 @@
 //! The content-addressed cache. A file is hashed while it streams to a temporary name and gets its own name only when
 //! the hash is the one asked for; nothing else ever stands under that name.
 //!
-//! `cache/<hash>` are whole files, `cache/tmp/` is emptied at every start. One download for each hash at a time,
+//! `cache/<hash>` are whole files, `cache/<hash>.raw` disks made from them ([`raw`]), `cache/tmp/` is emptied at every start. One download for each hash at a time,
 //! whoever asks.
 //!
 //! A machine that uses a file keeps a hard link to it among its disks ([`Cached::link_into`]), so the file system counts
 //! the users, whatever crashes in between. [`Cache::sweep`] takes away what nobody uses.
+
+pub mod raw;
 
 use std::collections::HashMap;
 use std::io;
@@ -21,6 +23,7 @@ use http_body_util::BodyExt as _;
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncWriteExt as _, BufWriter};
 
+use self::raw::Converter;
 use crate::intake::ccn::{Ccn, CcnError};
 
 /// Downloads of one file before its failure is reported.
@@ -111,6 +114,14 @@ pub enum ContentError {
         /// What is not supported.
         why: String,
     },
+    /// It is a disk image that cannot be used.
+    #[error("the disk image {hash} is refused: {reason}")]
+    Image {
+        /// The file.
+        hash: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The cache's own disk failed.
     #[error("file {hash} cannot be stored")]
     Disk {
@@ -126,7 +137,10 @@ impl ContentError {
     /// Whether asking again may help.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
-        !matches!(self, Self::TooLarge { .. } | Self::Unverifiable { .. })
+        !matches!(
+            self,
+            Self::TooLarge { .. } | Self::Unverifiable { .. } | Self::Image { .. }
+        )
     }
 }
 
@@ -141,6 +155,7 @@ pub struct Cache {
 struct Inner {
     dir: PathBuf,
     source: Ccn,
+    converter: Converter,
     max_bytes: u64,
     flights: Mutex<HashMap<String, Flight>>,
     holds: Mutex<HashMap<String, Weak<Hold>>>,
@@ -151,7 +166,7 @@ impl Cache {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn open(dir: &Path, source: Ccn, max_bytes: u64) -> io::Result<Self> {
+    pub fn open(dir: &Path, source: Ccn, converter: Converter, max_bytes: u64) -> io::Result<Self> {
         let temporary = dir.join("tmp");
         match std::fs::remove_dir_all(&temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -161,6 +176,7 @@ impl Cache {
         let inner = Inner {
             dir: dir.to_owned(),
             source,
+            converter,
             max_bytes,
             flights: Mutex::default(),
             holds: Mutex::default(),
@@ -175,7 +191,26 @@ impl Cache {
     /// # Errors
     /// [`ContentError`], after the retries that could help. Shared by all that waited for the same file.
     pub async fn get(&self, hash: &ItemHash) -> Result<Cached, Arc<ContentError>> {
-        let key = hash.to_string();
+        self.entry(hash.to_string()).await
+    }
+
+    /// A file of the cache as a raw disk: itself, or, if it is a qcow2 image, what that was converted to.
+    ///
+    /// # Errors
+    /// [`ContentError::Image`] for an image that is refused.
+    pub async fn raw(&self, file: &Cached) -> Result<Cached, Arc<ContentError>> {
+        let name = file.path.file_name().unwrap_or_default().to_string_lossy();
+        match raw::is_qcow2(&file.path).await {
+            Ok(false) => Ok(file.clone()),
+            Ok(true) => self.entry(format!("{name}{}", raw::SUFFIX)).await,
+            Err(source) => Err(Arc::new(ContentError::Disk {
+                hash: name.into_owned(),
+                source,
+            })),
+        }
+    }
+
+    async fn entry(&self, key: String) -> Result<Cached, Arc<ContentError>> {
         let path = self.inner.dir.join(&key);
         // Before the look: what is held from here on is not swept away after it.
         let hold = self.inner.hold(&key);
@@ -274,7 +309,11 @@ impl Inner {
         }
         let mut attempt = 1;
         loop {
-            match self.download(key, &path).await {
+            let result = match key.strip_suffix(raw::SUFFIX) {
+                Some(image) => self.converter.convert(&self.dir, image, &path).await,
+                None => self.download(key, &path).await,
+            };
+            match result {
                 Ok(bytes) => return Ok(bytes),
                 Err(error) if attempt < ATTEMPTS && error.is_transient() => {
                     tracing::warn!(file = key, attempt, "{}", crate::chain(&error));
@@ -354,12 +393,16 @@ impl Inner {
         }
         let file = file.into_inner();
         file.sync_all().await.map_err(disk)?;
-        tokio::fs::rename(&temporary.0, path).await.map_err(disk)?;
-        let dir = tokio::fs::File::open(&self.dir).await.map_err(disk)?;
-        dir.sync_all().await.map_err(disk)?;
+        publish(&temporary.0, path, &self.dir).await.map_err(disk)?;
         tracing::info!(file = key, bytes, "fetched and verified");
         Ok(bytes)
     }
+}
+
+/// Gives a file that is durable its name in `dir`, durably.
+async fn publish(temporary: &Path, path: &Path, dir: &Path) -> io::Result<()> {
+    tokio::fs::rename(temporary, path).await?;
+    tokio::fs::File::open(dir).await?.sync_all().await
 }
 
 fn content_length<B>(response: &http::Response<B>) -> Option<u64> {

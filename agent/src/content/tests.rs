@@ -1,4 +1,5 @@
 use std::net::SocketAddr;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
@@ -25,7 +26,28 @@ async fn node<R: axum::response::IntoResponse>(
 }
 
 fn cache(dir: &Path, address: SocketAddr, max_bytes: u64) -> Cache {
-    Cache::open(dir, Ccn::new(&format!("http://{address}")), max_bytes).unwrap()
+    let ccn = Ccn::new(&format!("http://{address}"));
+    Cache::open(dir, ccn, converter(), max_bytes).unwrap()
+}
+
+/// The program itself, built if need be.
+fn converter() -> Converter {
+    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
+        let output = std::process::Command::new(env!("CARGO"))
+            .args(["build", "-q", "--locked", "-p", "crn-convert"])
+            .arg("--message-format=json")
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .find_map(|artifact| artifact["executable"].as_str().map(PathBuf::from))
+            .expect("cargo names the program it built")
+    });
+    Converter {
+        program: PROGRAM.clone(),
+        max_bytes: 1 << 30,
+    }
 }
 
 fn temporaries(dir: &Path) -> usize {
@@ -141,7 +163,13 @@ fn what_an_interrupted_download_left_is_gone_at_the_next_start() {
     std::fs::create_dir(dir.path().join("tmp")).unwrap();
     std::fs::write(dir.path().join("tmp/half"), "ha").unwrap();
     std::fs::write(dir.path().join("whole"), "whole").unwrap();
-    Cache::open(dir.path(), Ccn::new("http://127.0.0.1:1"), 1000).unwrap();
+    Cache::open(
+        dir.path(),
+        Ccn::new("http://127.0.0.1:1"),
+        converter(),
+        1000,
+    )
+    .unwrap();
     assert_eq!(temporaries(dir.path()), 0);
     assert!(dir.path().join("whole").exists());
 }
@@ -163,4 +191,62 @@ async fn only_what_nobody_uses_is_swept_away() {
     drop(machine);
     assert_eq!(cache.sweep().unwrap(), 1);
     assert!(!path.exists() && dir.path().join("tmp").exists());
+}
+
+/// A qcow2 image of a disk of 1 MiB that begins with `text`.
+fn qcow2(dir: &Path, text: &str) -> Vec<u8> {
+    let (raw, image) = (dir.join("disk"), dir.join("image"));
+    std::fs::write(&raw, text).unwrap();
+    std::fs::File::options()
+        .write(true)
+        .open(&raw)
+        .unwrap()
+        .set_len(1 << 20)
+        .unwrap();
+    let status = std::process::Command::new("qemu-img")
+        .args(["convert", "-c", "-f", "raw", "-O", "qcow2"])
+        .args([&raw, &image])
+        .status()
+        .unwrap();
+    assert!(status.success());
+    std::fs::read(image).unwrap()
+}
+
+#[tokio::test]
+async fn a_qcow2_image_becomes_a_raw_disk_once_and_goes_with_its_last_user() {
+    let (dir, work) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let image = qcow2(work.path(), "a disk");
+    let hash = ItemHash::of(&image);
+    let (address, _) = node(move |_| image.clone()).await;
+    let cache = cache(dir.path(), address, 1 << 20);
+    let fetched = cache.get(&hash).await.unwrap();
+    let disks = futures_util::future::join_all((0..4).map(|_| cache.raw(&fetched))).await;
+    for disk in &disks {
+        let disk = disk.as_ref().unwrap();
+        assert_eq!(disk.path, dir.path().join(format!("{hash}.raw")));
+        assert_eq!(
+            (disk.bytes, &std::fs::read(&disk.path).unwrap()[..6]),
+            (1 << 20, &b"a disk"[..])
+        );
+        assert_eq!(cache.raw(disk).await.unwrap(), *disk);
+    }
+    assert_eq!(temporaries(dir.path()), 0);
+    drop(fetched);
+    assert_eq!(cache.sweep().unwrap(), 1);
+    drop(disks);
+    assert_eq!(cache.sweep().unwrap(), 1);
+}
+
+#[tokio::test]
+async fn an_image_that_cannot_be_converted_is_refused_with_its_field() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = b"QFI\xfb\0\0\0\x09".repeat(20);
+    let hash = ItemHash::of(&image);
+    let (address, _) = node(move |_| image.clone()).await;
+    let cache = cache(dir.path(), address, 1 << 20);
+    let fetched = cache.get(&hash).await.unwrap();
+    let error = cache.raw(&fetched).await.unwrap_err();
+    assert!(!error.is_transient());
+    assert!(error.to_string().contains("version: is 9"), "{error}");
+    assert_eq!(temporaries(dir.path()), 0);
 }

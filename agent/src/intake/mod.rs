@@ -17,9 +17,6 @@ use self::ccn::{Ccn, CcnError};
 use self::workload::{Reference, Resolved, Unsupported, Workload};
 use crate::content::{Cache, Cached, ContentError};
 
-/// The first bytes of a qcow2 image.
-const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
-
 /// Fetches and verifies; clones share connections and cache.
 #[derive(Clone)]
 pub struct Intake {
@@ -115,9 +112,6 @@ pub enum IntakeError {
     /// A file could not be had.
     #[error("a file of the workload is missing")]
     File(#[source] Arc<ContentError>),
-    /// A disk image in a format this node does not read.
-    #[error("file {0} is a qcow2 image: this node takes raw disk images only")]
-    Qcow2(ItemHash),
     /// The cache's disk failed.
     #[error("the cache cannot be read")]
     Disk(#[source] std::io::Error),
@@ -360,12 +354,11 @@ impl Intake {
                 .map(|reference| self.file(reference)),
         )
         .await?;
-        let files: BTreeMap<_, _> = files.into_iter().collect();
+        let mut files: BTreeMap<_, _> = files.into_iter().collect();
         if let workload::Body::Instance { image, .. } = &workload.body
-            && let Some(cached) = files.get(&image.hash)
-            && is_qcow2(&cached.path).await.map_err(IntakeError::Disk)?
+            && let Some(cached) = files.get_mut(&image.hash)
         {
-            return Err(IntakeError::Qcow2(image.hash.clone()));
+            *cached = self.cache.raw(cached).await.map_err(IntakeError::File)?;
         }
         Ok(Resolved { workload, files })
     }
@@ -388,17 +381,6 @@ fn as_store(verified: Verified) -> Result<StoreContent, IntakeError> {
         Body::Store(store) => Ok(store),
         _ => Err(IntakeError::NotAStore(verified.envelope.item_hash)),
     }
-}
-
-async fn is_qcow2(path: &std::path::Path) -> std::io::Result<bool> {
-    use tokio::io::AsyncReadExt as _;
-    let mut magic = Vec::new();
-    tokio::fs::File::open(path)
-        .await?
-        .take(QCOW2_MAGIC.len() as u64)
-        .read_to_end(&mut magic)
-        .await?;
-    Ok(magic == QCOW2_MAGIC)
 }
 
 /// Whether a `security` aggregate lets the signer publish this message: any one entry for the signer whose non-empty

@@ -90,17 +90,3 @@ fn a_kept_message_is_read_again() {
     );
     assert!(Intake::kept(&message.item_hash, "{}").is_err());
 }
-
-#[tokio::test]
-async fn a_qcow2_image_is_recognised() {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    for (bytes, is) in [
-        (&b"QFI\xfb\0\0\0\x03"[..], true),
-        (b"QFI", false),
-        (b"", false),
-        (b"\xeb\x63\x90\x10raw", false),
-    ] {
-        std::fs::write(file.path(), bytes).unwrap();
-        assert_eq!(is_qcow2(file.path()).await.unwrap(), is);
-    }
-}

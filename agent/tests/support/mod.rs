@@ -20,6 +20,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use crn_agent::config::{Config, Trust};
 use crn_agent::content::Cache;
+use crn_agent::content::raw::Converter;
 use crn_agent::intake::Intake;
 use crn_agent::intake::watch::Watch;
 use crn_agent::ledger::{Ledger, Record, State};
@@ -96,7 +97,12 @@ impl Node {
         std::fs::create_dir_all(config.state_dir.join("vm")).unwrap();
         let ledger = Ledger::open(&config.state_dir.join("agent.sqlite")).unwrap();
         let client = crn_agent::intake::ccn::Ccn::new(&config.ccn);
-        let cache = Cache::open(&config.state_dir.join("cache"), client.clone(), 1 << 30).unwrap();
+        let converter = Converter {
+            program: config.converter.clone(),
+            max_bytes: 1 << 30,
+        };
+        let directory = config.state_dir.join("cache");
+        let cache = Cache::open(&directory, client.clone(), converter, 1 << 30).unwrap();
         let intake = Intake::new(client, cache);
         let bench = Arc::new(Bench::new(&config));
         let host: Arc<dyn Hypervisor> = Arc::clone(&bench) as _;

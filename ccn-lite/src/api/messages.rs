@@ -9,7 +9,8 @@ use super::params::{Cursor, Params};
 use super::render::{self, ContentFormat, iso};
 use super::{check_hash, paged};
 use crate::node::Node;
-use crate::store::messages::{self, After, Filter};
+use crate::store::After;
+use crate::store::messages::{self, Filter};
 use crate::store::{StoreError, pending};
 
 /// Reads the filters a list and a WebSocket have in common.

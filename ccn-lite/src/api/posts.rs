@@ -9,7 +9,8 @@ use super::params::{Cursor, Params};
 use super::render::iso;
 use super::{page_number, paged};
 use crate::node::Node;
-use crate::store::posts::{self, After, Filter, Merged};
+use crate::store::After;
+use crate::store::posts::{self, Filter, Merged};
 use crate::store::{StoreError, messages};
 
 /// Which shape rows have.

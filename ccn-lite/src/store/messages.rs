@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 
-use super::{Conditions, Page, StoreError};
+use super::{After, Conditions, Page, StoreError};
 
 /// A message in force.
 #[derive(Debug, Clone)]
@@ -247,15 +247,6 @@ impl Filter {
     }
 }
 
-/// Where a cursor page continues.
-#[derive(Debug, Clone)]
-pub struct After {
-    /// Time of the last row seen.
-    pub time: f64,
-    /// Its item hash.
-    pub hash: String,
-}
-
 /// A list, newest first unless `ascending`.
 pub fn list(
     conn: &Connection,
@@ -266,16 +257,7 @@ pub fn list(
 ) -> Result<Vec<Message>, StoreError> {
     let mut c = filter.conditions();
     if let Some(after) = after {
-        // Time and hash run in opposite directions, so the pair comparison is spelled out.
-        let op = if ascending { ">" } else { "<" };
-        c.with_all(
-            &format!("(time {op} ? OR (time = ? AND item_hash > ?))"),
-            [
-                after.time.into(),
-                after.time.into(),
-                after.hash.clone().into(),
-            ],
-        );
+        c.after("time", ascending, after);
     }
     let direction = if ascending { "ASC" } else { "DESC" };
     let sql = format!(

@@ -266,6 +266,15 @@ impl Readers {
     }
 }
 
+/// Where a cursor page continues.
+#[derive(Debug, Clone)]
+pub struct After {
+    /// Time of the last row seen, unix seconds.
+    pub time: f64,
+    /// Its item hash.
+    pub hash: String,
+}
+
 /// A WHERE clause built from conditions that all must hold.
 #[derive(Default)]
 pub struct Conditions {
@@ -285,10 +294,16 @@ impl Conditions {
         self.params.push(value.into());
     }
 
-    /// Adds `sql` with as many `?` as there are values.
-    pub fn with_all<const N: usize>(&mut self, sql: &str, values: [rusqlite::types::Value; N]) {
-        self.sql.push(sql.into());
-        self.params.extend(values);
+    /// Continues a list that is ordered by the time in `column`, and by item hash where times are equal.
+    pub fn after(&mut self, column: &str, ascending: bool, after: &After) {
+        // Time and hash may run in opposite directions, so the pair comparison is spelled out.
+        let op = if ascending { ">" } else { "<" };
+        self.sql.push(format!(
+            "({column} {op} ? OR ({column} = ? AND item_hash > ?))"
+        ));
+        let time = rusqlite::types::Value::from(after.time);
+        self.params
+            .extend([time.clone(), time, after.hash.clone().into()]);
     }
 
     /// Adds `sql`, where `{}` becomes as many placeholders as there are values; nothing for an empty list.

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 
-use super::{Conditions, Page, StoreError};
+use super::{After, Conditions, Page, StoreError};
 
 /// A post or an amend of one.
 #[derive(Debug, Clone)]
@@ -141,15 +141,6 @@ pub struct Merged {
     pub latest: Option<Post>,
 }
 
-/// Where a cursor page continues.
-#[derive(Debug, Clone)]
-pub struct After {
-    /// `last_updated` of the last row seen.
-    pub time: f64,
-    /// Its original hash.
-    pub hash: String,
-}
-
 /// A page of merged posts and how many there are.
 pub fn list(
     conn: &Connection,
@@ -182,15 +173,7 @@ pub fn list(
         |row| row.get(0),
     )?;
     if let Some(after) = after {
-        let op = if ascending { ">" } else { "<" };
-        c.with_all(
-            &format!("(last_updated {op} ? OR (last_updated = ? AND item_hash > ?))"),
-            [
-                after.time.into(),
-                after.time.into(),
-                after.hash.clone().into(),
-            ],
-        );
+        c.after("last_updated", ascending, after);
     }
     let direction = if ascending { "ASC" } else { "DESC" };
     let sql = format!(

@@ -22,6 +22,9 @@ struct Arguments {
     /// The same for an executable, with the shared libraries it needs.
     #[arg(long, value_name = "HOST:GUEST", value_parser = pair)]
     program: Vec<(PathBuf, String)>,
+    /// Give the machine a copy of a raw image as /dev/vda, /dev/vdb, …; may be repeated.
+    #[arg(long, value_name = "IMAGE")]
+    disk: Vec<PathBuf>,
     /// Load a kernel module besides KVM's.
     #[arg(long)]
     module: Vec<String>,
@@ -80,6 +83,9 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     for (host, guest) in arguments.program {
         nested = nested.program(host, guest);
+    }
+    for image in arguments.disk {
+        nested = nested.disk(image);
     }
     for module in arguments.module {
         nested = nested.module(module);

@@ -1,8 +1,9 @@
 //! The published Python client in a virtual environment of its own, driven as a user drives it: by its commands.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
@@ -59,20 +60,51 @@ impl Client {
         Ok(text)
     }
 
-    /// Runs one command with the account's key, whatever its exit status.
+    /// Runs one command with the account's key, whatever its exit status; a client that hangs is ended.
     ///
     /// # Errors
     /// When it cannot be started.
     pub fn output(&self, arguments: &[&str]) -> Result<Output> {
-        self.output_within(600, arguments)
+        self.command(600, arguments)
+            .output()
+            .context("starting the client")
     }
 
-    /// The same, interrupted after some seconds: commands that follow a log end no other way.
+    /// Runs a command that follows something for ever, until a line of its output contains `wanted`; returns the
+    /// lines until then.
     ///
     /// # Errors
-    /// When it cannot be started.
-    pub fn output_within(&self, seconds: u32, arguments: &[&str]) -> Result<Output> {
-        Command::new("timeout")
+    /// When the text has not come after `seconds`, with what has.
+    pub fn follow(&self, seconds: u32, arguments: &[&str], wanted: &str) -> Result<String> {
+        let mut child = self
+            .command(seconds, arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("starting the client")?;
+        let output = child.stdout.take().context("the client's output")?;
+        let mut text = String::new();
+        let mut found = false;
+        for line in BufReader::new(output).lines() {
+            let line = line.context("reading the client's output")?;
+            text.push_str(&line);
+            text.push('\n');
+            if line.contains(wanted) {
+                found = true;
+                break;
+            }
+        }
+        // `timeout` hands the signal on, and it may have ended by itself.
+        let _ = Command::new("kill").arg(child.id().to_string()).status();
+        child.wait().context("waiting for the client")?;
+        if !found {
+            bail!("aleph {}: no {wanted:?} in\n{text}", arguments.join(" "));
+        }
+        Ok(text)
+    }
+
+    fn command(&self, seconds: u32, arguments: &[&str]) -> Command {
+        let mut command = Command::new("timeout");
+        command
             .args(["--signal=INT", "--kill-after=10", &seconds.to_string()])
             .arg(&self.program)
             .args(arguments)
@@ -82,15 +114,15 @@ impl Client {
             .env("HOME", &self.home)
             .env("COLUMNS", "240")
             .env("LC_ALL", "C.UTF-8")
+            .env("PYTHONUNBUFFERED", "1")
             .env("ALEPH_CONFIG_HOME", self.home.join(".aleph-im"))
             .env("ALEPH_API_HOST", self.ports.ccn_url())
             .env(
                 "ALEPH_CRN_LIST_URL",
                 format!("{}/crns.json", self.ports.ccn_url()),
             )
-            .current_dir(&self.home)
-            .output()
-            .context("starting the client")
+            .current_dir(&self.home);
+        command
     }
 }
 

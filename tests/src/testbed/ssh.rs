@@ -66,15 +66,15 @@ impl Ssh {
                 "-o",
                 "BatchMode=yes",
                 "-o",
-                "ConnectTimeout=60",
+                "ConnectTimeout=20",
                 "-o",
                 "IdentitiesOnly=yes",
             ])
             .args([
                 "-o",
-                "ServerAliveInterval=15",
+                "ServerAliveInterval=10",
                 "-o",
-                "ServerAliveCountMax=8",
+                "ServerAliveCountMax=3",
             ])
             .args(["root@127.0.0.1", command])
             .output()
