@@ -40,7 +40,9 @@ fn main() {
 
 fn run() -> io::Result<()> {
     let disk = OpenOptions::new().read(true).write(true).open("/dev/vda")?;
-    let written: Vec<u8> = (0..DATA * MIB).map(|n| ((n / 7) ^ (n / 4096)) as u8).collect();
+    let written: Vec<u8> = (0..DATA * MIB)
+        .map(|n| ((n / 7) ^ (n / 4096)) as u8)
+        .collect();
     disk.write_all_at(&written, 0)?;
     disk.sync_data()?;
     // Written again, so that freeing has something to free: [8, 24) MiB.
@@ -78,7 +80,7 @@ fn run() -> io::Result<()> {
     }
     ask("LIMITED")?;
 
-    network(&written)?;
+    network(&written[..2 * MIB])?;
     ask("SENT")?;
 
     let mut memory = vec![1u8; MEMORY * MIB];
