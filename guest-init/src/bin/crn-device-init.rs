@@ -80,7 +80,7 @@ fn run() -> io::Result<()> {
     }
     ask("LIMITED")?;
 
-    network(&written)?;
+    network(&written[..2 * MIB])?;
     ask("SENT")?;
 
     let mut memory = vec![1u8; MEMORY * MIB];

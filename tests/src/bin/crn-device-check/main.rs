@@ -123,10 +123,10 @@ fn main() -> Result<()> {
         counters.tx_drops,
         counters.rx_drops
     ));
-    ensure!(counters.tx_bytes > 8 * MIB && counters.rx_bytes > 8 * MIB);
+    ensure!(counters.tx_bytes > 2 * MIB && counters.rx_bytes > 2 * MIB);
     ensure!(counters.tx_drops == 0 && counters.rx_drops == 0);
-    // Segmentation left to the host: far fewer packets than the wire would carry.
-    ensure!(counters.tx_packets < 8 * MIB / 1500);
+    // Segmentation is left to the host: packets are larger than the wire would carry.
+    ensure!(counters.tx_bytes / counters.tx_packets > 1514);
     guest.answer()?;
 
     guest.expect("TAKEN?")?;
@@ -272,7 +272,8 @@ impl Guest {
         };
         let spec = VmSpec {
             vm: "device-check".to_owned(),
-            vcpus: 2,
+            // Emulation loses guests whose vCPUs wait for one another on one CPU.
+            vcpus: 1,
             memory_mib: 192,
             memory_backing: MemoryBacking::Thp,
             transport,

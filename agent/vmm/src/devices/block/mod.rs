@@ -42,6 +42,8 @@ use crate::virtio::{Buffers, DeviceFault, LiveQueue, Offer, Queues};
 
 /// Queues of one disk at most; more vCPUs share them.
 const MAX_QUEUES: u16 = 16;
+/// Requests handled in one go where each of them blocks: the machine's other devices wait meanwhile.
+const BLOCKING_BUDGET: usize = 16;
 
 /// A queue and what is known about it.
 #[derive(Debug)]
@@ -141,7 +143,11 @@ impl Block {
         let Some(ram) = self.ram.clone() else {
             return Ok(());
         };
-        let mut budget = BUDGET;
+        let mut budget = if self.engine.is_uring() {
+            BUDGET
+        } else {
+            BLOCKING_BUDGET
+        };
         loop {
             for lane in 0..self.lanes.len() {
                 self.fetch(lane, &ram, &mut budget, now)?;

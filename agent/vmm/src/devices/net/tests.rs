@@ -142,3 +142,56 @@ fn two_pairs_over_a_real_tap_take_commands_and_count_what_is_refused() {
     net.queue_ready(3, &mut host.context(&ram)).unwrap();
     assert_eq!(net.deadline(), None);
 }
+
+/// A host that notes the length of what it is given.
+#[derive(Default)]
+struct Wire(std::cell::RefCell<Vec<usize>>);
+
+impl send::Sink for Wire {
+    fn write(&self, packet: &[vm_memory::VolatileSlice<'_>]) -> io::Result<usize> {
+        let length = packet.iter().map(vm_memory::VolatileMemory::len).sum();
+        self.0.borrow_mut().push(length);
+        Ok(length)
+    }
+}
+
+#[test]
+fn a_sender_beyond_its_limit_waits_for_its_moment_and_not_for_the_drivers_ring() {
+    use crn_protocol::devices::{Limits, Rate};
+
+    let ram = ram();
+    let mut driver = Driver::new(&ram, 0);
+    let mut sender = Sender::default();
+    sender.set_queue(Some(driver.live()));
+    let now = Instant::now();
+    let rate = Rate {
+        per_second: 1000,
+        burst: 1500,
+    };
+    let limits = Limits {
+        bytes: Some(rate),
+        operations: None,
+    };
+    let mut limiter = Limiter::new(&limits, now);
+    let (wire, mut counters) = (Wire::default(), NicCounters::default());
+    for _ in 0..3 {
+        driver.offer(&[(COMMAND, HEADER as u32, READ), (COMMAND, 1000, READ)]);
+    }
+    sender
+        .send(&wire, &ram, &mut limiter, &mut counters, now)
+        .unwrap();
+    assert_eq!((driver.used().0, counters.tx_throttled), (1, 1));
+    let next = sender.throttled.unwrap();
+    assert_eq!(next - now, std::time::Duration::from_millis(500));
+    sender
+        .send(&wire, &ram, &mut limiter, &mut counters, now)
+        .unwrap();
+    assert_eq!(driver.used().0, 1);
+    sender
+        .send(&wire, &ram, &mut limiter, &mut counters, next)
+        .unwrap();
+    assert_eq!((driver.used().0, counters.tx_bytes), (2, 2000));
+    assert_eq!(*wire.0.borrow(), [HEADER + 1000; 2]);
+    sender.set_queue(None);
+    assert_eq!(sender.throttled, None);
+}
