@@ -11,6 +11,7 @@ use crn_protocol::control::{
     ConsoleSpec, Descriptor, DiskSpec, MemoryBacking, NicSpec, Transport, VmSpec, VsockSpec,
 };
 use crn_protocol::devices::{Engine, Limits, NicLimits};
+use crn_protocol::guest::Workload;
 
 use super::process::Process;
 use super::{CONTROL_SOCKET, MachineError, MachineSpec, VSOCK_SOCKET};
@@ -82,7 +83,11 @@ fn describe(spec: &MachineSpec, vsock: UnixListener) -> Result<Launch, MachineEr
         vcpus: spec.vcpus,
         memory_mib: spec.memory_mib,
         memory_backing: MemoryBacking::Thp,
-        transport: Transport::Mmio,
+        transport: match spec.guest.workload {
+            Workload::Program(_) => Transport::Mmio,
+            // An image's own kernel finds nothing else.
+            Workload::Instance { .. } => Transport::Pci,
+        },
         kernel: Descriptor(0),
         initramfs: None,
         cmdline: spec.cmdline.clone(),
