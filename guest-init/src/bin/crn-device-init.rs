@@ -82,6 +82,7 @@ fn run() -> io::Result<()> {
 
     network(&written[..2 * MIB])?;
     ask("SENT")?;
+    println!("HVC0 {}", virtio_console()?);
 
     let mut memory = vec![1u8; MEMORY * MIB];
     for page in memory.chunks_mut(4096) {
@@ -92,6 +93,18 @@ fn run() -> io::Result<()> {
     ask("GIVEN")?;
     ask("INFLATE")?;
     Ok(())
+}
+
+/// Asks on the virtio console; the answer.
+fn virtio_console() -> io::Result<String> {
+    let mut console = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/hvc0")?;
+    console.write_all(b"PRINTED?\n")?;
+    let mut line = String::new();
+    io::BufReader::new(console).read_line(&mut line)?;
+    Ok(line.trim().to_owned())
 }
 
 /// Sends bytes and datagrams to the host, which sends them back.

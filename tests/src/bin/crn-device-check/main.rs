@@ -129,6 +129,17 @@ fn main() -> Result<()> {
     ensure!(counters.tx_bytes / counters.tx_packets > 1514);
     guest.answer()?;
 
+    guest.expect("PRINTED?")?;
+    guest.type_line("on hvc0")?;
+    guest.expect("HVC0 on hvc0")?;
+    match guest.counters("console")? {
+        DeviceCounters::Console(counters) => {
+            say(&format!("virtio console: {counters:?}"));
+            ensure!(counters.output_bytes > 0 && counters.input_bytes == 8);
+        }
+        other => bail!("{other:?}"),
+    }
+
     guest.expect("TAKEN?")?;
     let taken = guest.rss()?;
     guest.answer()?;
@@ -427,8 +438,12 @@ impl Guest {
 
     /// Types a line, which the guest repeats.
     fn answer(&mut self) -> Result<()> {
-        self.console.write_all(b"go on\n")?;
+        self.type_line("go on")?;
         self.expect("HEARD go on")
+    }
+
+    fn type_line(&mut self, line: &str) -> Result<()> {
+        Ok(self.console.write_all(format!("{line}\n").as_bytes())?)
     }
 
     fn end(mut self) -> Result<()> {
