@@ -1,10 +1,10 @@
 #!/bin/bash
-# Builds the two initramfs archives of a guest, from the same sources always the same bytes:
+# Builds the initramfs archives of a guest, from the same sources always the same bytes:
 #
 #   guest-init/build-initramfs.sh OUT_DIR
 #
-# OUT_DIR/initramfs holds /init = crn-init, OUT_DIR/bench-initramfs holds /init = crn-bench-init. Both are newc cpio
-# archives, not compressed: the kernel takes them from memory as they are. /dev/console comes with the kernel's own
+# OUT_DIR/initramfs holds /init = crn-init, OUT_DIR/bench-initramfs holds /init = crn-bench-init, OUT_DIR/device-initramfs
+# that of the device tests. All are newc cpio archives, not compressed: the kernel takes them from memory as they are. /dev/console comes with the kernel's own
 # built-in archive, so no device node is needed here and nobody needs to be root.
 set -euo pipefail
 
@@ -37,3 +37,4 @@ archive() {
 
 archive crn-init initramfs
 archive crn-bench-init bench-initramfs
+archive crn-device-init device-initramfs

@@ -21,10 +21,10 @@ use anyhow::Context;
 
 pub use guest::{is_init, run_as_init};
 pub use job::{Command, Ending};
+pub use kernel::Kernel;
 
 use cpio::Archive;
 use job::{Frame, JOB_PATH, Job, MODULE_DIR};
-use kernel::Kernel;
 
 /// A processor in software, with SVM. Without XSAVE: its emulation lets a guest's XSETBV past KVM, and guests then find
 /// sizes that contradict one another. Nor, then, what cannot be used without it.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crn_protocol::control::ExitReason;
 use crn_tests::bench::boot::MARKER;
-use crn_tests::nested::{Command, CommandOutput, Ending, Nested};
+use crn_tests::nested::{Command, CommandOutput, Ending, Kernel, Nested};
 use crn_tests::testbed::products::product;
 
 /// Time for one boot, by the nested machine's clock; on an idle host it takes ten seconds.
@@ -29,6 +29,15 @@ fn boot(vcpus: u32, memory_mib: u32, cmdline: &str) -> Command {
         "--cmdline",
         cmdline,
     ];
+    Command::new(argv).timeout(PATIENCE)
+}
+
+/// The same with more arguments before the kernel's command line.
+fn boot_with(kernel: &str, arguments: &[&str], cmdline: &str) -> Command {
+    let mut argv = vec!["/bin/crn-vmm", "run", "--kernel", kernel];
+    argv.extend(["--initramfs", "/initramfs"]);
+    argv.extend(arguments);
+    argv.extend(["--cmdline", cmdline]);
     Command::new(argv).timeout(PATIENCE)
 }
 
@@ -75,8 +84,66 @@ fn the_guest_kernel_reaches_user_space_and_ends_as_it_asks_to() {
     assert!(panic.stdout_text().contains("Kernel panic"));
     ended_with(no_kernel, ExitReason::Failed);
     assert!(
-        no_kernel.stderr_text().contains("/text"),
+        no_kernel.stderr_text().contains("cannot load the kernel"),
         "{}",
         no_kernel.stderr_text()
     );
+}
+
+/// Reading a disk's partition table waits for an interrupt, so a guest that gets to user space has had its messages.
+#[test]
+fn devices_are_found_over_pci_by_our_kernel_and_by_a_distributions() {
+    let stock = Kernel::fetch().unwrap();
+    let output = Nested::new()
+        .init(env!("CARGO_BIN_EXE_crn-nested"))
+        .program(product("staging/usr/bin/crn-vmm").unwrap(), "/bin/crn-vmm")
+        .file(product("vmlinux").unwrap(), "/vmlinux")
+        .file(&stock.image, "/bzImage")
+        .file(product("bench-initramfs").unwrap(), "/initramfs")
+        .bytes(vec![0; 1 << 20], "/disk")
+        .cpus(1)
+        .timeout(PATIENCE * 3)
+        .run([
+            boot_with(
+                "/vmlinux",
+                &[
+                    "--transport",
+                    "pci",
+                    "--memory",
+                    "128",
+                    "--disk",
+                    "/disk,ro",
+                ],
+                "console=ttyS0 panic=-1",
+            ),
+            boot_with(
+                "/bzImage",
+                &["--transport", "pci", "--memory", "256", "--disk", "/disk"],
+                "console=ttyS0 panic=-1",
+            ),
+            boot_with(
+                "/vmlinux",
+                &["--huge-pages", "1g", "--memory", "1024"],
+                "console=ttyS0 panic=-1",
+            ),
+        ])
+        .unwrap();
+    let [ours, theirs, no_pages] = output.commands.as_slice() else {
+        panic!("{} outputs", output.commands.len());
+    };
+    ended_with(ours, ExitReason::PowerOff);
+    for line in ["[1af4:1042]", "[1af4:1044]", "[vda] 2048 512-byte", MARKER] {
+        assert!(ours.stdout_text().contains(line), "{line}");
+    }
+    ended_with(theirs, ExitReason::PowerOff);
+    for line in [
+        "PCI Root Bridge [PCI0]",
+        "[1af4:1042]",
+        "Slot [31] registered",
+        MARKER,
+    ] {
+        assert!(theirs.stdout_text().contains(line), "{line}");
+    }
+    ended_with(no_pages, ExitReason::Failed);
+    assert!(no_pages.stderr_text().contains("huge pages of 1024 MiB"));
 }

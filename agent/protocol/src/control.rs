@@ -8,6 +8,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::devices::{BalloonSpec, DeviceStatus, Engine, Limits, NewLimits, NicLimits, PmemSpec};
+
 /// Position of a file descriptor among those sent with the same line, counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Descriptor(pub u8);
@@ -22,7 +24,14 @@ pub struct VmSpec {
     pub vcpus: u8,
     /// MiB of guest memory, exactly.
     pub memory_mib: u32,
-    /// An ELF `vmlinux`, open for reading.
+    /// What pages the guest's memory is made of.
+    #[serde(default)]
+    pub memory_backing: MemoryBacking,
+    /// The bus of all virtio devices.
+    #[serde(default)]
+    pub transport: Transport,
+    /// An ELF `vmlinux` (entered by its PVH note, or by the 64-bit boot protocol if it has none) or a bzImage, open
+    /// for reading.
     pub kernel: Descriptor,
     /// A cpio archive, open for reading.
     #[serde(default)]
@@ -38,8 +47,43 @@ pub struct VmSpec {
     /// virtio-vsock.
     #[serde(default)]
     pub vsock: Option<VsockSpec>,
-    /// Where the guest's serial console goes: a regular file opened for reading and appending, or a pipe.
+    /// virtio-balloon.
+    #[serde(default)]
+    pub balloon: Option<BalloonSpec>,
+    /// virtio-pmem devices: pmem0, …
+    #[serde(default)]
+    pub pmem: Vec<PmemSpec>,
+    /// Limits of the entropy source, which every machine has.
+    #[serde(default)]
+    pub entropy: Limits,
+    /// Where the guest's console goes: a regular file opened for reading and appending, or a pipe.
     pub console: ConsoleSpec,
+}
+
+/// What pages a guest's memory is made of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemoryBacking {
+    /// Ordinary pages, taken when they are first touched; the host is asked to join them to huge ones.
+    #[default]
+    Thp,
+    /// Huge pages of 2 MiB from the host's pool, taken at launch. `memory_mib` is even; there can be no balloon.
+    Hugetlb2m,
+    /// Huge pages of 1 GiB from the host's pool, taken at launch. `memory_mib` is a multiple of 1024; there can be no
+    /// balloon.
+    Hugetlb1g,
+}
+
+/// How a guest finds its virtio devices and is interrupted by them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Transport {
+    /// virtio-mmio, found through ACPI: fastest to boot; at most 18 devices.
+    #[default]
+    Mmio,
+    /// virtio-pci with a message for each queue: what stock kernels have drivers for; at most 31 devices, which can
+    /// come and go.
+    Pci,
 }
 
 /// One virtio-blk device over a raw image.
@@ -53,19 +97,28 @@ pub struct DiskSpec {
     pub read_only: bool,
     /// The device's identity in the guest (`/sys/block/vd?/serial`), at most 20 bytes of ASCII.
     pub serial: String,
+    /// How requests reach the file.
+    #[serde(default)]
+    pub engine: Engine,
+    /// Limits of reads and writes together.
+    #[serde(default)]
+    pub limits: Limits,
 }
 
-/// One virtio-net device over a TAP queue.
+/// One virtio-net device over the queues of a TAP.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NicSpec {
-    /// A queue of a TAP device opened with `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`, non-blocking; the VMM sets the
-    /// header size and the offloads.
-    pub tap: Descriptor,
+    /// Queues of one TAP device opened with `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`, and `IFF_MULTI_QUEUE` if they are
+    /// several (1 to 8); the VMM sets the header size and the offloads.
+    pub taps: Vec<Descriptor>,
     /// The guest's MAC address.
     pub mac: [u8; 6],
     /// Bytes.
     pub mtu: u16,
+    /// Limits each way.
+    #[serde(default)]
+    pub limits: NicLimits,
 }
 
 /// The virtio-vsock device.
@@ -91,6 +144,9 @@ pub struct ConsoleSpec {
     /// A regular file that reaches this length is cut to empty and begun again, so that a guest cannot fill the
     /// disk. 0 means no limit.
     pub max_bytes: u64,
+    /// Also offer a virtio console (hvc0), whose output joins the serial port's.
+    #[serde(default)]
+    pub virtio: bool,
 }
 
 /// A line from the controller.
@@ -112,6 +168,45 @@ pub enum Request {
     Status,
     /// Press the ACPI power button: the guest is asked to shut down.
     PowerButton,
+    /// Press the power button, and stop the machine if it is still there after so many milliseconds: the
+    /// [`Event::Exited`] says whether the guest did it ([`ExitReason::PowerOff`]) or the deadline
+    /// ([`ExitReason::Stopped`]).
+    PowerOff {
+        /// From now.
+        deadline_ms: u64,
+    },
+    /// Take all vCPUs out of the guest, finish what its disks have under way and make it durable, and leave its queues
+    /// alone until [`Request::Resume`].
+    Pause,
+    /// Go on after [`Request::Pause`].
+    Resume,
+    /// Attach a disk; carries its descriptor. With [`Transport::Pci`] only. The reply comes when the disk is on the
+    /// bus; the guest finds it by itself if its kernel has ACPI hot plug.
+    AttachDisk(DiskSpec),
+    /// Ask the guest to let a disk go. The reply comes at once, [`Event::DiskDetached`] when the guest has.
+    DetachDisk {
+        /// The disk's identity, from its [`DiskSpec`].
+        serial: String,
+    },
+    /// Limit a device anew, from now on; its name is in [`Status::devices`].
+    SetLimits {
+        /// The device's name.
+        device: String,
+        /// All of its limits.
+        limits: NewLimits,
+    },
+    /// Ask the guest to give back so much memory, or to take back what is more; it does so in its own time.
+    Balloon {
+        /// MiB given back in all, less than the machine's memory.
+        target_mib: u32,
+    },
+    /// Connect to the console: `stream` first carries the last output (at most 64 KiB), then what comes; what is
+    /// written into it is the guest's input. A reader that is too slow loses output. Up to 8 at once; a stream is
+    /// let go by closing it.
+    AttachConsole {
+        /// One end of a UNIX stream socket pair.
+        stream: Descriptor,
+    },
     /// Stop at once: disks are flushed, the process exits. The guest is not asked.
     Stop,
 }
@@ -140,6 +235,9 @@ pub struct Reply {
 pub struct Status {
     /// Whether `Launch` has succeeded and the guest has not stopped.
     pub running: bool,
+    /// Whether [`Request::Pause`] is in effect.
+    #[serde(default)]
+    pub paused: bool,
     /// Microseconds from the process's start to the first entry into the guest.
     pub launch_us: u64,
     /// Guest exits handled in user space, all vCPUs.
@@ -152,6 +250,9 @@ pub struct Status {
     pub net_rx_bytes: u64,
     /// See `net_rx_bytes`.
     pub net_tx_bytes: u64,
+    /// Each device's own counters.
+    #[serde(default)]
+    pub devices: Vec<DeviceStatus>,
 }
 
 /// Something that happened in the machine.
@@ -162,6 +263,11 @@ pub enum Event {
     GuestConnect {
         /// The host port the guest named.
         port: u32,
+    },
+    /// The guest has let a disk go; its file is closed.
+    DiskDetached {
+        /// The disk's identity, from its [`DiskSpec`].
+        serial: String,
     },
     /// The guest has stopped; the process exits right after with [`ExitReason::code`].
     Exited {

@@ -7,7 +7,11 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use crn_protocol::control::{ConsoleSpec, Descriptor, DiskSpec, NicSpec, VmSpec, VsockSpec};
+use crn_protocol::control::{
+    ConsoleSpec, Descriptor, DiskSpec, MemoryBacking, NicSpec, Transport, VmSpec, VsockSpec,
+};
+use crn_protocol::devices::{Engine, Limits, NicLimits};
+use crn_protocol::guest::Workload;
 
 use super::process::Process;
 use super::{CONTROL_SOCKET, MachineError, MachineSpec, VSOCK_SOCKET};
@@ -78,15 +82,25 @@ fn describe(spec: &MachineSpec, vsock: UnixListener) -> Result<Launch, MachineEr
         vm: spec.vm.clone(),
         vcpus: spec.vcpus,
         memory_mib: spec.memory_mib,
+        memory_backing: MemoryBacking::Thp,
+        transport: match spec.guest.workload {
+            Workload::Program(_) => Transport::Mmio,
+            // An image's own kernel finds nothing else.
+            Workload::Instance { .. } => Transport::Pci,
+        },
         kernel: Descriptor(0),
         initramfs: None,
         cmdline: spec.cmdline.clone(),
         disks: Vec::new(),
         nics: Vec::new(),
         vsock: None,
+        balloon: None,
+        pmem: Vec::new(),
+        entropy: Limits::default(),
         console: ConsoleSpec {
             output: Descriptor(0),
             max_bytes: spec.console_bytes,
+            virtio: false,
         },
     };
     let mut launch = Launch {
@@ -105,6 +119,8 @@ fn describe(spec: &MachineSpec, vsock: UnixListener) -> Result<Launch, MachineEr
             file,
             read_only: disk.read_only,
             serial: disk.serial.clone(),
+            engine: Engine::Auto,
+            limits: Limits::default(),
         });
     }
     launch.spec.vsock = Some(VsockSpec {
@@ -128,9 +144,10 @@ fn with_nic(mut launch: Launch, nic: Option<super::Nic>) -> Result<Launch, Machi
     if let Some(nic) = nic {
         let tap = launch.attach(nic.tap)?;
         launch.spec.nics.push(NicSpec {
-            tap,
+            taps: vec![tap],
             mac: nic.mac,
             mtu: nic.mtu,
+            limits: NicLimits::default(),
         });
     }
     if launch.descriptors.len() > crn_protocol::descriptors::MAX_DESCRIPTORS {

@@ -206,6 +206,9 @@ impl Supervisor {
             (Report::Event(Event::Exited { reason, detail }), _) => {
                 self.said = Some(End { reason, detail })
             }
+            (Report::Event(Event::DiskDetached { serial }), _) => {
+                tracing::info!(vm = self.vm, serial, "guest let a disk go");
+            }
             (Report::Event(Event::GuestConnect { port: CONTROL_PORT }), Some(stream)) => {
                 self.greet(stream)
             }
@@ -287,6 +290,14 @@ pub const fn name(request: &Request) -> &'static str {
         Request::Launch(_) => "launch",
         Request::Status => "status",
         Request::PowerButton => "power button",
+        Request::PowerOff { .. } => "power off",
+        Request::Pause => "pause",
+        Request::Resume => "resume",
+        Request::AttachDisk(_) => "attach a disk",
+        Request::DetachDisk { .. } => "detach a disk",
+        Request::SetLimits { .. } => "set limits",
+        Request::Balloon { .. } => "balloon",
+        Request::AttachConsole { .. } => "attach to the console",
         Request::Stop => "stop",
     }
 }

@@ -281,6 +281,14 @@ fn peer() {
                         tell(running);
                         end(&socket, ExitReason::PowerOff);
                     }
+                    Request::PowerOff { .. }
+                    | Request::Pause
+                    | Request::Resume
+                    | Request::AttachDisk(_)
+                    | Request::DetachDisk { .. }
+                    | Request::SetLimits { .. }
+                    | Request::Balloon { .. }
+                    | Request::AttachConsole { .. } => tell(Err("not here".to_owned())),
                     Request::Stop if behaviour == "stubborn" => {}
                     Request::Stop => {
                         tell(Ok(Status::default()));

@@ -29,9 +29,25 @@ pub enum Error {
         bytes: u64,
         /// mmap(2)'s reason.
         #[source]
-        source: vm_memory::mmap::FromRangesError,
+        source: io::Error,
     },
-    /// The kernel is not an ELF image that fits the guest's memory.
+    /// The host's pool of huge pages is too small.
+    #[error(
+        "the host has not {bytes} bytes free in huge pages of {page_mib} MiB: reserve some or use ordinary pages"
+    )]
+    HugePages {
+        /// All of the guest's memory.
+        bytes: u64,
+        /// One page.
+        page_mib: u32,
+        /// mmap(2)'s reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel is a bzImage that this machine cannot start.
+    #[error("cannot load the kernel: {0}")]
+    Kernel(&'static str),
+    /// The kernel is not an image that fits the guest's memory.
     #[error("cannot load the kernel")]
     LoadKernel(#[source] linux_loader::loader::Error),
     /// The initramfs does not fit or cannot be read.
@@ -46,6 +62,18 @@ pub enum Error {
     /// A disk's file cannot be used.
     #[error("cannot use disks[{index}]")]
     Disk {
+        /// Position in the description.
+        index: usize,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A device cannot be attached or detached now.
+    #[error("{0}")]
+    Attach(&'static str),
+    /// An image cannot be mapped into the guest.
+    #[error("cannot use pmem[{index}]")]
+    Pmem {
         /// Position in the description.
         index: usize,
         /// Why.

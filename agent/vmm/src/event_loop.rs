@@ -1,10 +1,12 @@
 //! The process's one event loop: control socket, devices, console, and the machine's end.
 
+mod requests;
+
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
-use crn_protocol::control::{Command, Event, ExitReason, Reply, Report, Request, Status};
+use crn_protocol::control::{Event, ExitReason, Report};
 
 use crate::Result;
 use crate::control::{Blueprint, Controller, Gone};
@@ -32,6 +34,15 @@ pub struct End {
     pub detail: String,
 }
 
+/// The guest has been asked to power off.
+#[derive(Debug, Clone, Copy)]
+struct PowerOff {
+    /// When it is stopped.
+    due: Instant,
+    /// How long it was given.
+    patience: Duration,
+}
+
 /// The process: a machine, once it is launched, and its controller, while there is one.
 pub struct Vmm {
     poller: Poller,
@@ -43,6 +54,9 @@ pub struct Vmm {
     machine: Option<Machine>,
     guest_connects: GuestConnects,
     console_due: Option<Instant>,
+    power_off: Option<PowerOff>,
+    /// What devices are to hear when the machine goes on, one entry a token.
+    held: Vec<(Token, Readiness)>,
     end: Option<End>,
 }
 
@@ -75,6 +89,8 @@ impl Vmm {
             machine: None,
             guest_connects: GuestConnects::default(),
             console_due: None,
+            power_off: None,
+            held: Vec::new(),
             end: None,
         })
     }
@@ -140,14 +156,32 @@ impl Vmm {
         });
     }
 
+    fn is_paused(&self) -> bool {
+        self.machine.as_ref().is_some_and(Machine::is_paused)
+    }
+
+    fn device_count(&self) -> usize {
+        self.machine
+            .as_ref()
+            .map_or(0, |machine| machine.slots.len())
+    }
+
     fn timeout(&self) -> Option<Duration> {
-        let devices = self.machine.iter().flat_map(|machine| {
-            machine
-                .slots
-                .iter()
-                .filter_map(|slot| slot.device.deadline())
-        });
-        let next = devices.chain(self.console_due).min()?;
+        let devices = self
+            .machine
+            .iter()
+            .filter(|machine| !machine.is_paused())
+            .flat_map(|machine| {
+                machine
+                    .slots
+                    .iter()
+                    .flatten()
+                    .filter_map(|slot| slot.device.deadline())
+            });
+        let next = devices
+            .chain(self.console_due)
+            .chain(self.power_off.map(|power_off| power_off.due))
+            .min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 
@@ -156,11 +190,16 @@ impl Vmm {
         if self.console_due.is_some_and(|due| due <= now) {
             self.drain_console(now);
         }
-        let count = self
-            .machine
-            .as_ref()
-            .map_or(0, |machine| machine.slots.len());
-        for index in 0..count {
+        if let Some(power_off) = self.power_off.filter(|power_off| power_off.due <= now) {
+            let patience = power_off.patience.as_millis();
+            let detail = format!("the guest did not power off within {patience} ms");
+            self.power_off = None;
+            self.finish(ExitReason::Stopped, detail);
+        }
+        if self.is_paused() {
+            return;
+        }
+        for index in 0..self.device_count() {
             self.call_device(index, |device, context| match device.deadline() {
                 Some(deadline) if deadline <= now => device.deadline_passed(now, context),
                 _ => Ok(()),
@@ -172,7 +211,7 @@ impl Vmm {
         let Some(machine) = &mut self.machine else {
             return;
         };
-        self.console_due = match machine.console.drain(Duration::ZERO) {
+        self.console_due = match machine.drain_console() {
             Ok(true) => None,
             Ok(false) => Some(now + CONSOLE_RETRY),
             Err(error) => {
@@ -182,8 +221,23 @@ impl Vmm {
         };
     }
 
+    /// Keeps for later what a device is not to hear while the machine is paused.
+    fn hold(&mut self, token: Token, readiness: Readiness) {
+        match self.held.iter_mut().find(|(held, _)| *held == token) {
+            Some((_, held)) => {
+                held.readable |= readiness.readable;
+                held.writable |= readiness.writable;
+                held.hang_up |= readiness.hang_up;
+            }
+            None => self.held.push((token, readiness)),
+        }
+    }
+
     fn dispatch(&mut self, token: Token, readiness: Readiness) {
         match token {
+            Token::Queue { .. } | Token::Device { .. } if self.is_paused() => {
+                self.hold(token, readiness);
+            }
             Token::Listener => self.accept(),
             Token::Controller(generation) if generation == self.generation => self.serve(readiness),
             Token::Controller(_) => {}
@@ -196,11 +250,18 @@ impl Vmm {
                         .get_or_insert_with(|| Instant::now() + CONSOLE_BATCH);
                 }
             }
+            Token::ConsoleStream(id) => {
+                if let Some(machine) = &mut self.machine {
+                    machine.console.stream_ready(id, readiness);
+                    machine.type_in();
+                }
+            }
             Token::Queue { device, queue } => {
                 if let Some(doorbell) = self.machine.as_ref().and_then(|machine| {
                     machine
                         .slots
                         .get(usize::from(device))?
+                        .as_ref()?
                         .doorbells
                         .get(usize::from(queue))
                 }) {
@@ -227,7 +288,7 @@ impl Vmm {
         let Some(machine) = &mut self.machine else {
             return;
         };
-        let Some(slot) = machine.slots.get_mut(index) else {
+        let Some(Some(slot)) = machine.slots.get_mut(index) else {
             return;
         };
         if slot.faulted {
@@ -236,6 +297,7 @@ impl Vmm {
         let mut context = Context {
             ram: &machine.ram,
             poller: &self.poller,
+            interrupt: &slot.interrupt,
             index: index as u8,
             guest_connects: &mut self.guest_connects,
         };
@@ -263,6 +325,7 @@ impl Vmm {
         {
             match message {
                 FromVcpu::Stopped { reason, detail } => self.finish(reason, detail),
+                FromVcpu::Ejected { index } => self.forget_device(usize::from(index)),
                 FromVcpu::Device {
                     index,
                     change,
@@ -284,7 +347,7 @@ impl Vmm {
                 });
             }
             Change::Reset => {
-                if let Some(slot) = self
+                if let Some(Some(slot)) = self
                     .machine
                     .as_mut()
                     .and_then(|machine| machine.slots.get_mut(index))
@@ -294,6 +357,25 @@ impl Vmm {
                     slot.faulted = false;
                 }
             }
+        }
+    }
+
+    /// A device has left the bus.
+    fn forget_device(&mut self, index: usize) {
+        let Some(machine) = &mut self.machine else {
+            return;
+        };
+        let Some(mut slot) = machine.slots.get_mut(index).and_then(Option::take) else {
+            return;
+        };
+        slot.device.reset();
+        if let Err(error) = slot.device.flush() {
+            tracing::error!(%error, device = index, "what the guest wrote may not be durable");
+        }
+        tracing::info!(vm = machine.name, device = index, "a device is detached");
+        if slot.is_disk {
+            let serial = slot.name;
+            self.send(&Report::Event(Event::DiskDetached { serial }), None);
         }
     }
 
@@ -350,50 +432,6 @@ impl Vmm {
             let result = controller.send(report, descriptor);
             self.note(result);
         }
-    }
-
-    fn execute(&mut self, command: Command, descriptors: Vec<std::os::fd::OwnedFd>) {
-        let result = match command.request {
-            Request::Launch(_) if self.machine.is_some() => {
-                Err("this process already runs a machine".to_owned())
-            }
-            Request::Launch(spec) => Blueprint::new(*spec, descriptors)
-                .and_then(|blueprint| self.launch(blueprint))
-                .map_err(|error| {
-                    let detail = chain(&error);
-                    self.finish(ExitReason::Failed, detail.clone());
-                    detail
-                }),
-            Request::Status => Ok(()),
-            Request::PowerButton => match &self.machine {
-                Some(machine) => machine
-                    .press_power_button()
-                    .map_err(|error| format!("cannot press the power button: {error}")),
-                None => Err("no machine has been launched".to_owned()),
-            },
-            Request::Stop => {
-                if let Some(machine) = &mut self.machine {
-                    machine.stop();
-                }
-                self.finish(ExitReason::Stopped, "");
-                Ok(())
-            }
-        };
-        let result = result.map(|()| self.status());
-        self.send(
-            &Report::Reply(Reply {
-                id: command.id,
-                result,
-            }),
-            None,
-        );
-    }
-
-    fn status(&self) -> Status {
-        self.machine
-            .as_ref()
-            .map(Machine::status)
-            .unwrap_or_default()
     }
 
     fn deliver_guest_connects(&mut self) {

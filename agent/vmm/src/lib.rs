@@ -6,7 +6,7 @@
 //!
 //! A machine's way through the modules: [`control`] takes the description, [`plan`] decides every address and table
 //! without touching anything, [`memory`], [`boot`] and [`machine`] build it, [`virtio`] carries what guest drivers
-//! say to [`devices`], and [`event_loop`] is the one thread in which devices and the control socket live. Each vCPU
+//! say, over registers or over [`pci`], to [`devices`], and [`event_loop`] is the one thread in which devices and the control socket live. Each vCPU
 //! has a thread of its own that reaches devices only through doorbells (ioeventfd) and the register bus.
 
 #![deny(unsafe_code)]
@@ -20,6 +20,7 @@ pub mod event_loop;
 pub mod fd;
 pub mod machine;
 pub mod memory;
+pub mod pci;
 pub mod plan;
 pub mod poller;
 pub mod virtio;

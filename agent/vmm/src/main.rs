@@ -14,7 +14,10 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Args, Parser, Subcommand};
-use crn_protocol::control::{ConsoleSpec, Descriptor, DiskSpec, ExitReason, VmSpec, VsockSpec};
+use crn_protocol::control::{
+    ConsoleSpec, Descriptor, DiskSpec, ExitReason, MemoryBacking, Transport, VmSpec, VsockSpec,
+};
+use crn_protocol::devices::{Engine, Limits};
 use crn_vmm::control::Blueprint;
 use crn_vmm::error::chain;
 use crn_vmm::fd::inherit_listener;
@@ -45,7 +48,7 @@ enum Mode {
 
 #[derive(Debug, Args)]
 struct RunArguments {
-    /// An ELF vmlinux.
+    /// An ELF vmlinux or a bzImage.
     #[arg(long)]
     kernel: PathBuf,
     /// A cpio archive.
@@ -66,6 +69,28 @@ struct RunArguments {
     /// vCPUs.
     #[arg(long, default_value_t = 1, value_name = "N")]
     vcpus: u8,
+    /// Take memory from the host's pool of huge pages of this size.
+    #[arg(long, value_enum, value_name = "SIZE")]
+    huge_pages: Option<HugePages>,
+    /// The bus of the devices.
+    #[arg(long, value_enum, default_value_t = Bus::Mmio)]
+    transport: Bus,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum HugePages {
+    #[value(name = "2m")]
+    TwoMib,
+    #[value(name = "1g")]
+    OneGib,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Bus {
+    /// virtio-mmio: fastest to boot.
+    Mmio,
+    /// virtio-pci with MSI-X: what stock kernels have drivers for.
+    Pci,
 }
 
 fn main() -> ExitCode {
@@ -140,6 +165,8 @@ fn blueprint(arguments: &RunArguments) -> Result<Blueprint> {
             file,
             read_only,
             serial: format!("disk{index}"),
+            engine: Engine::Auto,
+            limits: Limits::default(),
         });
     }
     let vsock = match &arguments.vsock {
@@ -159,15 +186,28 @@ fn blueprint(arguments: &RunArguments) -> Result<Blueprint> {
         vm: "run".to_owned(),
         vcpus: arguments.vcpus,
         memory_mib: arguments.memory,
+        memory_backing: match arguments.huge_pages {
+            None => MemoryBacking::Thp,
+            Some(HugePages::TwoMib) => MemoryBacking::Hugetlb2m,
+            Some(HugePages::OneGib) => MemoryBacking::Hugetlb1g,
+        },
+        transport: match arguments.transport {
+            Bus::Mmio => Transport::Mmio,
+            Bus::Pci => Transport::Pci,
+        },
         kernel,
         initramfs,
         cmdline: arguments.cmdline.clone(),
         disks,
         nics: Vec::new(),
         vsock,
+        balloon: None,
+        pmem: Vec::new(),
+        entropy: Limits::default(),
         console: ConsoleSpec {
             output: files.keep(stdout),
             max_bytes: 0,
+            virtio: false,
         },
     };
     Blueprint::new(spec, files.0)

@@ -22,6 +22,8 @@ pub enum Token {
     Vcpus,
     /// The console has output.
     Console,
+    /// A stream attached to the console.
+    ConsoleStream(u32),
     /// A guest rang the doorbell of a device's queue.
     Queue {
         /// Index of the device.
@@ -46,6 +48,7 @@ impl Token {
             Self::Signal => 2 << 56,
             Self::Vcpus => 3 << 56,
             Self::Console => 4 << 56,
+            Self::ConsoleStream(id) => 7 << 56 | id as u64,
             Self::Queue { device, queue } => 5 << 56 | (device as u64) << 32 | queue as u64,
             Self::Device { device, id } => 6 << 56 | (device as u64) << 32 | id as u64,
         }
@@ -64,6 +67,7 @@ impl Token {
                 device,
                 queue: low as u8,
             },
+            7 => Self::ConsoleStream(low),
             _ => Self::Device { device, id: low },
         }
     }
@@ -178,6 +182,7 @@ mod tests {
             Token::Signal,
             Token::Vcpus,
             Token::Console,
+            Token::ConsoleStream(9),
             Token::Queue {
                 device: 17,
                 queue: 2,

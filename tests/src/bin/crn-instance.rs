@@ -223,6 +223,9 @@ impl Monitor {
                             configure(UnixStream::from(stream))?;
                         }
                     }
+                    Report::Event(Event::DiskDetached { serial }) => {
+                        eprintln!("the guest let the disk {serial} go");
+                    }
                     Report::Event(Event::Exited { reason, detail }) => {
                         eprintln!("the machine ended: {reason:?} {detail}");
                         self.child.wait().context("wait for the monitor")?;

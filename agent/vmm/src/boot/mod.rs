@@ -1,25 +1,23 @@
 //! What is in guest memory before the first instruction: the kernel, its initramfs, and what they are told.
 
+mod bzimage;
+mod linux64;
+mod pvh;
+
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 
-use linux_loader::configurator::linux::LinuxBootConfigurator;
-use linux_loader::configurator::pvh::PvhBootConfigurator;
-use linux_loader::configurator::{BootConfigurator, BootParams};
-use linux_loader::loader::bootparam::boot_params;
-use linux_loader::loader::elf::start_info::{
-    hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info,
-};
+use linux_loader::loader::bootparam::setup_header;
 use linux_loader::loader::elf::{Elf, PvhBootCapability};
 use linux_loader::loader::{Cmdline, KernelLoader, load_cmdline};
 use vm_memory::{Bytes, GuestAddress};
 
+use crate::error::os;
 use crate::machine::vcpu::GDT_ENTRIES;
 use crate::memory::Ram;
 use crate::plan::Plan;
 use crate::plan::layout::{
-    ACPI_TABLES, CMDLINE, CMDLINE_MAX, GDT, HIGH_MEMORY, PAGE_TABLES, PVH_MEMORY_MAP, PVH_MODULES,
-    PVH_START_INFO, Range, ZERO_PAGE,
+    ACPI_TABLES, CMDLINE, CMDLINE_MAX, GAP_START, GDT, HIGH_MEMORY, Range, VMGENID, initramfs,
 };
 use crate::{Error, Result};
 
@@ -35,7 +33,7 @@ pub enum Entry {
 /// What is loaded.
 #[derive(Debug)]
 pub struct Payload {
-    /// An ELF kernel.
+    /// An ELF file or a bzImage.
     pub kernel: File,
     /// A cpio archive.
     pub initramfs: Option<File>,
@@ -43,27 +41,29 @@ pub struct Payload {
     pub cmdline: String,
 }
 
-/// XEN_HVM_START_MAGIC_VALUE.
-const PVH_MAGIC: u32 = 0x336e_c578;
 /// Types in both memory maps.
 const MAP_RAM: u32 = 1;
 const MAP_RESERVED: u32 = 2;
 
+/// A kernel in guest memory: what is told to it, and where other things may be.
+struct Loaded {
+    entry: Entry,
+    /// For `boot_params`, when it is entered in long mode.
+    header: setup_header,
+    end: u64,
+    initramfs_end: u64,
+}
+
 /// Fills guest memory; returns how the kernel is entered.
 ///
 /// # Errors
-/// [`Error::LoadKernel`], [`Error::LoadInitramfs`], [`Error::WriteBoot`], [`Error::WriteBootParameters`].
+/// [`Error::LoadKernel`], [`Error::Kernel`], [`Error::LoadInitramfs`], [`Error::WriteBoot`],
+/// [`Error::WriteBootParameters`], [`Error::Spec`].
 pub fn load(ram: &Ram, plan: &Plan, mut payload: Payload) -> Result<Entry> {
-    let kernel = Elf::load(
-        ram,
-        None,
-        &mut payload.kernel,
-        Some(GuestAddress(HIGH_MEMORY)),
-    )
-    .map_err(Error::LoadKernel)?;
+    let kernel = load_kernel(ram, plan, &mut payload)?;
     let initramfs = payload
         .initramfs
-        .map(|file| load_initramfs(ram, plan, file, kernel.kernel_end))
+        .map(|file| load_initramfs(ram, plan, file, &kernel))
         .transpose()
         .map_err(Error::LoadInitramfs)?;
     let cmdline = Cmdline::try_from(&payload.cmdline, CMDLINE_MAX + 1)
@@ -71,125 +71,72 @@ pub fn load(ram: &Ram, plan: &Plan, mut payload: Payload) -> Result<Entry> {
     load_cmdline(ram, GuestAddress(CMDLINE), &cmdline).map_err(Error::LoadKernel)?;
     ram.write_slice(&plan.acpi, GuestAddress(ACPI_TABLES))
         .map_err(|error| Error::WriteBoot("the ACPI tables", error))?;
-    for (index, entry) in GDT_ENTRIES.iter().enumerate() {
-        write(ram, GDT + 8 * index as u64, *entry, "the descriptor table")?;
+    let generation: [u8; 16] = random().map_err(os("make a generation identifier"))?;
+    ram.write_slice(&generation, GuestAddress(VMGENID))
+        .map_err(|error| Error::WriteBoot("the generation identifier", error))?;
+    for (index, entry) in (0..).zip(GDT_ENTRIES) {
+        place(ram, GDT + 8 * index, entry, "the descriptor table")?;
     }
-    match kernel.pvh_boot_cap {
-        PvhBootCapability::PvhEntryPresent(entry) => {
-            pvh(ram, plan, initramfs)?;
-            Ok(Entry::Pvh(entry.0))
-        }
-        _ => {
-            linux64(ram, plan, initramfs, payload.cmdline.len())?;
-            Ok(Entry::Linux64(kernel.kernel_load.0))
+    match kernel.entry {
+        Entry::Pvh(_) => pvh::write(ram, plan, initramfs)?,
+        Entry::Linux64(_) => {
+            let length = payload.cmdline.len();
+            linux64::write(ram, plan, kernel.header, initramfs, length)?;
         }
     }
+    Ok(kernel.entry)
 }
 
-fn write(ram: &Ram, address: u64, value: u64, what: &'static str) -> Result<()> {
+fn load_kernel(ram: &Ram, plan: &Plan, payload: &mut Payload) -> Result<Loaded> {
+    let file = &mut payload.kernel;
+    if bzimage::is(file).map_err(os("read the kernel"))? {
+        let kernel = bzimage::load(ram, plan, file, payload.cmdline.len())?;
+        return Ok(Loaded {
+            entry: Entry::Linux64(kernel.entry),
+            header: kernel.header,
+            end: kernel.end,
+            initramfs_end: kernel.initramfs_end,
+        });
+    }
+    let kernel =
+        Elf::load(ram, None, file, Some(GuestAddress(HIGH_MEMORY))).map_err(Error::LoadKernel)?;
+    let entry = match kernel.pvh_boot_cap {
+        PvhBootCapability::PvhEntryPresent(entry) => Entry::Pvh(entry.0),
+        _ => Entry::Linux64(kernel.kernel_load.0),
+    };
+    Ok(Loaded {
+        entry,
+        header: linux64::plain_header(),
+        end: kernel.kernel_end,
+        initramfs_end: GAP_START,
+    })
+}
+
+fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    // Up to 256 bytes come whole once the host's generator is seeded.
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(bytes)
+}
+
+fn place(ram: &Ram, address: u64, value: u64, what: &'static str) -> Result<()> {
     ram.write_obj(value, GuestAddress(address))
         .map_err(|error| Error::WriteBoot(what, error))
 }
 
-fn load_initramfs(ram: &Ram, plan: &Plan, mut file: File, kernel_end: u64) -> io::Result<Range> {
+fn load_initramfs(ram: &Ram, plan: &Plan, mut file: File, kernel: &Loaded) -> io::Result<Range> {
     let length = file.seek(SeekFrom::End(0))?;
     file.rewind()?;
-    let start = plan.ram.initramfs(length, kernel_end).ok_or_else(|| {
+    let (after, before) = (kernel.end, kernel.initramfs_end.min(plan.ram.low_end()));
+    let start = initramfs(length, after, before).ok_or_else(|| {
         io::Error::new(
             io::ErrorKind::OutOfMemory,
-            format!("{length} bytes do not fit between the kernel's end at {kernel_end:#x} and the end of low memory at {:#x}", plan.ram.low_end()),
+            format!(
+                "{length} bytes do not fit between the kernel's end at {after:#x} and {before:#x}"
+            ),
         )
     })?;
     ram.read_exact_volatile_from(GuestAddress(start), &mut file, length as usize)
         .map_err(io::Error::other)?;
     Ok(Range { start, length })
-}
-
-fn pvh(ram: &Ram, plan: &Plan, initramfs: Option<Range>) -> Result<()> {
-    let map: Vec<hvm_memmap_table_entry> = plan
-        .ram
-        .memory_map()
-        .map(|(range, usable)| hvm_memmap_table_entry {
-            addr: range.start,
-            size: range.length,
-            type_: if usable { MAP_RAM } else { MAP_RESERVED },
-            reserved: 0,
-        })
-        .collect();
-    let mut info = hvm_start_info {
-        magic: PVH_MAGIC,
-        version: 1,
-        cmdline_paddr: CMDLINE,
-        rsdp_paddr: ACPI_TABLES,
-        memmap_paddr: PVH_MEMORY_MAP,
-        memmap_entries: map.len() as u32,
-        ..Default::default()
-    };
-    let module = initramfs.map(|range| hvm_modlist_entry {
-        paddr: range.start,
-        size: range.length,
-        ..Default::default()
-    });
-    if module.is_some() {
-        info.nr_modules = 1;
-        info.modlist_paddr = PVH_MODULES;
-    }
-    let mut parameters = BootParams::new(&info, GuestAddress(PVH_START_INFO));
-    parameters.set_sections(&map, GuestAddress(PVH_MEMORY_MAP));
-    if let Some(module) = module {
-        parameters.set_modules(&[module], GuestAddress(PVH_MODULES));
-    }
-    PvhBootConfigurator::write_bootparams(&parameters, ram).map_err(Error::WriteBootParameters)
-}
-
-/// Documentation/arch/x86/boot.rst, "64-bit Boot Protocol".
-fn linux64(ram: &Ram, plan: &Plan, initramfs: Option<Range>, cmdline_length: usize) -> Result<()> {
-    let mut parameters = boot_params::default();
-    parameters.hdr.boot_flag = 0xaa55;
-    parameters.hdr.header = 0x5372_6448;
-    // "Undefined" boot loader.
-    parameters.hdr.type_of_loader = 0xff;
-    parameters.hdr.kernel_alignment = 0x100_0000;
-    parameters.hdr.cmd_line_ptr = CMDLINE as u32;
-    parameters.hdr.cmdline_size = cmdline_length as u32;
-    parameters.acpi_rsdp_addr = ACPI_TABLES;
-    if let Some(range) = initramfs {
-        // Both are below the gap, so below 4 GiB.
-        parameters.hdr.ramdisk_image = range.start as u32;
-        parameters.hdr.ramdisk_size = range.length as u32;
-    }
-    let mut count = 0;
-    for ((range, usable), entry) in plan.ram.memory_map().zip(&mut parameters.e820_table) {
-        (entry.addr, entry.size) = (range.start, range.length);
-        entry.r#type = if usable { MAP_RAM } else { MAP_RESERVED };
-        count += 1;
-    }
-    parameters.e820_entries = count;
-    let parameters = BootParams::new(&parameters, GuestAddress(ZERO_PAGE));
-    LinuxBootConfigurator::write_bootparams(&parameters, ram)
-        .map_err(Error::WriteBootParameters)?;
-
-    // The first 4 GiB mapped to themselves: PML4 → PDPT → 4 page directories of 2 MiB pages (present, writable).
-    const PRESENT_WRITABLE: u64 = 3;
-    const LARGE: u64 = 1 << 7;
-    let (pdpt, directories) = (PAGE_TABLES + 0x1000, PAGE_TABLES + 0x2000);
-    write(ram, PAGE_TABLES, pdpt | PRESENT_WRITABLE, "page tables")?;
-    for gib in 0..4 {
-        write(
-            ram,
-            pdpt + 8 * gib,
-            (directories + 0x1000 * gib) | PRESENT_WRITABLE,
-            "page tables",
-        )?;
-    }
-    for page in 0..2048 {
-        write(
-            ram,
-            directories + 8 * page,
-            page << 21 | PRESENT_WRITABLE | LARGE,
-            "page tables",
-        )?;
-    }
-    // The 64-bit code descriptor: L set, D clear.
-    write(ram, GDT + 8, 0x00af_9b00_0000_ffff, "the descriptor table")
 }

@@ -3,11 +3,13 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
-use crn_protocol::control::{Descriptor, VmSpec};
+use crn_protocol::control::{Descriptor, DiskSpec, MemoryBacking, Transport, VmSpec};
+use crn_protocol::devices::{Engine, Limits, NicLimits};
 
 use crate::boot::Payload;
 use crate::devices::block::ID_LENGTH;
-use crate::plan::layout::{CMDLINE_MAX, MAX_VIRTIO_DEVICES};
+use crate::memory::huge_page_mib;
+use crate::plan::layout::{CMDLINE_MAX, MAX_MMIO_DEVICES, MAX_PCI_DEVICES};
 use crate::{Error, Result};
 
 const VCPUS: std::ops::RangeInclusive<u8> = 1..=64;
@@ -17,6 +19,7 @@ const MTU: std::ops::RangeInclusive<u16> = 68..=65_521;
 /// 0, 1 and 2 have meanings of their own; the last is VMADDR_CID_ANY.
 const CID: std::ops::Range<u32> = 3..u32::MAX;
 const NAME_MAX: usize = 128;
+const TAP_QUEUES: std::ops::RangeInclusive<usize> = 1..=8;
 
 /// A disk.
 #[derive(Debug)]
@@ -27,17 +30,50 @@ pub struct Disk {
     pub read_only: bool,
     /// Its identity in the guest.
     pub serial: String,
+    /// How requests reach the image.
+    pub engine: Engine,
+    /// Limits of its transfers.
+    pub limits: Limits,
+}
+
+impl Disk {
+    /// Checks the description of a disk that comes to a running machine.
+    ///
+    /// # Errors
+    /// [`Error::Spec`].
+    pub fn attached(spec: DiskSpec, descriptors: Vec<OwnedFd>) -> Result<Self> {
+        Self::new("disk", spec, &mut Files::new(descriptors))
+    }
+
+    fn new(field: &str, spec: DiskSpec, files: &mut Files) -> Result<Self> {
+        if spec.serial.len() > ID_LENGTH || !spec.serial.bytes().all(|byte| byte.is_ascii_graphic())
+        {
+            return Err(Error::spec(
+                format!("{field}.serial"),
+                "is not at most 20 bytes of graphic ASCII",
+            ));
+        }
+        Ok(Self {
+            file: files.take(&format!("{field}.file"), spec.file)?,
+            read_only: spec.read_only,
+            serial: spec.serial,
+            engine: spec.engine,
+            limits: limits(&format!("{field}.limits"), spec.limits)?,
+        })
+    }
 }
 
 /// A NIC.
 #[derive(Debug)]
 pub struct Nic {
-    /// The TAP queue.
-    pub tap: OwnedFd,
+    /// The TAP's queues, at least one.
+    pub taps: Vec<OwnedFd>,
     /// The guest's MAC address.
     pub mac: [u8; 6],
     /// Bytes.
     pub mtu: u16,
+    /// Limits each way.
+    pub limits: NicLimits,
 }
 
 /// Where the console goes.
@@ -49,6 +85,25 @@ pub struct ConsoleOutput {
     pub max_bytes: u64,
 }
 
+/// What becomes devices.
+#[derive(Debug)]
+pub struct Parts {
+    /// In the guest's order.
+    pub disks: Vec<Disk>,
+    /// In the guest's order.
+    pub nics: Vec<Nic>,
+    /// Context identifier and listening socket.
+    pub vsock: Option<(u32, OwnedFd)>,
+    /// MiB the balloon is to have from the start, if there is one.
+    pub balloon: Option<u32>,
+    /// Images to be mapped into the guest.
+    pub pmem: Vec<File>,
+    /// Limits of the entropy source.
+    pub entropy: Limits,
+    /// Whether there is a virtio console beside the serial port.
+    pub virtio_console: bool,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Blueprint {
@@ -58,14 +113,14 @@ pub struct Blueprint {
     pub vcpus: u8,
     /// MiB.
     pub memory_mib: u32,
+    /// What pages it is made of.
+    pub memory_backing: MemoryBacking,
+    /// The bus of the virtio devices.
+    pub transport: Transport,
     /// What is loaded.
     pub payload: Payload,
-    /// In the guest's order.
-    pub disks: Vec<Disk>,
-    /// In the guest's order.
-    pub nics: Vec<Nic>,
-    /// Context identifier and listening socket.
-    pub vsock: Option<(u32, OwnedFd)>,
+    /// Its devices.
+    pub parts: Parts,
     /// Where the console goes.
     pub console: ConsoleOutput,
 }
@@ -83,7 +138,8 @@ pub fn descriptor_count(spec: &VmSpec) -> usize {
         .into_iter()
         .flatten()
         .chain(spec.disks.iter().map(|disk| disk.file))
-        .chain(spec.nics.iter().map(|nic| nic.tap))
+        .chain(spec.nics.iter().flat_map(|nic| nic.taps.iter().copied()))
+        .chain(spec.pmem.iter().map(|pmem| pmem.file))
         .map(|descriptor| usize::from(descriptor.0) + 1)
         .max()
         .unwrap_or(0)
@@ -95,7 +151,7 @@ impl Blueprint {
     /// # Errors
     /// [`Error::Spec`] with the first field that is out of bounds.
     pub fn new(spec: VmSpec, descriptors: Vec<OwnedFd>) -> Result<Self> {
-        let mut files = Files(descriptors.into_iter().map(Some).collect());
+        let mut files = Files::new(descriptors);
         within("vcpus", spec.vcpus, VCPUS.contains(&spec.vcpus), "1 to 64")?;
         within(
             "memory_mib",
@@ -103,6 +159,21 @@ impl Blueprint {
             MEMORY_MIB.contains(&spec.memory_mib),
             "32 to 524288",
         )?;
+        if let Some(page) = huge_page_mib(spec.memory_backing) {
+            within(
+                "memory_mib",
+                spec.memory_mib,
+                spec.memory_mib.is_multiple_of(page),
+                &format!("a multiple of {page}, the huge pages' size"),
+            )?;
+            // A balloon gives back 4 KiB at a time.
+            if spec.balloon.is_some() {
+                return Err(Error::spec(
+                    "balloon",
+                    "cannot give back parts of huge pages",
+                ));
+            }
+        }
         within(
             "vm",
             spec.vm.len(),
@@ -121,13 +192,21 @@ impl Blueprint {
                 "has bytes other than printable ASCII",
             ));
         }
-        let devices = spec.disks.len() + spec.nics.len() + usize::from(spec.vsock.is_some()) + 1;
-        if devices > MAX_VIRTIO_DEVICES {
+        let devices = spec.disks.len()
+            + spec.nics.len()
+            + spec.pmem.len()
+            + usize::from(spec.vsock.is_some())
+            + usize::from(spec.balloon.is_some())
+            + usize::from(spec.console.virtio)
+            + 1;
+        let most = match spec.transport {
+            Transport::Mmio => MAX_MMIO_DEVICES,
+            Transport::Pci => MAX_PCI_DEVICES,
+        };
+        if devices > most {
             return Err(Error::spec(
                 "disks",
-                format!(
-                    "make, with nics, vsock and the entropy source, {devices} devices; {MAX_VIRTIO_DEVICES} are possible"
-                ),
+                format!("make, with all others, {devices} devices; {most} are possible"),
             ));
         }
         let kernel = File::from(files.take("kernel", spec.kernel)?);
@@ -137,20 +216,7 @@ impl Blueprint {
             .transpose()?;
         let mut disks = Vec::with_capacity(spec.disks.len());
         for (index, disk) in spec.disks.into_iter().enumerate() {
-            if disk.serial.len() > ID_LENGTH
-                || !disk.serial.bytes().all(|byte| byte.is_ascii_graphic())
-            {
-                return Err(Error::spec(
-                    format!("disks[{index}].serial"),
-                    "is not at most 20 bytes of graphic ASCII",
-                ));
-            }
-            let file = files.take(&format!("disks[{index}].file"), disk.file)?;
-            disks.push(Disk {
-                file,
-                read_only: disk.read_only,
-                serial: disk.serial,
-            });
+            disks.push(Disk::new(&format!("disks[{index}]"), disk, &mut files)?);
         }
         let mut nics = Vec::with_capacity(spec.nics.len());
         for (index, nic) in spec.nics.into_iter().enumerate() {
@@ -166,11 +232,23 @@ impl Blueprint {
                     "is not a station's address",
                 ));
             }
-            let tap = files.take(&format!("nics[{index}].tap"), nic.tap)?;
+            within(
+                &format!("nics[{index}].taps"),
+                nic.taps.len(),
+                TAP_QUEUES.contains(&nic.taps.len()),
+                "1 to 8 queues",
+            )?;
+            let field = format!("nics[{index}].taps");
+            let taps = nic.taps.iter().map(|tap| files.take(&field, *tap));
+            let field = format!("nics[{index}].limits");
             nics.push(Nic {
-                tap,
+                taps: taps.collect::<Result<_>>()?,
                 mac: nic.mac,
                 mtu: nic.mtu,
+                limits: NicLimits {
+                    receive: limits(&field, nic.limits.receive)?,
+                    send: limits(&field, nic.limits.send)?,
+                },
             });
         }
         let vsock = match spec.vsock {
@@ -185,6 +263,18 @@ impl Blueprint {
                 Some((vsock.cid, files.take("vsock.listener", vsock.listener)?))
             }
         };
+        let balloon = spec.balloon.map(|balloon| balloon.target_mib);
+        within(
+            "balloon.target_mib",
+            balloon.unwrap_or(0),
+            balloon.is_none_or(|target| target < spec.memory_mib),
+            "less than memory_mib",
+        )?;
+        let mut pmem = Vec::with_capacity(spec.pmem.len());
+        for (index, image) in spec.pmem.iter().enumerate() {
+            let file = files.take(&format!("pmem[{index}].file"), image.file)?;
+            pmem.push(File::from(file));
+        }
         let console = ConsoleOutput {
             output: files.take("console.output", spec.console.output)?,
             max_bytes: spec.console.max_bytes,
@@ -193,14 +283,22 @@ impl Blueprint {
             vm: spec.vm,
             vcpus: spec.vcpus,
             memory_mib: spec.memory_mib,
+            memory_backing: spec.memory_backing,
+            transport: spec.transport,
             payload: Payload {
                 kernel,
                 initramfs,
                 cmdline: spec.cmdline,
             },
-            disks,
-            nics,
-            vsock,
+            parts: Parts {
+                disks,
+                nics,
+                vsock,
+                balloon,
+                pmem,
+                entropy: limits("entropy", spec.entropy)?,
+                virtio_console: spec.console.virtio,
+            },
             console,
         })
     }
@@ -217,10 +315,27 @@ fn within(field: &str, value: impl std::fmt::Display, holds: bool, bounds: &str)
     }
 }
 
+/// Limits under which something gets through.
+fn limits(field: &str, limits: Limits) -> Result<Limits> {
+    for rate in [limits.bytes, limits.operations].into_iter().flatten() {
+        if rate.per_second == 0 || rate.burst == 0 {
+            return Err(Error::spec(
+                field,
+                "has a rate or burst of 0, allowed is 1 and more",
+            ));
+        }
+    }
+    Ok(limits)
+}
+
 /// Descriptors, each taken at most once.
 struct Files(Vec<Option<OwnedFd>>);
 
 impl Files {
+    fn new(descriptors: Vec<OwnedFd>) -> Self {
+        Self(descriptors.into_iter().map(Some).collect())
+    }
+
     fn take(&mut self, field: &str, at: Descriptor) -> Result<OwnedFd> {
         match self.0.get_mut(usize::from(at.0)) {
             None => Err(Error::spec(
@@ -239,7 +354,8 @@ impl Files {
 
 #[cfg(test)]
 mod tests {
-    use crn_protocol::control::{ConsoleSpec, DiskSpec, NicSpec, VsockSpec};
+    use crn_protocol::control::{ConsoleSpec, NicSpec, VsockSpec};
+    use crn_protocol::devices::{BalloonSpec, Rate};
 
     use super::*;
 
@@ -248,6 +364,8 @@ mod tests {
             vm: "test".to_owned(),
             vcpus: 1,
             memory_mib: 64,
+            memory_backing: MemoryBacking::Thp,
+            transport: Transport::Mmio,
             kernel: Descriptor(0),
             initramfs: None,
             cmdline: "console=ttyS0".to_owned(),
@@ -255,12 +373,18 @@ mod tests {
                 file: Descriptor(2),
                 read_only: true,
                 serial: "root".to_owned(),
+                engine: Engine::Auto,
+                limits: Limits::default(),
             }],
             nics: Vec::new(),
             vsock: None,
+            balloon: None,
+            pmem: Vec::new(),
+            entropy: Limits::default(),
             console: ConsoleSpec {
                 output: Descriptor(1),
                 max_bytes: 0,
+                virtio: false,
             },
         }
     }
@@ -281,7 +405,7 @@ mod tests {
     fn a_good_description_is_taken() {
         assert_eq!(descriptor_count(&spec()), 3);
         let blueprint = Blueprint::new(spec(), files(3)).unwrap();
-        assert_eq!((blueprint.vcpus, blueprint.disks.len()), (1, 1));
+        assert_eq!((blueprint.vcpus, blueprint.parts.disks.len()), (1, 1));
     }
 
     #[test]
@@ -290,6 +414,15 @@ mod tests {
         assert!(refusal(|spec| spec.vcpus = 65).contains("vcpus is 65"));
         assert!(refusal(|spec| spec.memory_mib = 31).contains("memory_mib is 31"));
         assert!(refusal(|spec| spec.memory_mib = 524_289).contains("memory_mib"));
+        assert!(
+            refusal(|spec| spec.memory_backing = MemoryBacking::Hugetlb1g)
+                .contains("memory_mib is 64")
+        );
+        let parts = refusal(|spec| {
+            spec.memory_backing = MemoryBacking::Hugetlb2m;
+            spec.balloon = Some(BalloonSpec::default());
+        });
+        assert!(parts.contains("balloon cannot"), "{parts}");
         assert!(refusal(|spec| spec.cmdline = "a".repeat(2048)).contains("cmdline is 2048"));
         assert!(refusal(|spec| spec.cmdline = "a\nb".to_owned()).contains("cmdline"));
         assert!(refusal(|spec| spec.disks[0].serial = "a".repeat(21)).contains("disks[0].serial"));
@@ -308,15 +441,34 @@ mod tests {
             .contains("vsock.cid is 2")
         );
         let nic = |mac, mtu| NicSpec {
-            tap: Descriptor(3),
+            taps: vec![Descriptor(3)],
             mac,
             mtu,
+            limits: NicLimits::default(),
         };
         assert!(
             refusal(|spec| spec.nics = vec![nic([2, 0, 0, 0, 0, 1], 67)]).contains("nics[0].mtu")
         );
         assert!(
             refusal(|spec| spec.nics = vec![nic([1, 0, 0, 0, 0, 1], 1500)]).contains("nics[0].mac")
+        );
+        assert!(
+            refusal(|spec| spec.nics = vec![NicSpec {
+                taps: Vec::new(),
+                ..nic([2, 0, 0, 0, 0, 1], 1500)
+            }])
+            .contains("nics[0].taps is 0")
+        );
+        assert!(
+            refusal(|spec| spec.disks[0].limits.bytes = Some(Rate {
+                per_second: 0,
+                burst: 1
+            }))
+            .contains("disks[0].limits")
+        );
+        assert!(
+            refusal(|spec| spec.balloon = Some(BalloonSpec { target_mib: 64 }))
+                .contains("balloon.target_mib is 64")
         );
         assert!(
             refusal(|spec| spec.disks = vec![spec.disks[0].clone(); 18]).contains("19 devices; 18")

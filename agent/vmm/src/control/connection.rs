@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use crn_protocol::control::{Command, Report};
+use crn_protocol::control::{Command, Report, Request};
 use crn_protocol::descriptors::{Receiver, send_with};
 use crn_protocol::lines::encode;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -83,7 +83,9 @@ impl Controller {
                     }
                 };
                 let count = match &command.request {
-                    crn_protocol::control::Request::Launch(spec) => super::descriptor_count(spec),
+                    Request::Launch(spec) => super::descriptor_count(spec),
+                    Request::AttachDisk(disk) => usize::from(disk.file.0) + 1,
+                    Request::AttachConsole { stream } => usize::from(stream.0) + 1,
                     _ => 0,
                 };
                 // Fewer than named: the description's check says which field lacks its own.

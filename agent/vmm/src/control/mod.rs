@@ -3,5 +3,5 @@
 mod blueprint;
 mod connection;
 
-pub use blueprint::{Blueprint, Disk, Nic, descriptor_count};
+pub use blueprint::{Blueprint, Disk, Nic, Parts, descriptor_count};
 pub use connection::{Controller, Gone};

@@ -1,11 +1,14 @@
 //! The machine's devices. Those with queues live in the event loop, which alone calls them ([`Device`]); the serial
 //! port and the power registers are written by vCPU threads through the bus.
 
+pub mod balloon;
 pub mod block;
+pub mod console;
+pub mod limiter;
 pub mod net;
+pub mod pmem;
 pub mod power;
 pub mod rng;
-pub mod serial;
 pub mod vsock;
 
 use std::collections::VecDeque;
@@ -15,12 +18,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use crn_protocol::devices::{DeviceCounters, NewLimits};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
 use crate::memory::Ram;
 use crate::poller::{Poller, Readiness, Token};
-use crate::virtio::{DeviceFault, LiveQueue};
+use crate::virtio::{DeviceFault, Interrupt, Queues};
 
 /// Features every device here offers.
 pub const COMMON_FEATURES: u64 =
@@ -33,6 +37,8 @@ pub struct Context<'a> {
     pub ram: &'a Ram,
     /// To watch descriptors of its own.
     pub poller: &'a Poller,
+    /// Its way to the driver, to tell it of changes in the configuration.
+    pub interrupt: &'a Interrupt,
     /// Its index, for its tokens.
     pub index: u8,
     /// Where streams the guest opened to the host are handed over.
@@ -86,14 +92,14 @@ impl GuestConnects {
 
 /// A device with queues, owned by the event loop.
 pub trait Device {
-    /// The driver is ready; `queues` has one for each in the offer.
+    /// The driver is ready.
     ///
     /// # Errors
     /// A fault stops the device until it is reset.
     fn activate(
         &mut self,
         features: u64,
-        queues: Vec<LiveQueue>,
+        queues: Queues,
         context: &mut Context<'_>,
     ) -> Result<(), DeviceFault>;
 
@@ -144,6 +150,34 @@ pub trait Device {
         Ok(())
     }
 
+    /// What it has done so far.
+    fn counters(&self) -> DeviceCounters;
+
+    /// Brings up to date what `counters` tells, as far as the driver plays along.
+    ///
+    /// # Errors
+    /// As [`Device::activate`].
+    fn refresh(&mut self, _context: &mut Context<'_>) -> Result<(), DeviceFault> {
+        Ok(())
+    }
+
+    /// Limits it anew; false when it has no such limits.
+    ///
+    /// # Errors
+    /// As [`Device::activate`].
+    fn set_limits(
+        &mut self,
+        _limits: &NewLimits,
+        _context: &mut Context<'_>,
+    ) -> Result<bool, DeviceFault> {
+        Ok(false)
+    }
+
+    /// Asks the guest to give back so many MiB of memory; false when the device is no balloon.
+    fn set_balloon(&mut self, _target_mib: u32, _context: &mut Context<'_>) -> bool {
+        false
+    }
+
     /// Makes durable what the guest has written.
     ///
     /// # Errors
@@ -153,19 +187,11 @@ pub trait Device {
     }
 }
 
-/// A machine's counters, as in [`crn_protocol::control::Status`].
+/// What vCPU threads count.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Guest exits handled in user space.
     pub exits: Counter,
-    /// Bytes read from disks.
-    pub disk_read: Counter,
-    /// Bytes written to disks.
-    pub disk_written: Counter,
-    /// Bytes received by the guest.
-    pub net_received: Counter,
-    /// Bytes sent by the guest.
-    pub net_sent: Counter,
 }
 
 /// A number that only grows.
@@ -185,21 +211,21 @@ impl Counter {
     }
 }
 
-/// Counters shared by the devices of a machine.
+/// Counters shared by the vCPUs of a machine.
 pub type SharedCounters = Arc<Counters>;
 
 #[cfg(test)]
 pub(crate) mod testing {
     //! A driver's side of queues, for the tests of the devices.
 
-    use virtio_queue::Queue;
     use virtio_queue::desc::{RawDescriptor, split::Descriptor};
     use virtio_queue::mock::MockSplitQueue;
+    use virtio_queue::{Queue, QueueT};
     use vm_memory::{Bytes, GuestAddress};
     use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
     use super::*;
-    use crate::virtio::Interrupt;
+    use crate::virtio::LiveQueue;
 
     pub(crate) const READ: u16 = 0;
     pub(crate) const WRITE: u16 = 2;
@@ -213,6 +239,8 @@ pub(crate) mod testing {
         pub(crate) ram: &'m Ram,
         pub(crate) queue: MockSplitQueue<'m, Ram>,
         pub(crate) interrupt: Interrupt,
+        /// The device rings it itself to come back later.
+        pub(crate) doorbell: Arc<EventFd>,
         next: u16,
         size: u16,
     }
@@ -224,19 +252,36 @@ pub(crate) mod testing {
                 ram,
                 queue: MockSplitQueue::create(ram, GuestAddress(base), size),
                 interrupt: Interrupt::new().unwrap(),
+                doorbell: Arc::new(EventFd::new(EFD_NONBLOCK).unwrap()),
                 next: 0,
                 size,
             }
         }
 
         pub(crate) fn live(&self) -> LiveQueue {
+            self.live_with(false)
+        }
+
+        /// As [`Driver::live`], with VIRTIO_RING_F_EVENT_IDX agreed or not.
+        pub(crate) fn live_with(&self, event_idx: bool) -> LiveQueue {
             let mut queue: Queue = self.queue.create_queue().unwrap();
+            queue.set_event_idx(event_idx);
             queue.try_set_used_ring_address(self.used_ring()).unwrap();
-            LiveQueue::new(
-                queue,
-                self.interrupt.clone(),
-                Arc::new(EventFd::new(EFD_NONBLOCK).unwrap()),
-            )
+            LiveQueue::new(queue, self.interrupt.clone(), Arc::clone(&self.doorbell))
+        }
+
+        /// Whether the device has asked to be rung for the chain offered last (virtio 1.3, section 2.7.10).
+        pub(crate) fn wants_ring(&self, event_idx: bool) -> bool {
+            let used = self.used_ring().0;
+            let flags: u16 = self.ram.read_obj(GuestAddress(used)).unwrap();
+            if !event_idx {
+                return flags & 1 == 0;
+            }
+            let event = GuestAddress(used + 4 + u64::from(self.size) * 8);
+            let event: u16 = self.ram.read_obj(event).unwrap();
+            let avail = GuestAddress(self.queue.avail_addr().0 + 2);
+            let new: u16 = self.ram.read_obj(avail).unwrap();
+            event == new.wrapping_sub(1)
         }
 
         /// The mock puts the used ring over the second half of the available ring; here it has a place of its own.
@@ -297,6 +342,7 @@ pub(crate) mod testing {
     /// A context's owned parts.
     pub(crate) struct Host {
         pub(crate) poller: Poller,
+        pub(crate) interrupt: Interrupt,
         pub(crate) guest_connects: GuestConnects,
     }
 
@@ -304,6 +350,7 @@ pub(crate) mod testing {
         pub(crate) fn new() -> Self {
             Self {
                 poller: Poller::new().unwrap(),
+                interrupt: Interrupt::new().unwrap(),
                 guest_connects: GuestConnects::default(),
             }
         }
@@ -312,6 +359,7 @@ pub(crate) mod testing {
             Context {
                 ram,
                 poller: &self.poller,
+                interrupt: &self.interrupt,
                 index: 0,
                 guest_connects: &mut self.guest_connects,
             }

@@ -1,57 +1,66 @@
 //! virtio-rng: entropy from the host's getrandom(2).
 
+use std::time::Instant;
+
+use crn_protocol::devices::{DeviceCounters, Limits, NewLimits, RngCounters};
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
 
+use super::limiter::Limiter;
 use super::{COMMON_FEATURES, Context, Device};
-use crate::virtio::{Buffers, DeviceFault, LiveQueue, Offer};
+use crate::memory::Ram;
+use crate::virtio::queue::Served;
+use crate::virtio::{Buffers, DeviceFault, LiveQueue, Offer, Queues};
 
 /// Bytes given to one request at most, however much the driver asks for.
 const MAX_REQUEST: usize = 64 * 1024;
 
 /// The device.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Rng {
     queue: Option<LiveQueue>,
+    limiter: Limiter,
+    /// When the limits let the next request through, if one has to wait.
+    throttled: Option<Instant>,
+    counters: RngCounters,
 }
 
 impl Rng {
     /// The device and what it offers.
     #[must_use]
-    pub fn new() -> (Self, Offer) {
+    pub fn new(limits: &Limits) -> (Self, Offer) {
         let offer = Offer {
             device_id: VIRTIO_ID_RNG,
             features: COMMON_FEATURES,
-            queue_sizes: &[64],
-            config: Vec::new(),
+            queue_sizes: vec![64],
+            config: Vec::new().into(),
         };
-        (Self::default(), offer)
-    }
-}
-
-impl Device for Rng {
-    fn activate(
-        &mut self,
-        _features: u64,
-        mut queues: Vec<LiveQueue>,
-        context: &mut Context<'_>,
-    ) -> Result<(), DeviceFault> {
-        self.queue = queues.pop();
-        self.queue_ready(0, context)
+        let rng = Self {
+            queue: None,
+            limiter: Limiter::new(limits, Instant::now()),
+            throttled: None,
+            counters: RngCounters::default(),
+        };
+        (rng, offer)
     }
 
-    fn reset(&mut self) {
-        self.queue = None;
-    }
-
-    fn queue_ready(&mut self, _queue: usize, context: &mut Context<'_>) -> Result<(), DeviceFault> {
+    fn serve(&mut self, ram: &Ram, now: Instant) -> Result<(), DeviceFault> {
         let Some(queue) = &mut self.queue else {
             return Ok(());
         };
-        queue.drain(context.ram, |chain| {
-            let Ok(mut request) = Buffers::of(chain, context.ram) else {
-                return Ok(0);
+        if self.throttled.is_some_and(|at| at > now) {
+            return Ok(());
+        }
+        self.throttled = None;
+        let (limiter, counters) = (&mut self.limiter, &mut self.counters);
+        self.throttled = queue.drain_while(ram, |chain| {
+            let Ok(mut request) = Buffers::of(chain, ram) else {
+                return Ok(Served::Used(0));
             };
             let mut left = request.writable.len().min(MAX_REQUEST);
+            if let Err(later) = limiter.admit(left as u64, now) {
+                counters.throttled += 1;
+                return Ok(Served::Later(later));
+            }
             let mut written = 0;
             let mut bytes = [0; 4096];
             while left > 0 {
@@ -64,8 +73,62 @@ impl Device for Rng {
                 written += request.writable.write(&bytes[..got]);
                 left -= got;
             }
-            Ok(written as u32)
-        })
+            counters.bytes += written as u64;
+            Ok(Served::Used(written as u32))
+        })?;
+        Ok(())
+    }
+}
+
+impl Device for Rng {
+    fn activate(
+        &mut self,
+        _features: u64,
+        mut queues: Queues,
+        context: &mut Context<'_>,
+    ) -> Result<(), DeviceFault> {
+        self.queue = Some(queues.require(0)?);
+        self.serve(context.ram, Instant::now())
+    }
+
+    fn reset(&mut self) {
+        self.queue = None;
+        self.throttled = None;
+    }
+
+    fn queue_ready(&mut self, _queue: usize, context: &mut Context<'_>) -> Result<(), DeviceFault> {
+        self.serve(context.ram, Instant::now())
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.throttled
+    }
+
+    fn deadline_passed(
+        &mut self,
+        now: Instant,
+        context: &mut Context<'_>,
+    ) -> Result<(), DeviceFault> {
+        self.serve(context.ram, now)
+    }
+
+    fn counters(&self) -> DeviceCounters {
+        DeviceCounters::Rng(self.counters)
+    }
+
+    fn set_limits(
+        &mut self,
+        limits: &NewLimits,
+        context: &mut Context<'_>,
+    ) -> Result<bool, DeviceFault> {
+        let NewLimits::Transfer(limits) = limits else {
+            return Ok(false);
+        };
+        let now = Instant::now();
+        self.limiter = Limiter::new(limits, now);
+        self.throttled = None;
+        self.serve(context.ram, now)?;
+        Ok(true)
     }
 }
 
@@ -81,9 +144,9 @@ mod tests {
         let ram = ram();
         let mut driver = Driver::new(&ram, 0);
         driver.offer(&[(0x10_0000, 32, WRITE)]);
-        let (mut rng, _) = Rng::new();
+        let (mut rng, _) = Rng::new(&Limits::default());
         let mut host = Host::new();
-        rng.activate(0, vec![driver.live()], &mut host.context(&ram))
+        rng.activate(0, vec![driver.live()].into(), &mut host.context(&ram))
             .unwrap();
         assert_eq!(driver.used(), (1, 0, 32));
         let mut bytes = [0; 32];
@@ -96,5 +159,38 @@ mod tests {
         driver.offer(&[(u64::MAX, 32, WRITE)]);
         rng.queue_ready(0, &mut host.context(&ram)).unwrap();
         assert_eq!((driver.used().0, driver.used().2), (4, 0));
+    }
+
+    #[test]
+    fn a_limited_guest_waits_and_a_lifted_limit_lets_it_go_on() {
+        use crn_protocol::devices::Rate;
+
+        let ram = ram();
+        let limits = Limits {
+            bytes: Some(Rate {
+                per_second: 1,
+                burst: 64,
+            }),
+            operations: None,
+        };
+        let mut driver = Driver::new(&ram, 0);
+        let (mut rng, _) = Rng::new(&limits);
+        let mut host = Host::new();
+        for _ in 0..3 {
+            driver.offer(&[(0x10_0000, 64, WRITE)]);
+        }
+        rng.activate(0, vec![driver.live()].into(), &mut host.context(&ram))
+            .unwrap();
+        assert_eq!(driver.used().0, 1);
+        let deadline = rng.deadline().unwrap();
+        rng.queue_ready(0, &mut host.context(&ram)).unwrap();
+        assert_eq!(driver.used().0, 1, "ringing does not help");
+        rng.deadline_passed(deadline, &mut host.context(&ram))
+            .unwrap();
+        assert_eq!(driver.used().0, 2);
+        let lifted = NewLimits::Transfer(Limits::default());
+        assert!(rng.set_limits(&lifted, &mut host.context(&ram)).unwrap());
+        assert_eq!((driver.used().0, rng.deadline()), (3, None));
+        assert_eq!(rng.counters.throttled, 2);
     }
 }

@@ -1,17 +1,19 @@
 //! What vCPU threads reach without leaving their thread: device registers and I/O ports.
 //!
 //! Changes of a virtio device's life (activation, reset) are handed to the event loop and waited for, so that a
-//! driver's next instruction finds them done. The event loop takes none of the locks here.
+//! driver's next instruction finds them done. The event loop takes none of the transports' locks.
 
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crn_protocol::control::ExitReason;
 use vmm_sys_util::eventfd::EventFd;
 
+use super::events::Events;
+use crate::devices::console::serial::{Com1, type_into};
 use crate::devices::power;
-use crate::devices::serial::Com1;
-use crate::plan::layout::{SERIAL_PORT, VIRTIO_MMIO_BASE, VIRTIO_MMIO_SIZE};
+use crate::pci::PciBus;
+use crate::plan::layout::{EVENTS_PORT, SERIAL_PORT, VIRTIO_MMIO_BASE, VIRTIO_MMIO_SIZE};
 use crate::virtio::Change;
 use crate::virtio::mmio::MmioTransport;
 
@@ -26,6 +28,11 @@ pub enum FromVcpu {
         change: Change,
         /// The vCPU waits here.
         done: SyncSender<()>,
+    },
+    /// The guest has let a device go; nothing of it is on the bus any more.
+    Ejected {
+        /// The device.
+        index: u8,
     },
     /// The machine is at its end.
     Stopped {
@@ -59,20 +66,36 @@ impl ToLoop {
     }
 }
 
+/// Where virtio devices are.
+#[derive(Debug)]
+pub enum Transports {
+    /// At their planned places, by index.
+    Mmio(Vec<Mutex<MmioTransport>>),
+    /// On the PCI bus: the device with number n has index n - 1.
+    Pci(Arc<PciBus>),
+}
+
 /// The machine's registers.
 pub struct Bus {
-    virtio: Vec<Mutex<MmioTransport>>,
+    transports: Transports,
     com1: Mutex<Com1>,
+    events: Arc<Events>,
     to_loop: ToLoop,
 }
 
 impl Bus {
-    /// A bus with virtio devices at their planned places and COM1.
+    /// A bus with virtio devices, COM1 and the register of events.
     #[must_use]
-    pub fn new(virtio: Vec<MmioTransport>, com1: Com1, to_loop: ToLoop) -> Self {
+    pub const fn new(
+        transports: Transports,
+        com1: Com1,
+        events: Arc<Events>,
+        to_loop: ToLoop,
+    ) -> Self {
         Self {
-            virtio: virtio.into_iter().map(Mutex::new).collect(),
+            transports,
             com1: Mutex::new(com1),
+            events,
             to_loop,
         }
     }
@@ -83,46 +106,56 @@ impl Bus {
         &self.to_loop
     }
 
-    fn virtio(&self, address: u64) -> Option<(u8, &Mutex<MmioTransport>, u64)> {
-        let from_base = address.checked_sub(VIRTIO_MMIO_BASE)?;
-        let index = from_base / VIRTIO_MMIO_SIZE;
-        let transport = self.virtio.get(usize::try_from(index).ok()?)?;
-        Some((
-            u8::try_from(index).ok()?,
-            transport,
-            from_base % VIRTIO_MMIO_SIZE,
-        ))
+    /// Has the event loop do its part of a change. The caller holds the device's lock meanwhile: another vCPU must
+    /// not see a device half changed.
+    fn tell(&self, index: u8, change: Change) {
+        let (done, wait) = sync_channel(1);
+        self.to_loop.send(FromVcpu::Device {
+            index,
+            change,
+            done,
+        });
+        // An error means that the loop is gone, and the machine with it.
+        let _ = wait.recv();
+    }
+
+    fn tell_numbered(&self, number: u8, change: Change) {
+        self.tell(number.saturating_sub(1), change);
     }
 
     /// A read outside RAM: all ones where nothing is.
     pub fn memory_read(&self, address: u64, data: &mut [u8]) {
-        match self.virtio(address) {
-            Some((_, transport, offset)) => {
-                transport
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .read(offset, data);
-            }
-            None => data.fill(0xff),
+        let answered = match &self.transports {
+            Transports::Mmio(devices) => match mmio_device(devices, address) {
+                Some((_, transport, offset)) => {
+                    lock(transport).read(offset, data);
+                    true
+                }
+                None => false,
+            },
+            Transports::Pci(bus) => bus.memory_read(address, data),
+        };
+        if !answered {
+            data.fill(0xff);
         }
     }
 
     /// A write outside RAM: lost where nothing is.
     pub fn memory_write(&self, address: u64, data: &[u8]) {
-        let Some((index, transport, offset)) = self.virtio(address) else {
-            return;
-        };
-        // The lock is held until the event loop has done its part: another vCPU must not see a device half changed.
-        let mut transport = transport.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(change) = transport.write(offset, data) {
-            let (done, wait) = sync_channel(1);
-            self.to_loop.send(FromVcpu::Device {
-                index,
-                change,
-                done,
-            });
-            // An error means that the loop is gone, and the machine with it.
-            let _ = wait.recv();
+        match &self.transports {
+            Transports::Mmio(devices) => {
+                if let Some((index, transport, offset)) = mmio_device(devices, address) {
+                    let mut transport = lock(transport);
+                    if let Some(change) = transport.write(offset, data) {
+                        self.tell(index, change);
+                    }
+                }
+            }
+            Transports::Pci(bus) => {
+                bus.memory_write(address, data, &|number, change| {
+                    self.tell_numbered(number, change);
+                });
+            }
         }
     }
 
@@ -134,9 +167,25 @@ impl Bus {
             for byte in data {
                 *byte = com1.read(offset);
             }
-        } else if let (Some(value), Some(byte)) = (power::port_read(port), data.first_mut()) {
+        } else if let (Some(value), Some(byte)) = (self.register_read(port), data.first_mut()) {
             *byte = value;
+        } else if let Transports::Pci(bus) = &self.transports {
+            bus.port_read(port, data);
         }
+    }
+
+    fn register_read(&self, port: u16) -> Option<u8> {
+        match port {
+            EVENTS_PORT => Some(self.events.take()),
+            port => power::port_read(port),
+        }
+    }
+
+    /// Types into the serial port as much as it has room for; how many bytes that was. Its lock is held for moments
+    /// only and never while a vCPU waits for the event loop, which calls this.
+    pub fn type_into_serial(&self, bytes: &[u8]) -> usize {
+        let mut com1 = self.com1.lock().unwrap_or_else(PoisonError::into_inner);
+        type_into(&mut com1, bytes)
     }
 
     /// `out`, or a string of them at the same port; may be the machine's end.
@@ -150,8 +199,33 @@ impl Bus {
             }
             return None;
         }
+        if let Transports::Pci(bus) = &self.transports {
+            let tell = |number, change| self.tell_numbered(number, change);
+            bus.port_write(port, data, &tell, |number| {
+                let index = number.saturating_sub(1);
+                self.to_loop.send(FromVcpu::Ejected { index });
+            });
+        }
         data.iter().find_map(|byte| power::port_write(port, *byte))
     }
+}
+
+fn lock(transport: &Mutex<MmioTransport>) -> MutexGuard<'_, MmioTransport> {
+    transport.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn mmio_device(
+    devices: &[Mutex<MmioTransport>],
+    address: u64,
+) -> Option<(u8, &Mutex<MmioTransport>, u64)> {
+    let from_base = address.checked_sub(VIRTIO_MMIO_BASE)?;
+    let index = from_base / VIRTIO_MMIO_SIZE;
+    let transport = devices.get(usize::try_from(index).ok()?)?;
+    Some((
+        u8::try_from(index).ok()?,
+        transport,
+        from_base % VIRTIO_MMIO_SIZE,
+    ))
 }
 
 fn serial_offset(port: u16) -> Option<u8> {
@@ -163,20 +237,24 @@ fn serial_offset(port: u16) -> Option<u8> {
 mod tests {
     use std::sync::mpsc::Receiver;
 
-    use vm_superio::Serial;
     use vmm_sys_util::eventfd::EFD_NONBLOCK;
 
     use super::*;
-    use crate::devices::serial::{Console, SerialLine};
+    use crate::devices::console::{Console, serial::com1};
 
-    fn bus() -> (Bus, Console, Receiver<FromVcpu>) {
+    fn bus(transports: Transports) -> (Bus, Console, Receiver<FromVcpu>) {
         let (sender, receiver) = sync_channel(4);
         let file = tempfile::tempfile().unwrap();
         let (input, console) = Console::new(file.into(), 0).unwrap();
-        let com1 = Serial::new(SerialLine(EventFd::new(EFD_NONBLOCK).unwrap()), input);
+        let com1 = com1(EventFd::new(EFD_NONBLOCK).unwrap(), input);
         let kick = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
         (
-            Bus::new(Vec::new(), com1, ToLoop::new(sender, kick)),
+            Bus::new(
+                transports,
+                com1,
+                Arc::new(Events::new().unwrap()),
+                ToLoop::new(sender, kick),
+            ),
             console,
             receiver,
         )
@@ -184,7 +262,7 @@ mod tests {
 
     #[test]
     fn where_nothing_is_reads_are_ones_and_writes_are_lost() {
-        let (bus, _console, _receiver) = bus();
+        let (bus, _console, _receiver) = bus(Transports::Mmio(Vec::new()));
         let mut data = [0; 8];
         for address in [0xc000_0000, VIRTIO_MMIO_BASE, u64::MAX] {
             bus.memory_read(address, &mut data);
@@ -198,7 +276,7 @@ mod tests {
 
     #[test]
     fn the_serial_port_answers_at_its_ports_only() {
-        let (bus, _console, _receiver) = bus();
+        let (bus, _console, _receiver) = bus(Transports::Mmio(Vec::new()));
         let mut status = [0];
         bus.port_read(0x3fd, &mut status);
         assert_eq!(status, [0x60], "transmitter empty");
@@ -208,7 +286,7 @@ mod tests {
 
     #[test]
     fn the_sleep_register_ends_the_machine() {
-        let (bus, _console, _receiver) = bus();
+        let (bus, _console, _receiver) = bus(Transports::Mmio(Vec::new()));
         assert_eq!(bus.port_write(0x600, &[0x34]), Some(ExitReason::PowerOff));
         assert_eq!(
             bus.port_write(0x600, &[0, 0x34]),

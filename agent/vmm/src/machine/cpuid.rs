@@ -29,6 +29,16 @@ const LEAF_FREQUENCIES: u32 = 0x4000_0010;
 /// The in-kernel local APIC's timer counts nanoseconds.
 const APIC_BUS_KHZ: u32 = 1_000_000;
 
+/// How many bits the host's physical addresses have, and so a guest's at most. Processors that do not say have 36.
+#[must_use]
+pub fn address_bits() -> u32 {
+    if __cpuid(0x8000_0000).eax >= 0x8000_0008 {
+        __cpuid(0x8000_0008).eax & 0xff
+    } else {
+        36
+    }
+}
+
 /// What the host can give, before it is made true for one vCPU.
 #[derive(Debug, Clone)]
 pub struct Template {
@@ -114,9 +124,10 @@ impl Template {
                 ..Default::default()
             });
         }
-        // Topology leaves are written anew, for each vCPU. 0x1f only where the host counts as far.
+        // Topology leaves are written anew, for each vCPU. 0x1f only where the host counts as far; AMD's own (its
+        // Architecture Programmer's Manual, volume 3, E.4.24) would speak of the host's cores.
         self.entries
-            .retain(|entry| !matches!(entry.function, 0xb | 0x1f));
+            .retain(|entry| !matches!(entry.function, 0xb | 0x1f | 0x8000_0026));
         let highest = self
             .entries
             .iter()
@@ -201,6 +212,7 @@ mod tests {
                 leaf(0x8000_0001, 0, 0, 0, AMD_SVM | AMD_PERF_CORE, 0),
                 leaf(0x8000_0008, 0, 48, 0, 0x4fff, 0),
                 leaf(0x8000_001e, 0, 9, 9, 9, 9),
+                leaf(0x8000_0026, 0, 9, 9, 9, 9),
             ],
             vcpus,
             amd,

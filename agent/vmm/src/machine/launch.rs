@@ -1,73 +1,67 @@
 //! From a checked description to running vCPUs, and back to nothing.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crn_protocol::control::Status;
+use crn_protocol::devices::{DeviceCounters, DeviceStatus};
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
-use vm_superio::Serial;
+use vm_memory::GuestMemoryBackend;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::signal::Killable;
 
-use super::bus::{Bus, FromVcpu, ToLoop};
+use super::bus::{Bus, FromVcpu, ToLoop, Transports};
 use super::cpuid::Template;
-use super::{signals, vcpu, vm};
+use super::events::Events;
+use super::gate::Gate;
+use super::parts::{self, Made};
+use super::plug::{Loose, Slot, Socket};
+use super::{cpuid, signals, vcpu, vm};
 use crate::control::Blueprint;
-use crate::devices::block::Block;
-use crate::devices::net::Net;
-use crate::devices::rng::Rng;
-use crate::devices::serial::{Console, SerialLine};
-use crate::devices::vsock::Vsock;
-use crate::devices::{Context, Counters, Device, GuestConnects, SharedCounters};
+use crate::devices::console::{Console, ConsoleEnd, serial};
+use crate::devices::{Counters, GuestConnects, SharedCounters};
 use crate::error::{kvm, os};
 use crate::fd::of_event;
+use crate::memory::image::Image;
 use crate::memory::{self, Ram};
-use crate::plan::Plan;
-use crate::plan::layout::{POWER_GSI, SERIAL_GSI};
+use crate::pci::PciBus;
+use crate::plan::acpi::Cause;
+use crate::plan::layout::{EVENTS_GSI, RamLayout, SERIAL_GSI};
+use crate::plan::{Places, Plan};
 use crate::poller::{Poller, Token};
-use crate::virtio::mmio::MmioTransport;
-use crate::virtio::{Interrupt, Negotiator, Offer};
 use crate::{Error, Result, boot};
 
 /// Messages from vCPUs that wait for the event loop: each vCPU sends one and waits.
 const VCPU_MESSAGES: usize = 128;
 
-/// A device with queues and what belongs to it.
-pub struct Slot {
-    /// The device.
-    pub device: Box<dyn Device>,
-    /// Its way to the driver.
-    pub interrupt: Interrupt,
-    /// One for each queue.
-    pub doorbells: Vec<Arc<EventFd>>,
-    /// It broke down and is not called until it is reset.
-    pub faulted: bool,
-}
-
 /// A running machine, owned by the event loop.
 pub struct Machine {
     /// The item hash, for log lines.
     pub name: String,
-    /// Devices, by index.
-    pub slots: Vec<Slot>,
+    /// Devices, by index; `None` where one has been detached or none has been attached yet.
+    pub slots: Vec<Option<Slot>>,
     /// The console's output.
     pub console: Console,
+    console_end: ConsoleEnd,
     /// What vCPUs say; `None` once the machine stops.
     pub messages: Option<Receiver<FromVcpu>>,
     /// Counts up with every message.
     pub kick: Arc<EventFd>,
-    power_button: EventFd,
-    shared: Arc<vcpu::Shared>,
+    pub(super) events: Arc<Events>,
+    pub(super) shared: Arc<vcpu::Shared>,
     counters: SharedCounters,
     threads: Vec<JoinHandle<()>>,
-    /// Dropped after the threads have ended, and before the memory it maps.
-    _vm: VmFd,
+    /// The bus on which devices can come and go.
+    pub(super) pci: Option<Arc<PciBus>>,
+    /// Holds the virtual machine: dropped after the threads have ended, and before the memory it maps.
+    pub(super) socket: Socket,
     /// Guest memory.
     pub ram: Arc<Ram>,
+    _images: Vec<Image>,
 }
 
 fn event() -> Result<EventFd> {
@@ -96,88 +90,59 @@ pub fn launch(
         ));
     }
     let counters = SharedCounters::new(Counters::default());
-    let (console_input, console) =
+    let (console_end, console) =
         Console::new(blueprint.console.output, blueprint.console.max_bytes)
             .map_err(|error| Error::spec("console.output", format!("cannot be used: {error}")))?;
 
-    let mut devices: Vec<(Box<dyn Device>, Offer)> = Vec::new();
-    for (index, disk) in blueprint.disks.into_iter().enumerate() {
-        let (block, offer) = Block::new(
-            disk.file,
-            disk.read_only,
-            &disk.serial,
-            Arc::clone(&counters),
-        )
-        .map_err(|source| Error::Disk { index, source })?;
-        devices.push((Box::new(block), offer));
+    let Made {
+        devices,
+        images,
+        end,
+    } = parts::make(
+        blueprint.parts,
+        blueprint.vcpus,
+        RamLayout::new(blueprint.memory_mib),
+        &console_end,
+    )?;
+    let bits = cpuid::address_bits();
+    if (end - 1).checked_shr(bits).unwrap_or(0) != 0 {
+        return Err(Error::spec(
+            "memory_mib",
+            format!(
+                "is {}, with all images more than {bits} bits, which this host's processors address",
+                blueprint.memory_mib
+            ),
+        ));
     }
-    for (index, nic) in blueprint.nics.into_iter().enumerate() {
-        let (net, offer) = Net::new(nic.tap, nic.mac, nic.mtu, Arc::clone(&counters))
-            .map_err(|source| Error::Nic { index, source })?;
-        devices.push((Box::new(net), offer));
-    }
-    if let Some((cid, listener)) = blueprint.vsock {
-        let (vsock, offer) = Vsock::new(cid, listener).map_err(os("use the vsock listener"))?;
-        devices.push((Box::new(vsock), offer));
-    }
-    let (rng, offer) = Rng::new();
-    devices.push((Box::new(rng), offer));
 
-    let plan = Plan::new(blueprint.vcpus, blueprint.memory_mib, devices.len() as u8);
-    let ram = Arc::new(memory::map(&plan.ram)?);
-    let machine = vm::create(&host, &ram)?;
+    let plan = Plan::new(
+        blueprint.vcpus,
+        blueprint.memory_mib,
+        blueprint.transport,
+        devices.len() as u8,
+    );
+    let ram = Arc::new(memory::map(&plan.ram, blueprint.memory_backing)?);
+    let machine = Arc::new(vm::create(&host, &ram)?);
+    for (index, (image, place)) in images.iter().enumerate() {
+        vm::map_image(&host, &machine, ram.num_regions() + index, image, *place)?;
+    }
     let entry = boot::load(&ram, &plan, blueprint.payload)?;
 
-    let mut slots = Vec::with_capacity(devices.len());
-    let mut transports = Vec::with_capacity(devices.len());
-    for ((device, offer), place) in devices.into_iter().zip(&plan.virtio) {
-        let interrupt = Interrupt::new().map_err(os("create an event descriptor"))?;
-        vm::connect_interrupt(&machine, interrupt.line(), place.gsi)?;
-        let mut doorbells = Vec::with_capacity(offer.queue_sizes.len());
-        for queue in 0..offer.queue_sizes.len() {
-            let doorbell = Arc::new(event()?);
-            vm::connect_doorbell(&machine, &doorbell, *place, queue as u32)?;
-            let token = Token::Queue {
-                device: slots.len() as u8,
-                queue: queue as u8,
-            };
-            poller
-                .add_readable(of_event(&doorbell), token)
-                .map_err(os("watch a doorbell"))?;
-            doorbells.push(doorbell);
-        }
-        let negotiator = Negotiator::new(
-            offer,
-            interrupt.clone(),
-            doorbells.clone(),
-            Arc::clone(&ram),
-        );
-        transports.push(MmioTransport::new(negotiator));
-        let mut slot = Slot {
-            device,
-            interrupt,
-            doorbells,
-            faulted: false,
-        };
-        let mut context = Context {
-            ram: &ram,
-            poller,
-            index: slots.len() as u8,
-            guest_connects,
-        };
-        slot.device
-            .start(&mut context)
-            .map_err(os("watch a device's descriptor"))?;
-        slots.push(slot);
-    }
+    let socket = Socket::new(Arc::clone(&machine), Arc::clone(&ram));
+    let (transports, slots) = plug(&socket, &plan.places, devices, poller, guest_connects)?;
+    let pci = match &transports {
+        Transports::Pci(bus) => Some(Arc::clone(bus)),
+        Transports::Mmio(_) => None,
+    };
 
-    let (power_button, serial_line) = (event()?, event()?);
-    vm::connect_interrupt(&machine, &power_button, POWER_GSI)?;
+    let events = Arc::new(Events::new().map_err(os("create an event descriptor"))?);
+    let serial_line = event()?;
+    vm::connect_interrupt(&machine, events.line(), EVENTS_GSI)?;
     vm::connect_interrupt(&machine, &serial_line, SERIAL_GSI)?;
     poller
         .add_readable(of_event(console.kick()), Token::Console)
         .map_err(os("watch the console"))?;
-    let com1 = Serial::new(SerialLine(serial_line), console_input);
+    let com1 = serial::com1(serial_line, console_end.clone());
 
     let (sender, messages) = sync_channel(VCPU_MESSAGES);
     let kick = Arc::new(event()?);
@@ -185,8 +150,14 @@ pub fn launch(
         .add_readable(of_event(&kick), Token::Vcpus)
         .map_err(os("watch the vCPUs"))?;
     let shared = Arc::new(vcpu::Shared {
-        bus: Bus::new(transports, com1, ToLoop::new(sender, Arc::clone(&kick))),
+        bus: Bus::new(
+            transports,
+            com1,
+            Arc::clone(&events),
+            ToLoop::new(sender, Arc::clone(&kick)),
+        ),
         stop: AtomicBool::new(false),
+        gate: Gate::default(),
         started,
         launch_us: AtomicU64::new(0),
         counters: Arc::clone(&counters),
@@ -195,16 +166,19 @@ pub fn launch(
     signals::prepare_kick().map_err(os("prepare a signal"))?;
     let mut machine = Machine {
         name: blueprint.vm,
+        console_end,
         slots,
         console,
         messages: Some(messages),
         kick,
-        power_button,
+        events,
         shared,
         counters,
         threads: Vec::with_capacity(vcpus.len()),
-        _vm: machine,
+        pci,
+        socket,
         ram,
+        _images: images.into_iter().map(|(image, _)| image).collect(),
     };
     // From here on an error takes the started threads down with the machine.
     for (index, vcpu) in vcpus.into_iter().enumerate() {
@@ -216,6 +190,39 @@ pub fn launch(
         machine.threads.push(thread);
     }
     Ok(machine)
+}
+
+/// Puts the devices at their places.
+fn plug(
+    socket: &Socket,
+    places: &Places,
+    devices: Vec<Loose>,
+    poller: &Poller,
+    guest_connects: &mut GuestConnects,
+) -> Result<(Transports, Vec<Option<Slot>>)> {
+    let mut slots = Vec::with_capacity(devices.len());
+    let transports = match places {
+        Places::Mmio(places) => {
+            let mut transports = Vec::with_capacity(devices.len());
+            for ((device, place), index) in devices.into_iter().zip(places).zip(0..) {
+                let (slot, transport) =
+                    socket.mmio(index, *place, device, poller, guest_connects)?;
+                transports.push(Mutex::new(transport));
+                slots.push(Some(slot));
+            }
+            Transports::Mmio(transports)
+        }
+        Places::Pci => {
+            let bus = PciBus::default();
+            for (device, index) in devices.into_iter().zip(0..) {
+                let (slot, function) = socket.pci(index, device, poller, guest_connects)?;
+                bus.insert(index + 1, function);
+                slots.push(Some(slot));
+            }
+            Transports::Pci(Arc::new(bus))
+        }
+    };
+    Ok((transports, slots))
 }
 
 fn create_vcpus(host: &Kvm, machine: &VmFd, count: u8, entry: boot::Entry) -> Result<Vec<VcpuFd>> {
@@ -247,15 +254,48 @@ impl Machine {
     /// State and counters.
     #[must_use]
     pub fn status(&self) -> Status {
-        Status {
+        let mut status = Status {
             running: self.messages.is_some(),
+            paused: self.is_paused(),
             launch_us: self.shared.launch_us.load(Ordering::Relaxed),
             exits: self.counters.exits.get(),
-            disk_read_bytes: self.counters.disk_read.get(),
-            disk_written_bytes: self.counters.disk_written.get(),
-            net_rx_bytes: self.counters.net_received.get(),
-            net_tx_bytes: self.counters.net_sent.get(),
+            ..Status::default()
+        };
+        for slot in self.slots.iter().flatten() {
+            let counters = slot.device.counters();
+            match counters {
+                DeviceCounters::Disk(disk) => {
+                    status.disk_read_bytes += disk.read_bytes;
+                    status.disk_written_bytes += disk.written_bytes;
+                }
+                DeviceCounters::Nic(nic) => {
+                    status.net_rx_bytes += nic.rx_bytes;
+                    status.net_tx_bytes += nic.tx_bytes;
+                }
+                _ => {}
+            }
+            status.devices.push(DeviceStatus {
+                name: slot.name.clone(),
+                counters,
+            });
         }
+        status
+    }
+
+    /// Moves the console's output and input; true when the output has taken everything.
+    ///
+    /// # Errors
+    /// As [`Console::drain`].
+    pub fn drain_console(&mut self) -> io::Result<bool> {
+        let result = self.console.drain(Duration::ZERO);
+        self.type_in();
+        result
+    }
+
+    /// Types into the serial port what has been read from the console's streams.
+    pub fn type_in(&mut self) {
+        self.console_end
+            .read(|bytes| self.shared.bus.type_into_serial(bytes));
     }
 
     /// Presses the power button.
@@ -263,12 +303,58 @@ impl Machine {
     /// # Errors
     /// write(2)'s.
     pub fn press_power_button(&self) -> io::Result<()> {
-        self.power_button.write(1)
+        self.events.raise(Cause::PowerButton)
+    }
+
+    /// How many vCPUs.
+    #[must_use]
+    pub fn vcpus(&self) -> u8 {
+        u8::try_from(self.threads.len()).unwrap_or(u8::MAX)
+    }
+
+    /// Whether vCPUs are kept out of the guest.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.shared.gate.is_closed()
+    }
+
+    /// Has every vCPU leave the guest; to be called until they have, which it says. They may need the event loop on
+    /// their way.
+    #[must_use]
+    pub fn pause(&self) -> bool {
+        let gate = &self.shared.gate;
+        if !gate.is_closed() {
+            gate.close();
+        }
+        let running = || self.threads.iter().filter(|thread| !thread.is_finished());
+        if gate.waiting() >= running().count() {
+            return true;
+        }
+        for thread in running() {
+            // A thread that has ended meanwhile needs no signal.
+            let _ = thread.kill(signals::kick_signal());
+        }
+        false
+    }
+
+    /// Lets the vCPUs go on.
+    pub fn resume(&self) {
+        self.shared.gate.open();
+    }
+
+    /// Waits for what devices have under way and makes durable what the guest wrote.
+    pub fn flush(&mut self) {
+        for slot in self.slots.iter_mut().flatten() {
+            if let Err(error) = slot.device.flush() {
+                tracing::error!(%error, device = slot.name, "what the guest wrote may not be durable");
+            }
+        }
     }
 
     /// Takes every vCPU out of the guest for good, makes disks durable and lets the console's last lines out.
     pub fn stop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
+        self.shared.gate.open();
         // A vCPU that waits for the event loop is let go.
         self.messages = None;
         for thread in self.threads.drain(..) {
@@ -283,11 +369,7 @@ impl Machine {
                 tracing::error!("a vCPU's thread panicked");
             }
         }
-        for (index, slot) in self.slots.iter_mut().enumerate() {
-            if let Err(error) = slot.device.flush() {
-                tracing::error!(%error, device = index, "what the guest wrote may not be durable");
-            }
-        }
+        self.flush();
         if let Err(error) = self.console.drain(Duration::from_millis(200)) {
             tracing::debug!(%error, "the console's last output is lost");
         }

@@ -1,8 +1,13 @@
 //! KVM: the virtual machine, its vCPUs, and the bus on which they meet devices.
 
+pub mod attach;
 pub mod bus;
 pub mod cpuid;
+pub mod events;
+pub mod gate;
 pub mod launch;
+pub mod parts;
+pub mod plug;
 #[allow(
     unsafe_code,
     reason = "signalfd(2) has no safe wrapper among the crates in use"
@@ -14,5 +19,6 @@ pub mod vcpu;
     reason = "handing guest memory to KVM is a promise the compiler cannot check"
 )]
 pub mod vm;
+pub mod wiring;
 
 pub use launch::{Machine, launch};

@@ -9,6 +9,7 @@ use kvm_bindings::{Msrs, kvm_fpu, kvm_lapic_state, kvm_msr_entry, kvm_regs, kvm_
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
 use super::bus::{Bus, FromVcpu};
+use super::gate::Gate;
 use crate::boot::Entry;
 use crate::devices::SharedCounters;
 use crate::error::kvm;
@@ -36,22 +37,30 @@ const APIC_LVT_LINT1: usize = 0x360;
 const APIC_MODE_EXTINT: u32 = 7 << 8;
 const APIC_MODE_NMI: u32 = 4 << 8;
 
-/// The descriptors of the boot GDT.
-pub const GDT_ENTRIES: [u64; 4] = [
+/// Selectors that the 64-bit boot protocol asks for; PVH takes any.
+pub const BOOT_CS: u16 = 0x10;
+const BOOT_DS: u16 = 0x18;
+const BOOT_TSS: u16 = 0x20;
+
+/// The descriptors of the boot GDT, by selector.
+pub const GDT_ENTRIES: [u64; 5] = [
     0,
-    // Code: present, readable, accessed; 64-bit or 32-bit is patched in by the entry.
+    0,
+    // Code: present, readable, accessed, 32-bit; long mode has [`CODE_64`] instead.
     0x00cf_9b00_0000_ffff,
     // Data: present, writable, accessed, 4 GiB.
     0x00cf_9300_0000_ffff,
     // A task segment: present, busy.
     0x008f_8b00_0000_ffff,
 ];
+/// The same code segment in long mode: L set, D clear.
+pub const CODE_64: u64 = 0x00af_9b00_0000_ffff;
 
-fn segment(index: u16, kind: u8, system: bool) -> kvm_segment {
+fn segment(selector: u16, kind: u8, system: bool) -> kvm_segment {
     kvm_segment {
         base: 0,
         limit: 0xffff_ffff,
-        selector: index * 8,
+        selector,
         type_: kind,
         present: 1,
         dpl: 0,
@@ -115,9 +124,9 @@ fn set_delivery_mode(lapic: &mut kvm_lapic_state, register: usize, mode: u32) {
 
 fn set_entry(vcpu: &VcpuFd, entry: Entry) -> Result<()> {
     let mut sregs = vcpu.get_sregs().map_err(kvm("read a vCPU's segments"))?;
-    let mut code = segment(1, 0xb, true);
-    let data = segment(2, 0x3, true);
-    let mut task = segment(3, 0xb, false);
+    let mut code = segment(BOOT_CS, 0xb, true);
+    let data = segment(BOOT_DS, 0x3, true);
+    let mut task = segment(BOOT_TSS, 0xb, false);
     let regs = match entry {
         Entry::Pvh(address) => {
             sregs.cr0 = CR0_PE | CR0_ET;
@@ -164,6 +173,8 @@ pub struct Shared {
     pub bus: Bus,
     /// Set when the machine is to stop; a kick signal follows until the thread has seen it.
     pub stop: AtomicBool,
+    /// Where vCPUs wait while the machine is paused.
+    pub gate: Gate,
     /// The process's start.
     pub started: Instant,
     /// Microseconds from there to the first entry into the guest; 0 before.
@@ -181,6 +192,12 @@ pub fn run(mut vcpu: VcpuFd, shared: &Arc<Shared>) {
         .launch_us
         .compare_exchange(0, entered, Ordering::Relaxed, Ordering::Relaxed);
     while !shared.stop.load(Ordering::Acquire) {
+        if shared.gate.is_closed() {
+            shared.gate.wait();
+            // The guest's watchdogs are told that the time away was no hang; one without kvm-clock cannot be told.
+            let _ = vcpu.kvmclock_ctrl();
+            continue;
+        }
         if let Some((reason, detail)) = run_once(&mut vcpu, shared) {
             shared
                 .bus

@@ -1,8 +1,8 @@
 //! The virtual machine as KVM sees it: memory slots, interrupt routing, doorbells.
 
 use kvm_bindings::{
-    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQCHIP_IOAPIC, KvmIrqRouting, kvm_irq_routing_entry,
-    kvm_irq_routing_irqchip, kvm_userspace_memory_region,
+    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQCHIP_IOAPIC, KVM_MEM_READONLY, KvmIrqRouting,
+    kvm_irq_routing_entry, kvm_irq_routing_irqchip, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VmFd};
 use virtio_bindings::virtio_mmio::VIRTIO_MMIO_QUEUE_NOTIFY;
@@ -11,8 +11,9 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::error::kvm;
 use crate::memory::Ram;
+use crate::memory::image::Image;
 use crate::plan::VirtioSlot;
-use crate::plan::layout::{IOAPIC_PINS, KVM_IDENTITY_MAP, KVM_TSS};
+use crate::plan::layout::{IOAPIC_PINS, KVM_IDENTITY_MAP, KVM_TSS, Range};
 use crate::{Error, Result};
 
 /// What the machine is built on, and how an error names it.
@@ -75,6 +76,26 @@ pub fn create(host: &Kvm, ram: &Ram) -> Result<VmFd> {
     Ok(vm)
 }
 
+/// Shows the guest an image, which it cannot write.
+///
+/// # Errors
+/// [`Error::Capability`], [`Error::Kvm`].
+pub fn map_image(host: &Kvm, vm: &VmFd, slot: usize, image: &Image, place: Range) -> Result<()> {
+    if !host.check_extension(Cap::ReadonlyMem) {
+        return Err(Error::Capability("read-only memory (KVM_CAP_READONLY_MEM)"));
+    }
+    let region = kvm_userspace_memory_region {
+        slot: slot as u32,
+        flags: KVM_MEM_READONLY,
+        guest_phys_addr: place.start,
+        memory_size: image.length(),
+        userspace_addr: image.address(),
+    };
+    // SAFETY: the range is a live mapping of exactly this size; `Machine` keeps the image until the VM and its vCPUs
+    // are gone, and nothing in the process reads through it.
+    unsafe { vm.set_user_memory_region(region) }.map_err(kvm("map an image"))
+}
+
 fn memory_region(slot: u32, region: &GuestRegionMmap) -> kvm_userspace_memory_region {
     kvm_userspace_memory_region {
         slot,
@@ -85,9 +106,10 @@ fn memory_region(slot: u32, region: &GuestRegionMmap) -> kvm_userspace_memory_re
     }
 }
 
-/// Every interrupt to the IOAPIC's pin of the same number, none to the legacy PIC.
-fn routing() -> Result<KvmIrqRouting> {
-    let entries: Vec<kvm_irq_routing_entry> = (0..IOAPIC_PINS)
+/// Every interrupt line to the IOAPIC's pin of the same number, none to the legacy PIC.
+#[must_use]
+pub fn ioapic_routes() -> Vec<kvm_irq_routing_entry> {
+    (0..IOAPIC_PINS)
         .map(|gsi| {
             let mut entry = kvm_irq_routing_entry {
                 gsi,
@@ -100,8 +122,11 @@ fn routing() -> Result<KvmIrqRouting> {
             };
             entry
         })
-        .collect();
-    KvmIrqRouting::from_entries(&entries)
+        .collect()
+}
+
+fn routing() -> Result<KvmIrqRouting> {
+    KvmIrqRouting::from_entries(&ioapic_routes())
         .map_err(|_| Error::Kvm("route interrupts", std::io::ErrorKind::InvalidInput.into()))
 }
 

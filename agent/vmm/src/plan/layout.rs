@@ -5,9 +5,12 @@
 //! 0x0009_fc00  end of conventional memory
 //! 0x000e_0000  ACPI tables, RSDP first                                             (reserved)
 //! 0x0010_0000  RAM: kernel from its own address, initramfs at the top of low RAM
-//! 0xc000_0000  end of low RAM at most; the gap: virtio-mmio, IOAPIC, LAPIC, KVM's pages
+//! 0xc000_0000  end of low RAM at most; the gap: virtio-mmio or PCI windows and ECAM, IOAPIC, LAPIC, KVM's pages
 //! 0x1_0000_0000  high RAM
 //! ```
+
+use crate::pci::DEVICES;
+use crate::virtio::pci::{MAX_VECTORS, WINDOW_SIZE};
 
 /// One mebibyte.
 pub const MIB: u64 = 1 << 20;
@@ -20,6 +23,14 @@ pub const GAP_END: u64 = 0x1_0000_0000;
 pub const VIRTIO_MMIO_BASE: u64 = 0xd000_0000;
 /// Each virtio-mmio device has one page.
 pub const VIRTIO_MMIO_SIZE: u64 = 0x1000;
+/// Where PCI functions' windows are and may be moved to.
+pub const PCI_WINDOW_START: u64 = 0xd800_0000;
+/// First address after them.
+pub const PCI_WINDOW_END: u64 = 0xe000_0000;
+/// PCI configuration registers in memory, of one bus.
+pub const PCI_ECAM: u64 = 0xe000_0000;
+/// 4 KiB for each of 256 functions.
+pub const PCI_ECAM_SIZE: u64 = 0x10_0000;
 /// The IOAPIC, where KVM's in-kernel one is.
 pub const IOAPIC_BASE: u32 = 0xfec0_0000;
 /// The local APICs.
@@ -51,8 +62,10 @@ pub const CMDLINE_MAX: usize = 2047;
 pub const CONVENTIONAL_END: u64 = 0x9_fc00;
 /// The ACPI tables, within the range where an RSDP is searched.
 pub const ACPI_TABLES: u64 = 0xe_0000;
-/// Room for them: up to 1 MiB.
-pub const ACPI_TABLES_SIZE: u64 = 0x2_0000;
+/// Room for them.
+pub const ACPI_TABLES_SIZE: u64 = 0x1_f000;
+/// The generation identifier, sixteen bytes on a page of their own: reserved up to 1 MiB, like the tables.
+pub const VMGENID: u64 = ACPI_TABLES + ACPI_TABLES_SIZE;
 /// Where RAM above the first mebibyte begins.
 pub const HIGH_MEMORY: u64 = 0x10_0000;
 
@@ -68,21 +81,46 @@ pub const SLEEP_STATUS_PORT: u16 = 0x601;
 pub const RESET_PORT: u16 = 0x602;
 /// What the reset register takes.
 pub const RESET_VALUE: u8 = 0x52;
-/// Interrupt of the generic event device: the power button.
-pub const POWER_GSI: u32 = 5;
+/// Events that the generic event device is to tell, one byte; cleared by reading.
+pub const EVENTS_PORT: u16 = 0x603;
+/// PCI devices that have come, 32 bits; cleared by reading.
+pub const HOTPLUG_ADDED_PORT: u16 = 0x604;
+/// PCI devices that are asked to leave, 32 bits; cleared by reading.
+pub const HOTPLUG_REMOVED_PORT: u16 = 0x608;
+/// PCI devices that the guest lets go, 32 bits, written.
+pub const HOTPLUG_EJECT_PORT: u16 = 0x60c;
+/// Which PCI configuration register the data port stands for, 32 bits.
+pub const PCI_CONFIG_ADDRESS_PORT: u16 = 0xcf8;
+/// The data port, of four bytes.
+pub const PCI_CONFIG_DATA_PORT: u16 = 0xcfc;
+/// Interrupt of the generic event device.
+pub const EVENTS_GSI: u32 = 5;
 /// First interrupt of the virtio devices.
 pub const VIRTIO_FIRST_GSI: u32 = 6;
 /// The IOAPIC's pins, 0 to 23.
 pub const IOAPIC_PINS: u32 = 24;
 /// virtio devices a machine can have: each has a pin of its own.
-pub const MAX_VIRTIO_DEVICES: usize = (IOAPIC_PINS - VIRTIO_FIRST_GSI) as usize;
+pub const MAX_MMIO_DEVICES: usize = (IOAPIC_PINS - VIRTIO_FIRST_GSI) as usize;
+/// virtio devices a machine can have on its PCI bus: all numbers but the host bridge's.
+pub const MAX_PCI_DEVICES: usize = DEVICES - 1;
+/// First interrupt that is a message.
+pub const PCI_FIRST_GSI: u32 = IOAPIC_PINS;
+/// Interrupts KVM routes (KVM_MAX_IRQ_ROUTES).
+const MAX_GSIS: usize = 4096;
 
 const _: () = assert!(PAGE_TABLES + 6 * 0x1000 <= BOOT_STACK);
 const _: () = assert!(CMDLINE + (CMDLINE_MAX as u64) < CONVENTIONAL_END);
-const _: () = assert!(ACPI_TABLES + ACPI_TABLES_SIZE == HIGH_MEMORY);
+const _: () = assert!(VMGENID + 0x1000 == HIGH_MEMORY);
 const _: () = assert!(VIRTIO_MMIO_BASE >= GAP_START);
 const _: () =
-    assert!(VIRTIO_MMIO_BASE + MAX_VIRTIO_DEVICES as u64 * VIRTIO_MMIO_SIZE <= IOAPIC_BASE as u64);
+    assert!(VIRTIO_MMIO_BASE + MAX_MMIO_DEVICES as u64 * VIRTIO_MMIO_SIZE <= IOAPIC_BASE as u64);
+const _: () = assert!(
+    VIRTIO_MMIO_BASE + MAX_MMIO_DEVICES as u64 * VIRTIO_MMIO_SIZE <= PCI_WINDOW_START
+        && PCI_WINDOW_START + DEVICES as u64 * WINDOW_SIZE <= PCI_WINDOW_END
+        && PCI_WINDOW_END <= PCI_ECAM
+        && PCI_ECAM + PCI_ECAM_SIZE <= IOAPIC_BASE as u64
+);
+const _: () = assert!(PCI_FIRST_GSI as usize + DEVICES * MAX_VECTORS <= MAX_GSIS);
 const _: () = assert!(KVM_IDENTITY_MAP + 0x1000 == KVM_TSS && KVM_TSS + 0x3000 <= GAP_END);
 
 /// A range of guest-physical addresses.
@@ -131,6 +169,16 @@ impl RamLayout {
     #[must_use]
     pub const fn low_end(self) -> u64 {
         self.low
+    }
+
+    /// First address after all RAM.
+    #[must_use]
+    pub const fn end(self) -> u64 {
+        if self.high == 0 {
+            self.low
+        } else {
+            GAP_END + self.high
+        }
     }
 
     /// All RAM, bytes.
@@ -190,14 +238,14 @@ impl RamLayout {
         .into_iter()
         .filter(|(range, _)| range.length > 0)
     }
+}
 
-    /// Where an initramfs of `length` bytes goes: as high as it can below the gap, page-aligned, and above the
-    /// kernel's end; `None` when there is no room.
-    #[must_use]
-    pub fn initramfs(self, length: u64, kernel_end: u64) -> Option<u64> {
-        let address = self.low.checked_sub(length)? & !0xfff;
-        (address >= kernel_end.max(HIGH_MEMORY)).then_some(address)
-    }
+/// Where an initramfs of `length` bytes goes: as high as it can below `before`, page-aligned, and from `after` on;
+/// `None` when there is no room.
+#[must_use]
+pub fn initramfs(length: u64, after: u64, before: u64) -> Option<u64> {
+    let address = before.checked_sub(length)? & !0xfff;
+    (address >= after.max(HIGH_MEMORY)).then_some(address)
 }
 
 #[cfg(test)]
@@ -228,7 +276,7 @@ mod tests {
         fn the_initramfs_lies_between_the_kernel_and_the_end(mib in 32u32..8192, length in 1u64..(64 * MIB)) {
             let layout = RamLayout::new(mib);
             let kernel_end = 24 * MIB;
-            if let Some(address) = layout.initramfs(length, kernel_end) {
+            if let Some(address) = initramfs(length, kernel_end, layout.low_end()) {
                 prop_assert!(address % 4096 == 0 && address >= kernel_end && address + length <= layout.low_end());
             } else {
                 prop_assert!(layout.low_end() < kernel_end + length + 4096);

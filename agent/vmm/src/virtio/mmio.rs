@@ -38,10 +38,7 @@ impl MmioTransport {
         data.fill(0);
         if offset >= u64::from(VIRTIO_MMIO_CONFIG) {
             let start = (offset - u64::from(VIRTIO_MMIO_CONFIG)) as usize;
-            let config = self.negotiator.config();
-            for (byte, value) in data.iter_mut().zip(config.get(start..).unwrap_or_default()) {
-                *byte = *value;
-            }
+            self.negotiator.config().read(start, data);
             return;
         }
         let Ok(data) = <&mut [u8; 4]>::try_from(data) else {
@@ -65,6 +62,10 @@ impl MmioTransport {
     /// it is an ioeventfd.
     #[must_use = "the device has to be told"]
     pub fn write(&mut self, offset: u64, data: &[u8]) -> Option<Change> {
+        if let Some(start) = offset.checked_sub(u64::from(VIRTIO_MMIO_CONFIG)) {
+            self.negotiator.config().write(start as usize, data);
+            return None;
+        }
         let value = u32::from_le_bytes(data.try_into().ok()?);
         let register = decode(u32::try_from(offset).ok()?)?;
         self.negotiator.write(register, value)
@@ -113,8 +114,8 @@ mod tests {
         let offer = Offer {
             device_id: 4,
             features: 1 << 32 | 1 << 29,
-            queue_sizes: &[256],
-            config: vec![1, 2, 3, 4, 5],
+            queue_sizes: vec![256],
+            config: vec![1, 2, 3, 4, 5].into(),
         };
         let doorbells = vec![Arc::new(EventFd::new(EFD_NONBLOCK).unwrap())];
         MmioTransport::new(Negotiator::new(
@@ -214,7 +215,7 @@ mod tests {
                 match change {
                     Some(Change::Activate { queues, .. }) => {
                         prop_assert!(!live);
-                        prop_assert_eq!(queues.len(), 1);
+                        prop_assert!(queues.count() <= 1);
                         live = true;
                     }
                     Some(Change::Reset) => {

@@ -16,7 +16,8 @@ use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{Interrupt, LiveQueue};
+use super::interrupt::NO_VECTOR;
+use super::{ConfigSpace, Interrupt, LiveQueue, Queues};
 use crate::memory::Ram;
 
 const ACKNOWLEDGE: u32 = VIRTIO_CONFIG_S_ACKNOWLEDGE;
@@ -25,16 +26,16 @@ const FEATURES_OK: u32 = DRIVER | VIRTIO_CONFIG_S_FEATURES_OK;
 const DRIVER_OK: u32 = FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK;
 
 /// What a device offers, the same for its whole life.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Offer {
     /// Device type (virtio 1.3, section 5).
     pub device_id: u32,
     /// Feature bits, VERSION_1 among them.
     pub features: u64,
     /// Largest size of each queue, powers of two.
-    pub queue_sizes: &'static [u16],
-    /// The device-specific configuration, read-only.
-    pub config: Vec<u8>,
+    pub queue_sizes: Vec<u16>,
+    /// The device-specific configuration.
+    pub config: ConfigSpace,
 }
 
 /// A queue the driver is still describing.
@@ -58,7 +59,10 @@ enum State {
         features: u64,
         drafts: Vec<QueueDraft>,
     },
-    Live,
+    /// The drafts are only read any more.
+    Live {
+        drafts: Vec<QueueDraft>,
+    },
     /// The driver or the negotiation gave up; only a reset leads out.
     Failed,
 }
@@ -70,8 +74,8 @@ pub enum Change {
     Activate {
         /// The agreed feature bits.
         features: u64,
-        /// The queues, one for each in the offer.
-        queues: Vec<LiveQueue>,
+        /// The queues.
+        queues: Queues,
     },
     /// The driver wants the device as it was at first; its queues are gone.
     Reset,
@@ -82,34 +86,40 @@ pub enum Change {
 pub enum Register {
     /// Read: device type.
     DeviceId,
+    /// Read: how many queues.
+    QueueCount,
     /// Read: 32 feature bits, chosen by `DeviceFeaturesSelect`.
     DeviceFeatures,
-    /// Write.
+    /// Read, write.
     DeviceFeaturesSelect,
-    /// Write: 32 feature bits, chosen by `DriverFeaturesSelect`.
+    /// Read, write: 32 feature bits, chosen by `DriverFeaturesSelect`.
     DriverFeatures,
-    /// Write.
+    /// Read, write.
     DriverFeaturesSelect,
-    /// Write: which queue the queue registers mean.
+    /// Read, write: which queue the queue registers mean.
     QueueSelect,
     /// Read.
     QueueSizeMax,
-    /// Write.
+    /// Read, write.
     QueueSize,
     /// Read, write.
     QueueReady,
-    /// Write: descriptor table, low half.
+    /// Read, write: descriptor table, low half.
     QueueDescriptorsLow,
-    /// Write: high half.
+    /// Read, write: high half.
     QueueDescriptorsHigh,
-    /// Write: available ring, low half.
+    /// Read, write: available ring, low half.
     QueueDriverLow,
-    /// Write: high half.
+    /// Read, write: high half.
     QueueDriverHigh,
-    /// Write: used ring, low half.
+    /// Read, write: used ring, low half.
     QueueDeviceLow,
-    /// Write: high half.
+    /// Read, write: high half.
     QueueDeviceHigh,
+    /// Read, write: the message that tells of a queue's used buffers.
+    QueueVector,
+    /// Read, write: the message that tells of configuration changes.
+    ConfigVector,
     /// Read.
     InterruptStatus,
     /// Write.
@@ -156,8 +166,14 @@ impl Negotiator {
 
     /// The device-specific configuration.
     #[must_use]
-    pub fn config(&self) -> &[u8] {
+    pub const fn config(&self) -> &ConfigSpace {
         &self.offer.config
+    }
+
+    /// The device's way to its driver.
+    #[must_use]
+    pub const fn interrupt(&self) -> &Interrupt {
+        &self.interrupt
     }
 
     /// What the driver reads; write-only registers are zero.
@@ -165,33 +181,52 @@ impl Negotiator {
     pub fn read(&self, register: Register) -> u32 {
         match register {
             Register::DeviceId => self.offer.device_id,
-            Register::DeviceFeatures => match self.device_features_select {
-                0 => self.offer.features as u32,
-                1 => (self.offer.features >> 32) as u32,
-                _ => 0,
-            },
+            Register::QueueCount => self.offer.queue_sizes.len() as u32,
+            Register::DeviceFeatures => half(self.offer.features, self.device_features_select),
+            Register::DeviceFeaturesSelect => self.device_features_select,
+            Register::DriverFeatures => half(self.features(), self.driver_features_select),
+            Register::DriverFeaturesSelect => self.driver_features_select,
+            Register::QueueSelect => self.queue_select,
             Register::QueueSizeMax => self
                 .offer
                 .queue_sizes
                 .get(self.queue_select as usize)
                 .map_or(0, |size| u32::from(*size)),
-            Register::QueueReady => match &self.state {
-                State::FeaturesOk { drafts, .. } => u32::from(
-                    drafts
-                        .get(self.queue_select as usize)
-                        .is_some_and(|draft| draft.ready),
-                ),
-                State::Live => {
-                    u32::from((self.queue_select as usize) < self.offer.queue_sizes.len())
-                }
-                _ => 0,
+            Register::QueueSize => match self.draft() {
+                Some(draft) => draft.size,
+                None => self.read(Register::QueueSizeMax),
             },
+            Register::QueueVector => self.selected_queue().map_or(u32::from(NO_VECTOR), |queue| {
+                u32::from(self.interrupt.queue_vector(queue))
+            }),
+            Register::ConfigVector => u32::from(self.interrupt.config_vector()),
             Register::InterruptStatus => self.interrupt.status(),
+            Register::InterruptAcknowledge => 0,
             Register::Status => self.status(),
-            // The configuration never changes.
-            Register::ConfigGeneration => 0,
+            Register::ConfigGeneration => self.offer.config.generation(),
+            register => self.draft().map_or(0, |draft| read_draft(draft, register)),
+        }
+    }
+
+    /// The features the driver has chosen so far. Once agreed they are the device's.
+    const fn features(&self) -> u64 {
+        match self.state {
+            State::Driver { features } | State::FeaturesOk { features, .. } => features,
             _ => 0,
         }
+    }
+
+    fn draft(&self) -> Option<&QueueDraft> {
+        match &self.state {
+            State::FeaturesOk { drafts, .. } | State::Live { drafts } => {
+                drafts.get(self.queue_select as usize)
+            }
+            _ => None,
+        }
+    }
+
+    fn selected_queue(&self) -> Option<u16> {
+        u16::try_from(self.queue_select).ok()
     }
 
     fn status(&self) -> u32 {
@@ -200,7 +235,7 @@ impl Negotiator {
             State::Acknowledged => ACKNOWLEDGE,
             State::Driver { .. } => DRIVER,
             State::FeaturesOk { .. } => FEATURES_OK,
-            State::Live => DRIVER_OK,
+            State::Live { .. } => DRIVER_OK,
             State::Failed => DRIVER | VIRTIO_CONFIG_S_FAILED,
         };
         if self.interrupt.is_reset_needed() {
@@ -218,6 +253,12 @@ impl Negotiator {
             Register::DriverFeaturesSelect => self.driver_features_select = value,
             Register::QueueSelect => self.queue_select = value,
             Register::InterruptAcknowledge => self.interrupt.acknowledge(value),
+            Register::ConfigVector => self.interrupt.set_config_vector(value as u16),
+            Register::QueueVector => {
+                if let Some(queue) = self.selected_queue() {
+                    self.interrupt.set_queue_vector(queue, value as u16);
+                }
+            }
             Register::Status => return self.write_status(value),
             Register::DriverFeatures => {
                 if let State::Driver { features } = &mut self.state {
@@ -258,9 +299,19 @@ impl Negotiator {
         }
     }
 
+    /// The bus takes the device's way to memory away: a live one stops, for good until the driver resets it.
+    #[must_use = "the device has to be told"]
+    pub fn revoke(&mut self) -> Option<Change> {
+        let live = matches!(self.state, State::Live { .. });
+        if live {
+            self.state = State::Failed;
+        }
+        live.then_some(Change::Reset)
+    }
+
     fn write_status(&mut self, status: u32) -> Option<Change> {
         if status == 0 {
-            let live = matches!(self.state, State::Live);
+            let live = matches!(self.state, State::Live { .. });
             self.state = State::Reset;
             self.device_features_select = 0;
             self.driver_features_select = 0;
@@ -297,32 +348,34 @@ impl Negotiator {
                 }
             }
             (State::FeaturesOk { features, drafts }, DRIVER_OK) => {
-                match self.activate(features, drafts) {
+                match self.activate(features, &drafts) {
                     Some(queues) => {
                         change = Some(Change::Activate { features, queues });
-                        State::Live
+                        State::Live { drafts }
                     }
                     None => State::Failed,
                 }
             }
             // The device behind it goes on until the reset that must follow.
-            (State::Live, _) => State::Live,
+            (live @ State::Live { .. }, _) => live,
             _ => State::Failed,
         };
         change
     }
 
-    /// Turns drafts into live queues; `None` if one is not ready or does not lie in guest memory.
-    fn activate(&self, features: u64, drafts: Vec<QueueDraft>) -> Option<Vec<LiveQueue>> {
+    /// Turns drafts into live queues; `None` if one that is ready does not lie in guest memory. Those the driver has
+    /// no use for stay out (virtio 1.3, section 4.2.3.2: only queues in use are made ready).
+    fn activate(&self, features: u64, drafts: &[QueueDraft]) -> Option<Queues> {
         drafts
-            .into_iter()
-            .zip(self.offer.queue_sizes)
+            .iter()
+            .zip(&self.offer.queue_sizes)
             .zip(&self.doorbells)
-            .map(|((draft, size_max), doorbell)| {
-                let mut queue = Queue::new(*size_max).ok()?;
+            .zip(0u16..)
+            .map(|(((draft, size_max), doorbell), index)| {
                 if !draft.ready {
-                    return None;
+                    return Some(None);
                 }
+                let mut queue = Queue::new(*size_max).ok()?;
                 queue.try_set_size(u16::try_from(draft.size).ok()?).ok()?;
                 queue
                     .try_set_desc_table_address(GuestAddress(draft.descriptors))
@@ -335,11 +388,35 @@ impl Negotiator {
                     .ok()?;
                 queue.set_event_idx(features & 1 << VIRTIO_RING_F_EVENT_IDX != 0);
                 queue.set_ready(true);
-                queue
-                    .is_valid(&*self.ram)
-                    .then(|| LiveQueue::new(queue, self.interrupt.clone(), Arc::clone(doorbell)))
+                queue.is_valid(&*self.ram).then(|| {
+                    let doorbell = Arc::clone(doorbell);
+                    let interrupt = self.interrupt.of_queue(index);
+                    Some(LiveQueue::new(queue, interrupt, doorbell))
+                })
             })
-            .collect()
+            .collect::<Option<Vec<_>>>()
+            .map(Queues::new)
+    }
+}
+
+const fn half(features: u64, select: u32) -> u32 {
+    match select {
+        0 => features as u32,
+        1 => (features >> 32) as u32,
+        _ => 0,
+    }
+}
+
+fn read_draft(draft: &QueueDraft, register: Register) -> u32 {
+    match register {
+        Register::QueueReady => u32::from(draft.ready),
+        Register::QueueDescriptorsLow => draft.descriptors as u32,
+        Register::QueueDescriptorsHigh => (draft.descriptors >> 32) as u32,
+        Register::QueueDriverLow => draft.driver as u32,
+        Register::QueueDriverHigh => (draft.driver >> 32) as u32,
+        Register::QueueDeviceLow => draft.device as u32,
+        Register::QueueDeviceHigh => (draft.device >> 32) as u32,
+        _ => 0,
     }
 }
 
@@ -352,134 +429,4 @@ fn set_high(address: &mut u64, value: u32) {
 }
 
 #[cfg(test)]
-mod tests {
-    use vmm_sys_util::eventfd::EFD_NONBLOCK;
-
-    use super::*;
-
-    const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_EVENT_IDX | 1;
-
-    fn negotiator() -> Negotiator {
-        let ram = Arc::new(Ram::from_ranges(&[(GuestAddress(0), 0x10_0000)]).unwrap());
-        let offer = Offer {
-            device_id: 4,
-            features: FEATURES,
-            queue_sizes: &[256, 64],
-            config: vec![],
-        };
-        let doorbells = (0..2)
-            .map(|_| Arc::new(EventFd::new(EFD_NONBLOCK).unwrap()))
-            .collect();
-        Negotiator::new(offer, Interrupt::new().unwrap(), doorbells, ram)
-    }
-
-    fn agree(negotiator: &mut Negotiator, features: u64) {
-        for (register, value) in [
-            (Register::Status, ACKNOWLEDGE),
-            (Register::Status, DRIVER),
-            (Register::DriverFeaturesSelect, 0),
-            (Register::DriverFeatures, features as u32),
-            (Register::DriverFeaturesSelect, 1),
-            (Register::DriverFeatures, (features >> 32) as u32),
-            (Register::Status, FEATURES_OK),
-        ] {
-            assert!(negotiator.write(register, value).is_none());
-        }
-    }
-
-    fn describe_queue(negotiator: &mut Negotiator, index: u32, base: u32) {
-        for (register, value) in [
-            (Register::QueueSelect, index),
-            (Register::QueueSize, 64),
-            (Register::QueueDescriptorsLow, base),
-            (Register::QueueDriverLow, base + 0x1000),
-            (Register::QueueDeviceLow, base + 0x2000),
-            (Register::QueueReady, 1),
-        ] {
-            assert!(negotiator.write(register, value).is_none());
-        }
-    }
-
-    #[test]
-    fn a_driver_by_the_book_gets_its_queues_and_a_reset_takes_them_back() {
-        let mut negotiator = negotiator();
-        agree(&mut negotiator, FEATURES);
-        assert_eq!(negotiator.read(Register::Status), FEATURES_OK);
-        describe_queue(&mut negotiator, 0, 0x1_0000);
-        describe_queue(&mut negotiator, 1, 0x2_0000);
-        assert_eq!(negotiator.read(Register::QueueReady), 1);
-        let Some(Change::Activate { features, queues }) =
-            negotiator.write(Register::Status, DRIVER_OK)
-        else {
-            panic!("not activated");
-        };
-        assert_eq!((features, queues.len()), (FEATURES, 2));
-        assert_eq!(negotiator.read(Register::Status), DRIVER_OK);
-        assert!(matches!(
-            negotiator.write(Register::Status, 0),
-            Some(Change::Reset)
-        ));
-        assert_eq!(negotiator.read(Register::Status), 0);
-        assert_eq!(negotiator.read(Register::QueueReady), 0);
-    }
-
-    #[test]
-    fn features_that_were_not_offered_are_refused() {
-        for features in [FEATURES | 1 << 7, FEATURES & !(1 << VIRTIO_F_VERSION_1)] {
-            let mut negotiator = negotiator();
-            agree(&mut negotiator, features);
-            assert_eq!(negotiator.read(Register::Status), DRIVER);
-        }
-    }
-
-    #[test]
-    fn a_queue_outside_memory_or_of_a_wrong_size_fails_the_device() {
-        for (size, base) in [
-            (64, 0x1000_0000),
-            (63, 0x1_0000),
-            (512, 0x1_0000),
-            (0, 0x1_0000),
-            (0x1_0040, 0x1_0000),
-        ] {
-            let mut negotiator = negotiator();
-            agree(&mut negotiator, FEATURES);
-            describe_queue(&mut negotiator, 1, 0x2_0000);
-            assert!(negotiator.write(Register::QueueSelect, 0).is_none());
-            assert!(negotiator.write(Register::QueueSize, size).is_none());
-            assert!(
-                negotiator
-                    .write(Register::QueueDescriptorsLow, base)
-                    .is_none()
-            );
-            assert!(
-                negotiator
-                    .write(Register::QueueDriverLow, base + 0x1000)
-                    .is_none()
-            );
-            assert!(
-                negotiator
-                    .write(Register::QueueDeviceLow, base + 0x2000)
-                    .is_none()
-            );
-            assert!(negotiator.write(Register::QueueReady, 1).is_none());
-            assert!(negotiator.write(Register::Status, DRIVER_OK).is_none());
-            assert_ne!(
-                negotiator.read(Register::Status) & VIRTIO_CONFIG_S_FAILED,
-                0
-            );
-        }
-    }
-
-    #[test]
-    fn states_cannot_be_skipped() {
-        for status in [DRIVER_OK, FEATURES_OK, 2, 4, 8] {
-            let mut negotiator = negotiator();
-            assert!(negotiator.write(Register::Status, status).is_none());
-            assert_ne!(
-                negotiator.read(Register::Status) & VIRTIO_CONFIG_S_FAILED,
-                0,
-                "{status}"
-            );
-        }
-    }
-}
+mod tests;

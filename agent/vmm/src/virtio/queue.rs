@@ -1,6 +1,7 @@
 //! A queue in use. Made once by activation; there is nothing here with which its place could be changed.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 use vmm_sys_util::eventfd::EventFd;
@@ -20,6 +21,44 @@ pub struct LiveQueue {
     queue: Queue,
     interrupt: Interrupt,
     doorbell: Arc<EventFd>,
+}
+
+/// The queues a driver has handed over at activation, each taken once by its index. A driver does not use every queue
+/// it is offered: those of features it did not take and of processors it does not have are missing.
+#[derive(Debug, Default)]
+pub struct Queues(Vec<Option<LiveQueue>>);
+
+impl Queues {
+    /// By index; `None` for those that are missing.
+    #[must_use]
+    pub const fn new(queues: Vec<Option<LiveQueue>>) -> Self {
+        Self(queues)
+    }
+
+    /// How many are there.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.iter().flatten().count()
+    }
+
+    /// Takes a queue, if it is there.
+    pub fn take(&mut self, index: usize) -> Option<LiveQueue> {
+        self.0.get_mut(index)?.take()
+    }
+
+    /// Takes a queue the device cannot do without.
+    ///
+    /// # Errors
+    /// [`DeviceFault::QueueMissing`].
+    pub fn require(&mut self, index: usize) -> Result<LiveQueue, DeviceFault> {
+        self.take(index).ok_or(DeviceFault::QueueMissing(index))
+    }
+}
+
+impl From<Vec<LiveQueue>> for Queues {
+    fn from(queues: Vec<LiveQueue>) -> Self {
+        Self(queues.into_iter().map(Some).collect())
+    }
 }
 
 impl LiveQueue {
@@ -107,25 +146,54 @@ impl LiveQueue {
         ram: &'m Ram,
         mut each: impl FnMut(Chain<'m>) -> Result<u32, DeviceFault>,
     ) -> Result<(), DeviceFault> {
+        self.drain_while(ram, |chain| each(chain).map(Served::Used))
+            .map(|_| ())
+    }
+
+    /// Works through the available chains until `each` puts one off; when that one wants to be tried again. Until
+    /// then the driver does not have to ring.
+    ///
+    /// # Errors
+    /// `each`'s, or [`DeviceFault::Queue`].
+    pub fn drain_while<'m>(
+        &mut self,
+        ram: &'m Ram,
+        mut each: impl FnMut(Chain<'m>) -> Result<Served, DeviceFault>,
+    ) -> Result<Option<Instant>, DeviceFault> {
         let mut left = BUDGET;
         self.mute(ram)?;
-        loop {
-            while left > 0 {
-                let Some(chain) = self.pop(ram)? else { break };
-                let head = chain.head_index();
-                let written = each(chain)?;
-                self.push_used(ram, head, written)?;
-                left -= 1;
-            }
+        let later = loop {
             if left == 0 {
                 self.ring_again();
-                break;
+                break None;
             }
-            if !self.unmute(ram)? {
-                break;
+            let Some(chain) = self.pop(ram)? else {
+                if !self.unmute(ram)? {
+                    break None;
+                }
+                self.mute(ram)?;
+                continue;
+            };
+            let head = chain.head_index();
+            match each(chain)? {
+                Served::Used(written) => self.push_used(ram, head, written)?,
+                Served::Later(later) => {
+                    self.rewind(1);
+                    break Some(later);
+                }
             }
-            self.mute(ram)?;
-        }
-        self.signal(ram)
+            left -= 1;
+        };
+        self.signal(ram)?;
+        Ok(later)
     }
+}
+
+/// What became of a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Served {
+    /// It goes back with so many bytes written into it.
+    Used(u32),
+    /// It stays where it is until then.
+    Later(Instant),
 }

@@ -1,31 +1,37 @@
-//! virtio-net over one queue of a TAP device.
+//! virtio-net over the queues of a TAP device, one for each queue pair.
 //!
 //! Packets carry the 12-byte virtio header on both sides, so checksums and segmentation that the guest and the host
-//! agreed to leave undone stay undone. A received packet waits in the device until the guest has buffers for it;
-//! the TAP's own queue holds the ones behind it.
+//! agreed to leave undone ([`offload`]) stay undone. [`receive`] and [`send`] are the two halves of a pair,
+//! [`control`] is what the driver may change while the device runs.
 
+mod control;
+mod offload;
+mod receive;
+mod send;
 #[allow(unsafe_code, reason = "TAP ioctls")]
 mod tap;
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 
+use crn_protocol::devices::{DeviceCounters, NewLimits, NicCounters, NicLimits};
 use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
 use virtio_bindings::virtio_net::{
-    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
-    VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF,
-    VIRTIO_NET_F_MTU,
+    VIRTIO_NET_ERR, VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MAC,
+    VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU, VIRTIO_NET_OK,
 };
-use vm_memory::VolatileSlice;
 
 pub use tap::{Tap, TapError};
 
-use super::{COMMON_FEATURES, Context, Device, SharedCounters};
+use self::control::Command;
+use self::receive::Receiver;
+use self::send::Sender;
+use super::limiter::Limiter;
+use super::{COMMON_FEATURES, Context, Device};
 use crate::memory::Ram;
 use crate::poller::Readiness;
-use crate::virtio::buffers::patch;
-use crate::virtio::queue::BUDGET;
-use crate::virtio::{Buffers, DeviceFault, LiveQueue, Offer};
+use crate::virtio::{Buffers, DeviceFault, LiveQueue, Offer, Queues};
 
 /// struct virtio_net_hdr_v1.
 const HEADER: usize = 12;
@@ -33,265 +39,276 @@ const HEADER: usize = 12;
 const NUM_BUFFERS: usize = 10;
 /// The longest packet: a segmentation unit of 64 KiB with its Ethernet header.
 const MAX_PACKET: usize = HEADER + 14 + 65_536;
-/// Buffers one packet may be spread over.
-const MAX_MERGED: usize = 64;
+const QUEUE_SIZE: u16 = 256;
+const CONTROL_QUEUE_SIZE: u16 = 64;
 
-const RX: usize = 0;
-const TX: usize = 1;
-
+/// A TAP queue with its queues to the guest.
 #[derive(Debug)]
-struct Live {
-    rx: LiveQueue,
-    tx: LiveQueue,
-    mergeable: bool,
+struct Pair {
+    tap: Tap,
+    receiver: Receiver,
+    sender: Sender,
 }
 
 /// The device.
 #[derive(Debug)]
 pub struct Net {
-    tap: Tap,
-    counters: SharedCounters,
-    live: Option<Live>,
-    /// Whether the TAP may have packets: set by the poller, cleared by EAGAIN.
-    readable: bool,
-    packet: Box<[u8; MAX_PACKET]>,
-    /// Length of the packet that waits for buffers; 0 for none.
-    waiting: usize,
+    pairs: Vec<Pair>,
+    control: Option<LiveQueue>,
+    /// The control queue's place: behind all pairs, or behind the first when the driver wants no more.
+    control_index: usize,
+    agreed: u64,
+    receive_limiter: Limiter,
+    send_limiter: Limiter,
+    counters: NicCounters,
 }
 
 impl Net {
-    /// A NIC over a TAP queue, and what it offers.
+    /// A NIC over the queues of a TAP, and what it offers.
     ///
     /// # Errors
-    /// [`TapError`] when the descriptor is no TAP with a virtio header.
+    /// [`TapError`] when a descriptor is no TAP's with a virtio header.
     pub fn new(
-        tap: OwnedFd,
+        taps: Vec<OwnedFd>,
         mac: [u8; 6],
         mtu: u16,
-        counters: SharedCounters,
+        limits: &NicLimits,
     ) -> Result<(Self, Offer), TapError> {
-        let tap = Tap::new(tap)?;
-        let features = [
-            VIRTIO_NET_F_CSUM,
-            VIRTIO_NET_F_GUEST_CSUM,
-            VIRTIO_NET_F_GUEST_TSO4,
-            VIRTIO_NET_F_GUEST_TSO6,
-            VIRTIO_NET_F_HOST_TSO4,
-            VIRTIO_NET_F_HOST_TSO6,
+        let several = taps.len() > 1;
+        let taps = taps
+            .into_iter()
+            .map(|tap| Tap::new(tap, several))
+            .collect::<Result<Vec<_>, _>>()?;
+        let offloads = taps.first().map_or(0, Tap::offloads);
+        let mut features = [
             VIRTIO_NET_F_MAC,
             VIRTIO_NET_F_MTU,
             VIRTIO_NET_F_MRG_RXBUF,
+            VIRTIO_NET_F_CTRL_VQ,
+            VIRTIO_NET_F_CTRL_GUEST_OFFLOADS,
         ]
         .iter()
-        .fold(COMMON_FEATURES, |features, bit| features | 1 << bit);
+        .fold(COMMON_FEATURES, |features, bit| features | 1 << bit)
+            | offload::features(offloads);
+        if several {
+            features |= 1 << VIRTIO_NET_F_MQ;
+        }
+        let mut queue_sizes = vec![QUEUE_SIZE; 2 * taps.len()];
+        queue_sizes.push(CONTROL_QUEUE_SIZE);
         let offer = Offer {
             device_id: VIRTIO_ID_NET,
             features,
-            queue_sizes: &[256, 256],
-            config: config(mac, mtu),
+            queue_sizes,
+            config: config(mac, taps.len() as u16, mtu).into(),
+        };
+        let now = Instant::now();
+        let pair = |tap| Pair {
+            tap,
+            receiver: Receiver::new(),
+            sender: Sender::default(),
         };
         let net = Self {
-            tap,
-            counters,
-            live: None,
-            readable: false,
-            packet: Box::new([0; MAX_PACKET]),
-            waiting: 0,
+            pairs: taps.into_iter().map(pair).collect(),
+            control: None,
+            control_index: 0,
+            agreed: 0,
+            receive_limiter: Limiter::new(&limits.receive, now),
+            send_limiter: Limiter::new(&limits.send, now),
+            counters: NicCounters::default(),
         };
+        net.use_pairs(1);
         Ok((net, offer))
     }
 
-    /// Moves packets from the TAP to the guest until one of them has no more.
-    fn receive(&mut self, ram: &Ram) -> Result<(), DeviceFault> {
-        let Some(live) = &mut self.live else {
+    /// Takes the TAP queues of unused pairs out of the host's choice.
+    fn use_pairs(&self, count: usize) {
+        if self.pairs.len() > 1 {
+            for (index, pair) in self.pairs.iter().enumerate() {
+                pair.tap.attach(index < count);
+            }
+        }
+    }
+
+    fn receive(&mut self, index: usize, ram: &Ram, now: Instant) -> Result<(), DeviceFault> {
+        let Some(pair) = self.pairs.get_mut(index) else {
             return Ok(());
         };
-        live.rx.mute(ram)?;
-        for _ in 0..BUDGET {
-            if self.waiting == 0 {
-                if !self.readable {
-                    break;
-                }
-                match self.tap.read(&mut self.packet[..]) {
-                    Ok(length) if length >= HEADER => self.waiting = length,
-                    Ok(_) => continue,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        self.readable = false;
-                        break;
-                    }
-                    // The interface is down or gone: nothing more comes until the poller says so.
-                    Err(error) => {
-                        tracing::debug!(%error, "the TAP does not read");
-                        self.readable = false;
-                        break;
-                    }
-                }
-            }
-            match deliver(
-                &mut live.rx,
-                ram,
-                &mut self.packet[..self.waiting],
-                live.mergeable,
-            )? {
-                Delivery::Done => {
-                    self.counters
-                        .net_received
-                        .add((self.waiting - HEADER) as u64);
-                    self.waiting = 0;
-                }
-                Delivery::Dropped => self.waiting = 0,
-                Delivery::NoBuffers => {
-                    // The driver rings when it adds some; those added until now are seen here.
-                    if !live.rx.unmute(ram)? {
-                        break;
-                    }
-                    live.rx.mute(ram)?;
-                }
-            }
-        }
-        if self.waiting > 0 || self.readable {
-            // Either the guest has to ring, or the budget is used up and the rest comes after the others' turn.
-            if live.rx.unmute(ram)? {
-                live.rx.ring_again();
-            }
-        }
-        live.rx.signal(ram)
+        let (limiter, counters) = (&mut self.receive_limiter, &mut self.counters);
+        pair.receiver
+            .receive(&pair.tap, ram, limiter, counters, now)
     }
 
-    fn transmit(&mut self, ram: &Ram) -> Result<(), DeviceFault> {
-        let Some(live) = &mut self.live else {
+    fn send(&mut self, index: usize, ram: &Ram, now: Instant) -> Result<(), DeviceFault> {
+        let Some(pair) = self.pairs.get_mut(index) else {
             return Ok(());
         };
-        let (tap, counters) = (&self.tap, &self.counters);
-        live.tx.drain(ram, |chain| {
-            if let Ok(packet) = Buffers::of(chain, ram)
-                && (HEADER..=MAX_PACKET).contains(&packet.readable.len())
-                && tap.write(packet.readable.slices()).is_ok()
-            {
-                counters
-                    .net_sent
-                    .add((packet.readable.len() - HEADER) as u64);
-            }
-            Ok(0)
-        })
+        let (limiter, counters) = (&mut self.send_limiter, &mut self.counters);
+        pair.sender.send(&pair.tap, ram, limiter, counters, now)
     }
-}
 
-enum Delivery {
-    Done,
-    NoBuffers,
-    /// The guest's buffers cannot hold the packet.
-    Dropped,
-}
+    fn all(&mut self, ram: &Ram, now: Instant) -> Result<(), DeviceFault> {
+        for index in 0..self.pairs.len() {
+            self.send(index, ram, now)?;
+            self.receive(index, ram, now)?;
+        }
+        Ok(())
+    }
 
-/// Copies one packet into the guest's buffers.
-fn deliver(
-    rx: &mut LiveQueue,
-    ram: &Ram,
-    packet: &mut [u8],
-    mergeable: bool,
-) -> Result<Delivery, DeviceFault> {
-    let mut used: Vec<(u16, u32)> = Vec::with_capacity(1);
-    let mut first: Option<VolatileSlice<'_>> = None;
-    let mut at = 0;
-    packet[NUM_BUFFERS..HEADER].copy_from_slice(&1u16.to_le_bytes());
-    while at < packet.len() {
-        let Some(chain) = rx.pop(ram)? else {
-            rx.rewind(used.len() as u16);
-            return Ok(Delivery::NoBuffers);
+    fn commands(&mut self, ram: &Ram) -> Result<(), DeviceFault> {
+        let Some(mut queue) = self.control.take() else {
+            return Ok(());
         };
-        let head = chain.head_index();
-        let mut written = 0;
-        if let Ok(mut buffers) = Buffers::of(chain, ram) {
-            if used.is_empty() {
-                first = buffers
-                    .writable
-                    .slices()
-                    .first()
-                    .filter(|slice| slice.len() >= HEADER)
-                    .copied();
-            }
-            written = buffers.writable.write(&packet[at..]);
+        let result = queue.drain(ram, |chain| {
+            let Ok(mut buffers) = Buffers::of(chain, ram) else {
+                return Ok(0);
+            };
+            let pairs = self.pairs.len() as u16;
+            let command = control::parse(&mut buffers.readable, self.agreed, pairs);
+            let done = match command {
+                Some(Command::Pairs(count)) => {
+                    self.use_pairs(usize::from(count));
+                    true
+                }
+                Some(Command::Offloads(offloads)) => self.set_offloads(offloads).is_ok(),
+                None => false,
+            };
+            let answer = if done { VIRTIO_NET_OK } else { VIRTIO_NET_ERR };
+            Ok(buffers.writable.write(&[answer as u8]) as u32)
+        });
+        self.control = Some(queue);
+        result
+    }
+
+    fn set_offloads(&self, agreed: u64) -> io::Result<()> {
+        match self.pairs.first() {
+            Some(pair) => pair.tap.set_offloads(offload::flags(agreed)),
+            None => Ok(()),
         }
-        used.push((head, written as u32));
-        at += written;
-        let whole = at == packet.len();
-        if !whole && (!mergeable || written == 0 || first.is_none() || used.len() == MAX_MERGED) {
-            // Not enough room, and no way to go on in the next buffer: what was taken goes back empty.
-            for (head, _) in used {
-                rx.push_used(ram, head, 0)?;
-            }
-            return Ok(Delivery::Dropped);
-        }
     }
-    if used.len() > 1
-        && let Some(first) = first
-    {
-        patch(&first, NUM_BUFFERS, &(used.len() as u16).to_le_bytes());
-    }
-    for (head, written) in used {
-        rx.push_used(ram, head, written)?;
-    }
-    Ok(Delivery::Done)
 }
 
-/// struct virtio_net_config up to mtu.
-fn config(mac: [u8; 6], mtu: u16) -> Vec<u8> {
+/// struct virtio_net_config (virtio 1.3, section 5.1.4) up to mtu.
+fn config(mac: [u8; 6], pairs: u16, mtu: u16) -> Vec<u8> {
     let mut config = vec![0; 12];
     config[..6].copy_from_slice(&mac);
+    config[8..10].copy_from_slice(&pairs.to_le_bytes());
     config[10..].copy_from_slice(&mtu.to_le_bytes());
     config
 }
 
 impl Device for Net {
     fn start(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        context.poller.add(&self.tap, context.token(0))
+        for (index, pair) in self.pairs.iter().enumerate() {
+            context.poller.add(&pair.tap, context.token(index as u32))?;
+        }
+        Ok(())
     }
 
     fn activate(
         &mut self,
         features: u64,
-        queues: Vec<LiveQueue>,
+        mut queues: Queues,
         context: &mut Context<'_>,
     ) -> Result<(), DeviceFault> {
         let agreed = |bit: u32| features & 1 << bit != 0;
-        self.tap.set_offloads(
-            agreed(VIRTIO_NET_F_GUEST_CSUM),
-            agreed(VIRTIO_NET_F_GUEST_TSO4),
-            agreed(VIRTIO_NET_F_GUEST_TSO6),
-        )?;
-        let mut queues = queues.into_iter();
-        if let (Some(rx), Some(tx)) = (queues.next(), queues.next()) {
-            self.live = Some(Live {
-                rx,
-                tx,
-                mergeable: agreed(VIRTIO_NET_F_MRG_RXBUF),
-            });
+        self.agreed = features;
+        self.set_offloads(features)?;
+        let mergeable = agreed(VIRTIO_NET_F_MRG_RXBUF);
+        let pairs = if agreed(VIRTIO_NET_F_MQ) {
+            self.pairs.len()
+        } else {
+            1
+        };
+        self.control_index = 2 * pairs;
+        self.control = queues.take(self.control_index);
+        for (index, pair) in self.pairs.iter_mut().enumerate().take(pairs) {
+            let (rx, tx) = if index == 0 {
+                (Some(queues.require(0)?), Some(queues.require(1)?))
+            } else {
+                (queues.take(2 * index), queues.take(2 * index + 1))
+            };
+            pair.receiver.set_queue(rx, mergeable);
+            pair.sender.set_queue(tx);
         }
-        self.transmit(context.ram)?;
-        self.receive(context.ram)
+        self.commands(context.ram)?;
+        self.all(context.ram, Instant::now())
     }
 
     fn reset(&mut self) {
-        self.live = None;
-        self.waiting = 0;
+        self.control = None;
+        for pair in &mut self.pairs {
+            pair.receiver.set_queue(None, false);
+            pair.sender.set_queue(None);
+        }
+        self.use_pairs(1);
     }
 
     fn queue_ready(&mut self, queue: usize, context: &mut Context<'_>) -> Result<(), DeviceFault> {
-        match queue {
-            RX => self.receive(context.ram),
-            TX => self.transmit(context.ram),
-            _ => Ok(()),
+        if queue == self.control_index {
+            self.commands(context.ram)
+        } else if queue.is_multiple_of(2) {
+            self.receive(queue / 2, context.ram, Instant::now())
+        } else {
+            self.send(queue / 2, context.ram, Instant::now())
         }
     }
 
     fn io_ready(
         &mut self,
-        _id: u32,
+        id: u32,
         ready: Readiness,
         context: &mut Context<'_>,
     ) -> Result<(), DeviceFault> {
-        self.readable |= ready.readable;
-        self.receive(context.ram)
+        if ready.readable
+            && let Some(pair) = self.pairs.get_mut(id as usize)
+        {
+            pair.receiver.readable();
+            return self.receive(id as usize, context.ram, Instant::now());
+        }
+        Ok(())
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.pairs
+            .iter()
+            .flat_map(|pair| [pair.receiver.throttled, pair.sender.throttled])
+            .flatten()
+            .min()
+    }
+
+    fn deadline_passed(
+        &mut self,
+        now: Instant,
+        context: &mut Context<'_>,
+    ) -> Result<(), DeviceFault> {
+        self.all(context.ram, now)
+    }
+
+    fn counters(&self) -> DeviceCounters {
+        DeviceCounters::Nic(self.counters)
+    }
+
+    fn set_limits(
+        &mut self,
+        limits: &NewLimits,
+        context: &mut Context<'_>,
+    ) -> Result<bool, DeviceFault> {
+        let NewLimits::Nic(limits) = limits else {
+            return Ok(false);
+        };
+        let now = Instant::now();
+        self.receive_limiter = Limiter::new(&limits.receive, now);
+        self.send_limiter = Limiter::new(&limits.send, now);
+        // What waits asks the new limits.
+        for pair in &mut self.pairs {
+            for throttled in [&mut pair.receiver.throttled, &mut pair.sender.throttled] {
+                *throttled = throttled.map(|_| now);
+            }
+        }
+        self.all(context.ram, now)?;
+        Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests;

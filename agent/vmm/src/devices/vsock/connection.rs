@@ -11,13 +11,12 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
+use super::credit::{Received, Sent};
 use super::packet::{Operation, SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND};
 use crate::memory::io as guest_io;
 use crate::poller::Readiness;
 use crate::virtio::Segments;
 
-/// The receive buffer the guest is told of, bytes.
-pub const BUFFER: u32 = 128 * 1024;
 /// Data in one packet to the guest at most (VIRTIO_VSOCK_MAX_PKT_BUF_SIZE of Linux).
 pub const MAX_DATA: usize = 64 * 1024;
 
@@ -72,17 +71,12 @@ pub struct Connection {
 
     /// Guest → host: bytes the stream has not taken yet, of those received.
     waiting: VecDeque<u8>,
-    received: u32,
-    forwarded: u32,
-    /// The value of `forwarded` the guest was told last.
-    forwarded_told: u32,
+    received: Received,
     /// The stream takes no more; what the guest sends is thrown away.
     deaf: bool,
 
-    /// Host → guest: bytes sent, and the guest's room as it told it.
-    sent: u32,
-    peer_buffer: u32,
-    peer_forwarded: u32,
+    /// Host → guest.
+    sent: Sent,
     /// The stream has ended.
     ended: bool,
 
@@ -92,8 +86,8 @@ pub struct Connection {
 
     owes_request: bool,
     owes_response: bool,
-    owes_credit: bool,
-    credit_asked: bool,
+    /// It stands in the device's line of those that may have something for the guest.
+    pub queued: bool,
 }
 
 impl Connection {
@@ -130,20 +124,15 @@ impl Connection {
             writable: true,
             hung_up: false,
             waiting: VecDeque::new(),
-            received: 0,
-            forwarded: 0,
-            forwarded_told: 0,
+            received: Received::default(),
             deaf: false,
-            sent: 0,
-            peer_buffer: 0,
-            peer_forwarded: 0,
+            sent: Sent::default(),
             ended: false,
             guest_shutdown: 0,
             host_shutdown: 0,
             owes_request: false,
             owes_response: false,
-            owes_credit: false,
-            credit_asked: false,
+            queued: false,
         }
     }
 
@@ -160,23 +149,13 @@ impl Connection {
     }
 
     /// The receive counter that goes into every header.
-    pub fn tell_forwarded(&mut self) -> u32 {
-        self.owes_credit = false;
-        self.forwarded_told = self.forwarded;
-        self.forwarded
+    pub const fn tell_forwarded(&mut self) -> u32 {
+        self.received.tell()
     }
 
     /// The guest's room, from the header of any packet of its.
-    pub fn set_peer_room(&mut self, (buffer, forwarded): (u32, u32)) {
-        self.peer_buffer = buffer;
-        self.peer_forwarded = forwarded;
-        self.credit_asked = false;
-    }
-
-    fn peer_room(&self) -> u32 {
-        // A guest that claims to have forwarded more than was sent gets nothing.
-        self.peer_buffer
-            .saturating_sub(self.sent.wrapping_sub(self.peer_forwarded))
+    pub const fn set_peer_room(&mut self, (buffer, forwarded): (u32, u32)) {
+        self.sent.hear(buffer, forwarded);
     }
 
     /// The guest answered REQUEST.
@@ -193,26 +172,25 @@ impl Connection {
     /// Data from the guest.
     pub fn receive(&mut self, mut data: Segments<'_>) -> Verdict {
         let length = data.len() as u32;
-        let room = BUFFER.saturating_sub(self.received.wrapping_sub(self.forwarded));
         if self.stage != Stage::Established
             || self.guest_shutdown & SHUTDOWN_SEND != 0
-            || length > room
+            || length > self.received.room()
         {
             return Verdict::Reset;
         }
-        self.received = self.received.wrapping_add(length);
+        self.received.receive(length);
         if self.waiting.is_empty() && self.writable && !self.deaf {
             match guest_io::write(self.stream.as_fd(), data.slices()) {
                 Ok(count) => {
                     let _ = data.take(count);
-                    self.forwarded = self.forwarded.wrapping_add(count as u32);
+                    self.received.all_but(data.len() as u32);
                     // A short write means a full stream; if not, the next one finds out.
                 }
                 Err(error) => self.write_failed(&error),
             }
         }
         if self.deaf {
-            self.forwarded = self.received;
+            self.received.all_but(0);
         } else if !data.is_empty() {
             let start = self.waiting.len();
             self.waiting.resize(start + data.len(), 0);
@@ -261,7 +239,8 @@ impl Connection {
                 Ok(count) => {
                     self.waiting.drain(..count);
                     // The greeting is not the guest's: it was never received from it.
-                    self.forwarded = self.received.wrapping_sub(self.waiting.len() as u32);
+                    let waiting = self.received.waiting().min(self.waiting.len() as u32);
+                    self.received.all_but(waiting);
                 }
                 Err(error) => self.write_failed(&error),
             }
@@ -294,7 +273,7 @@ impl Connection {
                 self.deaf = true;
                 self.hung_up = true;
                 self.waiting.clear();
-                self.forwarded = self.received;
+                self.received.all_but(0);
             }
         }
     }
@@ -307,9 +286,9 @@ impl Connection {
             Stage::Connecting => self.owes_request,
             Stage::Established => {
                 self.owes_response
-                    || self.owes_credit_update()
+                    || self.received.owes_update()
                     || self.shutdown_due() != self.host_shutdown
-                    || (self.may_read() && (self.peer_room() > 0 || !self.credit_asked))
+                    || (self.may_read() && (self.sent.room() > 0 || self.sent.may_ask()))
             }
         }
     }
@@ -318,13 +297,9 @@ impl Connection {
         self.readable && !self.ended && self.guest_shutdown & SHUTDOWN_RECEIVE == 0
     }
 
-    const fn owes_credit_update(&self) -> bool {
-        self.owes_credit || self.forwarded.wrapping_sub(self.forwarded_told) >= BUFFER / 4
-    }
-
     /// The guest asked for this side's room.
     pub const fn credit_requested(&mut self) {
-        self.owes_credit = true;
+        self.received.ask();
     }
 
     /// What the guest should know about the stream's ends.
@@ -369,12 +344,12 @@ impl Connection {
             self.owes_response = false;
             return bare(Operation::Response);
         }
-        if self.may_read() && self.peer_room() > 0 && !data.is_empty() {
-            let window = data.take(MAX_DATA.min(self.peer_room() as usize));
+        if self.may_read() && self.sent.room() > 0 && !data.is_empty() {
+            let window = data.take(MAX_DATA.min(self.sent.room() as usize));
             match guest_io::read(self.stream.as_fd(), window.slices()) {
                 Ok(0) => self.ended = true,
                 Ok(length) => {
-                    self.sent = self.sent.wrapping_add(length as u32);
+                    self.sent.send(length as u32);
                     return Some(Outgoing {
                         operation: Operation::Data,
                         length: length as u32,
@@ -398,11 +373,11 @@ impl Connection {
                 flags,
             });
         }
-        if self.owes_credit_update() {
+        if self.received.owes_update() {
             return bare(Operation::CreditUpdate);
         }
-        if self.may_read() && self.peer_room() == 0 && !self.credit_asked {
-            self.credit_asked = true;
+        if self.may_read() && self.sent.room() == 0 && self.sent.may_ask() {
+            self.sent.ask();
             return bare(Operation::CreditRequest);
         }
         None
@@ -410,225 +385,4 @@ impl Connection {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Read;
-
-    use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
-
-    use super::*;
-    use crate::devices::testing::ram;
-    use crate::memory::Ram;
-    use crate::virtio::buffers::Buffers;
-
-    fn pair() -> (UnixStream, UnixStream) {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
-        (ours, theirs)
-    }
-
-    fn segments(ram: &Ram, length: usize) -> Segments<'_> {
-        let mut driver = crate::devices::testing::Driver::new(ram, 0);
-        driver.offer(&[(0x10_0000, length as u32, 2)]);
-        let mut live = driver.live();
-        let chain = live.pop(ram).unwrap().unwrap();
-        Buffers::of(chain, ram).unwrap().writable
-    }
-
-    fn established(room: u32) -> (Connection, UnixStream) {
-        let (ours, theirs) = pair();
-        let mut connection = Connection::from_guest(ours, 1, 2, (room, 0));
-        assert_eq!(
-            connection.next(Segments::default()).unwrap().operation,
-            Operation::Response
-        );
-        (connection, theirs)
-    }
-
-    const READABLE: Readiness = Readiness {
-        readable: true,
-        writable: false,
-        hang_up: false,
-    };
-
-    #[test]
-    fn data_to_the_guest_stops_at_its_room_and_goes_on_with_new_credit() {
-        let (mut connection, mut host) = established(10);
-        host.write_all(b"hello, world").unwrap();
-        assert_eq!(connection.ready(READABLE), Verdict::Keep);
-        let ram = ram();
-        assert_eq!(connection.next(segments(&ram, 4096)).unwrap().length, 10);
-        assert_eq!(
-            connection.next(segments(&ram, 4096)).unwrap().operation,
-            Operation::CreditRequest
-        );
-        assert!(connection.next(segments(&ram, 4096)).is_none() && !connection.has_work());
-        connection.set_peer_room((10, 10));
-        assert!(connection.has_work());
-        assert_eq!(connection.next(segments(&ram, 4096)).unwrap().length, 2);
-        let mut text = [0; 2];
-        ram.read_slice(&mut text, GuestAddress(0x10_0000)).unwrap();
-        assert_eq!(&text, b"ld");
-    }
-
-    #[test]
-    fn a_guest_that_claims_more_than_it_got_gets_nothing() {
-        let (mut connection, mut host) = established(10);
-        host.write_all(b"hello").unwrap();
-        connection.ready(READABLE);
-        connection.set_peer_room((10, 1));
-        assert_eq!(connection.peer_room(), 0);
-    }
-
-    #[test]
-    fn data_from_the_guest_waits_for_a_slow_host_within_the_credit() {
-        let (mut connection, mut host) = established(0);
-        let ram = ram();
-        let mut sent = 0u32;
-        // The stream's kernel buffer, then the connection's own.
-        while connection.waiting.len() + 4096 <= BUFFER as usize {
-            ram.write_slice(&[(sent / 4096) as u8; 4096], GuestAddress(0x10_0000))
-                .unwrap();
-            assert_eq!(connection.receive(segments(&ram, 4096)), Verdict::Keep);
-            sent += 4096;
-        }
-        assert_eq!(
-            connection.received.wrapping_sub(connection.forwarded) as usize,
-            connection.waiting.len()
-        );
-        assert_eq!(
-            connection.receive(segments(&ram, 4096)),
-            Verdict::Reset,
-            "beyond the credit"
-        );
-        let mut got = vec![0; sent as usize];
-        let mut at = 0;
-        while at < got.len() {
-            at += host.read(&mut got[at..]).unwrap();
-            connection.ready(Readiness {
-                writable: true,
-                ..Readiness::default()
-            });
-        }
-        assert!(
-            got.iter()
-                .enumerate()
-                .all(|(index, byte)| *byte == (index / 4096) as u8)
-        );
-        assert_eq!(connection.forwarded, sent);
-        assert_eq!(
-            connection.next(Segments::default()).unwrap().operation,
-            Operation::CreditUpdate
-        );
-        assert_eq!(connection.tell_forwarded(), sent);
-        assert!(connection.next(Segments::default()).is_none());
-    }
-
-    #[test]
-    fn a_host_that_finishes_writing_still_reads() {
-        let (mut connection, mut host) = established(100);
-        host.write_all(b"last").unwrap();
-        host.shutdown(Shutdown::Write).unwrap();
-        connection.ready(READABLE);
-        let ram = ram();
-        assert_eq!(connection.next(segments(&ram, 100)).unwrap().length, 4);
-        let shutdown = connection.next(segments(&ram, 100)).unwrap();
-        assert_eq!(
-            (shutdown.operation, shutdown.flags),
-            (Operation::Shutdown, SHUTDOWN_SEND)
-        );
-        assert!(!connection.is_closing());
-        ram.write_slice(b"answer", GuestAddress(0x10_0000)).unwrap();
-        assert_eq!(connection.receive(segments(&ram, 6)), Verdict::Keep);
-        assert_eq!(connection.guest_shut_down(SHUTDOWN_BOTH), Verdict::Reset);
-        drop(connection);
-        let mut text = String::new();
-        host.read_to_string(&mut text).unwrap();
-        assert_eq!(text, "answer");
-    }
-
-    #[test]
-    fn a_guest_that_finishes_writing_still_reads() {
-        let (mut connection, mut host) = established(100);
-        assert_eq!(connection.guest_shut_down(SHUTDOWN_SEND), Verdict::Keep);
-        assert_eq!(host.read(&mut [0; 4]).unwrap(), 0);
-        host.write_all(b"late").unwrap();
-        connection.ready(READABLE);
-        let ram = ram();
-        assert_eq!(connection.next(segments(&ram, 100)).unwrap().length, 4);
-    }
-
-    #[test]
-    fn a_host_that_goes_away_closes_both_directions() {
-        let (mut connection, host) = established(100);
-        drop(host);
-        connection.ready(Readiness {
-            readable: true,
-            writable: true,
-            hang_up: true,
-        });
-        let ram = ram();
-        let shutdown = connection.next(segments(&ram, 100)).unwrap();
-        assert_eq!(
-            (shutdown.operation, shutdown.flags),
-            (Operation::Shutdown, SHUTDOWN_BOTH)
-        );
-        assert!(connection.is_closing());
-        // What the guest still sends vanishes without stopping it.
-        assert_eq!(connection.receive(segments(&ram, 100)), Verdict::Keep);
-        assert_eq!(connection.forwarded, 100);
-    }
-
-    #[test]
-    fn bytes_are_delivered_after_the_guest_is_gone() {
-        let (mut connection, mut host) = established(0);
-        let ram = ram();
-        while connection.waiting.is_empty() {
-            assert_eq!(connection.receive(segments(&ram, 60_000)), Verdict::Keep);
-        }
-        let total = connection.received as usize;
-        assert_eq!(connection.guest_shut_down(SHUTDOWN_BOTH), Verdict::Keep);
-        assert!(connection.guest_gone());
-        let reader = std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            host.read_to_end(&mut bytes).unwrap();
-            bytes.len()
-        });
-        let started = Instant::now();
-        while connection.ready(Readiness {
-            writable: true,
-            ..Readiness::default()
-        }) == Verdict::Keep
-        {
-            assert!(started.elapsed().as_secs() < 10);
-        }
-        drop(connection);
-        assert_eq!(reader.join().unwrap(), total);
-    }
-
-    #[test]
-    fn the_host_reads_ok_before_the_stream_begins() {
-        let (ours, mut host) = pair();
-        let mut connection = Connection::to_guest(ours, 52, 1 << 30);
-        assert!(connection.has_work());
-        assert_eq!(
-            connection.next(Segments::default()).unwrap().operation,
-            Operation::Request
-        );
-        assert!(!connection.has_work());
-        assert_eq!(connection.accepted(), Verdict::Keep);
-        assert_eq!(connection.forwarded, 0);
-        let mut line = [0; 14];
-        host.read_exact(&mut line).unwrap();
-        assert_eq!(&line, b"OK 1073741824\n");
-    }
-
-    #[test]
-    fn unasked_answers_and_data_before_the_handshake_are_reset() {
-        let (ours, _host) = pair();
-        let mut connection = Connection::to_guest(ours, 52, 1 << 30);
-        assert_eq!(connection.accepted(), Verdict::Reset);
-        let ram = ram();
-        assert!(ram.check_range(GuestAddress(0x10_0000), 8));
-        assert_eq!(connection.receive(segments(&ram, 8)), Verdict::Reset);
-    }
-}
+mod tests;

@@ -1,35 +1,38 @@
 //! virtio-vsock whose host side is UNIX streams.
 //!
-//! Host → guest: a client connects to the listening socket, writes `CONNECT <port>\n`, and reads `OK <port>\n` (its
-//! own port) when the guest has accepted. Guest → host (CID 2): one end of a socket pair goes to the controller.
+//! Host → guest: a client connects to the listening socket, writes `CONNECT <port>\n` ([`greeting`]), and reads
+//! `OK <port>\n` (its own port) when the guest has accepted. Guest → host (CID 2): one end of a socket pair goes to the controller.
 
 pub mod connection;
+mod credit;
+mod greeting;
 pub mod packet;
+mod to_guest;
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
+use crn_protocol::devices::{DeviceCounters, VsockCounters};
 use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
 
-use self::connection::{BUFFER, Connection, Outgoing, Stage, Verdict};
-use self::packet::{HEADER, HOST_CID, Header, Operation, TYPE_STREAM};
+use self::connection::{Connection, Stage, Verdict};
+use self::greeting::{Greeting, Said};
+use self::packet::{HOST_CID, Header, Operation, TYPE_STREAM};
 use super::{COMMON_FEATURES, Context, Device};
 use crate::poller::Readiness;
 use crate::virtio::buffers::read_array;
-use crate::virtio::queue::BUDGET;
-use crate::virtio::{Buffers, DeviceFault, LiveQueue, Offer};
+use crate::virtio::{Buffers, DeviceFault, LiveQueue, Offer, Queues};
 
 const RX: usize = 0;
 const TX: usize = 1;
+const EVENTS: usize = 2;
 /// Connections and greetings together; more are refused. Two of them fit under the usual 1024 descriptors.
 const MAX_CONNECTIONS: usize = 480;
 /// RST packets that wait for the guest to provide buffers; a guest that provokes more loses them.
 const MAX_RESETS: usize = 256;
-/// The longest greeting: `CONNECT 4294967295\n`.
-const MAX_GREETING: usize = 32;
 /// A client has to greet, and a guest to answer REQUEST, within this time.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A guest has to answer a full SHUTDOWN within this time, or gets a RST.
@@ -43,20 +46,12 @@ const FIRST_HOST_PORT: u32 = 1 << 30;
 /// The listening socket's identifier; connections count up from the next.
 const LISTENER: u32 = 0;
 
-/// A client that has not said yet what it wants.
-#[derive(Debug)]
-struct Greeting {
-    stream: UnixStream,
-    line: Vec<u8>,
-    deadline: Instant,
-}
-
 #[derive(Debug)]
 struct Live {
     rx: LiveQueue,
     tx: LiveQueue,
     /// Nothing is ever sent on it (its one event concerns migration); kept so that its memory stays the device's.
-    _events: LiveQueue,
+    _events: Option<LiveQueue>,
 }
 
 /// The device.
@@ -75,6 +70,9 @@ pub struct Vsock {
     next_id: u32,
     next_host_port: u32,
     sweep: Option<Instant>,
+    /// Accepting failed, with clients left in the listener's queue.
+    accept_later: bool,
+    counters: VsockCounters,
 }
 
 impl Vsock {
@@ -88,8 +86,8 @@ impl Vsock {
         let offer = Offer {
             device_id: VIRTIO_ID_VSOCK,
             features: COMMON_FEATURES,
-            queue_sizes: &[256, 256, 64],
-            config: u64::from(cid).to_le_bytes().to_vec(),
+            queue_sizes: vec![256, 256, 64],
+            config: u64::from(cid).to_le_bytes().to_vec().into(),
         };
         let vsock = Self {
             cid: u64::from(cid),
@@ -103,6 +101,8 @@ impl Vsock {
             next_id: LISTENER + 1,
             next_host_port: FIRST_HOST_PORT,
             sweep: None,
+            accept_later: false,
+            counters: VsockCounters::default(),
         };
         Ok((vsock, offer))
     }
@@ -133,42 +133,37 @@ impl Vsock {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a vsock client");
+                    // The listener's edge is used up: those who wait in its queue are looked for later.
+                    self.accept_later = true;
+                    self.schedule_sweep();
                     return;
                 }
             };
             // Without a driver there is nobody to connect to: the client sees its stream end.
             if self.live.is_none() || self.is_full() || stream.set_nonblocking(true).is_err() {
+                self.counters.refused += 1;
                 continue;
             }
             let id = self.new_id();
             if context.poller.add(&stream, context.token(id)).is_err() {
                 continue;
             }
-            let greeting = Greeting {
-                stream,
-                line: Vec::new(),
-                deadline: Instant::now() + HANDSHAKE,
-            };
+            let greeting = Greeting::new(stream, Instant::now() + HANDSHAKE);
             self.greetings.insert(id, greeting);
             self.schedule_sweep();
             self.greet(id);
         }
     }
 
-    /// Reads a greeting as far as it has come, byte by byte: what follows it is the guest's.
+    /// Reads a greeting as far as it has come, and connects when it is whole.
     fn greet(&mut self, id: u32) {
         let Some(greeting) = self.greetings.get_mut(&id) else {
             return;
         };
-        let port = loop {
-            let mut byte = [0];
-            match greeting.stream.read(&mut byte) {
-                Ok(1) if byte[0] == b'\n' => break parse_greeting(&greeting.line),
-                Ok(1) if greeting.line.len() < MAX_GREETING => greeting.line.push(byte[0]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                _ => break None,
-            }
+        let port = match greeting.read() {
+            Said::Nothing => return,
+            Said::Port(port) => Some(port),
+            Said::Nonsense => None,
         };
         let Some(greeting) = self.greetings.remove(&id) else {
             return;
@@ -197,6 +192,7 @@ impl Vsock {
     }
 
     fn insert(&mut self, id: u32, connection: Connection) {
+        self.counters.opened += 1;
         self.ports
             .insert((connection.guest_port, connection.host_port), id);
         self.connections.insert(id, connection);
@@ -205,8 +201,11 @@ impl Vsock {
     }
 
     fn mark_ready(&mut self, id: u32) {
-        if self.connections.get(&id).is_some_and(Connection::has_work) && !self.ready.contains(&id)
+        if let Some(connection) = self.connections.get_mut(&id)
+            && !connection.queued
+            && connection.has_work()
         {
+            connection.queued = true;
             self.ready.push_back(id);
         }
     }
@@ -218,8 +217,7 @@ impl Vsock {
             Verdict::Drop => self.remove(id),
             Verdict::Reset => {
                 if let Some(connection) = self.connections.get(&id) {
-                    self.resets
-                        .push_back((connection.guest_port, connection.host_port));
+                    self.owe_reset(connection.guest_port, connection.host_port);
                 }
                 self.remove(id);
             }
@@ -251,9 +249,14 @@ impl Vsock {
     }
 
     fn refuse(&mut self, header: &Header) {
-        if header.operation != Some(Operation::Reset) && self.resets.len() < MAX_RESETS {
-            self.resets
-                .push_back((header.source_port, header.destination_port));
+        if header.operation != Some(Operation::Reset) {
+            self.owe_reset(header.source_port, header.destination_port);
+        }
+    }
+
+    fn owe_reset(&mut self, guest_port: u32, host_port: u32) {
+        if self.resets.len() < MAX_RESETS {
+            self.resets.push_back((guest_port, host_port));
         }
     }
 
@@ -290,7 +293,10 @@ impl Vsock {
         connection.set_peer_room((header.buffer, header.forwarded));
         let verdict = match header.operation {
             Some(Operation::Response) => connection.accepted(),
-            Some(Operation::Data) => connection.receive(data),
+            Some(Operation::Data) => {
+                self.counters.tx_bytes += data.len() as u64;
+                connection.receive(data)
+            }
             Some(Operation::Shutdown) => {
                 let verdict = connection.guest_shut_down(header.flags);
                 if header.flags & packet::SHUTDOWN_BOTH == packet::SHUTDOWN_BOTH
@@ -315,6 +321,7 @@ impl Vsock {
 
     fn guest_connects(&mut self, header: &Header, context: &mut Context<'_>) {
         if self.is_full() || !context.guest_connects.has_room() {
+            self.counters.refused += 1;
             return self.refuse(header);
         }
         let Ok((ours, theirs)) = UnixStream::pair() else {
@@ -350,109 +357,6 @@ impl Vsock {
         self.live = Some(live);
         result
     }
-
-    /// Sends the guest what waits for it, as far as it has provided buffers.
-    fn receive(&mut self, context: &mut Context<'_>) -> Result<(), DeviceFault> {
-        let Some(mut live) = self.live.take() else {
-            return Ok(());
-        };
-        let result = self.fill(&mut live.rx, context);
-        self.live = Some(live);
-        result
-    }
-
-    fn fill(&mut self, rx: &mut LiveQueue, context: &mut Context<'_>) -> Result<(), DeviceFault> {
-        if self.resets.is_empty() && self.ready.is_empty() {
-            return Ok(());
-        }
-        rx.mute(context.ram)?;
-        let mut budget = BUDGET;
-        while !(self.resets.is_empty() && self.ready.is_empty()) {
-            if budget == 0 {
-                rx.ring_again();
-                break;
-            }
-            budget -= 1;
-            let Some(chain) = rx.pop(context.ram)? else {
-                // The guest rings when it provides buffers; those provided until now are seen here.
-                if rx.unmute(context.ram)? {
-                    rx.mute(context.ram)?;
-                    continue;
-                }
-                break;
-            };
-            let head = chain.head_index();
-            let mut space = match Buffers::of(chain, context.ram) {
-                Ok(buffers) if buffers.writable.len() >= HEADER => buffers.writable,
-                // Useless to everyone; it goes back empty.
-                _ => {
-                    rx.push_used(context.ram, head, 0)?;
-                    continue;
-                }
-            };
-            let mut place = space.take(HEADER);
-            match self.next_packet(space) {
-                Some(header) => {
-                    place.write(&header.to_bytes());
-                    rx.push_used(context.ram, head, HEADER as u32 + header.length)?;
-                }
-                None => rx.rewind(1),
-            }
-        }
-        rx.signal(context.ram)
-    }
-
-    /// The next packet for the guest, in turns; `None` when it turns out that there is none after all.
-    fn next_packet(&mut self, space: crate::virtio::Segments<'_>) -> Option<Header> {
-        if let Some((guest_port, host_port)) = self.resets.pop_front() {
-            let reset = Outgoing {
-                operation: Operation::Reset,
-                length: 0,
-                flags: 0,
-            };
-            return Some(self.header(guest_port, host_port, reset, 0));
-        }
-        let id = self.ready.pop_front()?;
-        let connection = self.connections.get_mut(&id)?;
-        let outgoing = connection.next(space)?;
-        let forwarded = connection.tell_forwarded();
-        let (guest_port, host_port) = (connection.guest_port, connection.host_port);
-        if connection.is_closing() && connection.deadline.is_none() {
-            connection.deadline = Some(Instant::now() + CLOSING);
-            self.schedule_sweep();
-        }
-        self.mark_ready(id);
-        Some(self.header(guest_port, host_port, outgoing, forwarded))
-    }
-
-    const fn header(
-        &self,
-        guest_port: u32,
-        host_port: u32,
-        outgoing: Outgoing,
-        forwarded: u32,
-    ) -> Header {
-        Header {
-            source_cid: HOST_CID,
-            destination_cid: self.cid,
-            source_port: host_port,
-            destination_port: guest_port,
-            length: outgoing.length,
-            kind: TYPE_STREAM,
-            operation: Some(outgoing.operation),
-            flags: outgoing.flags,
-            buffer: BUFFER,
-            forwarded,
-        }
-    }
-}
-
-/// The port of `CONNECT <port>`.
-fn parse_greeting(line: &[u8]) -> Option<u32> {
-    let port = line.strip_prefix(b"CONNECT ")?;
-    // `parse` alone would take a sign.
-    port.iter().all(u8::is_ascii_digit).then_some(())?;
-    std::str::from_utf8(port).ok()?.parse().ok()
 }
 
 impl Device for Vsock {
@@ -465,17 +369,16 @@ impl Device for Vsock {
     fn activate(
         &mut self,
         _features: u64,
-        queues: Vec<LiveQueue>,
+        mut queues: Queues,
         context: &mut Context<'_>,
     ) -> Result<(), DeviceFault> {
-        let mut queues = queues.into_iter();
-        if let (Some(rx), Some(tx), Some(events)) = (queues.next(), queues.next(), queues.next()) {
-            self.live = Some(Live {
-                rx,
-                tx,
-                _events: events,
-            });
-        }
+        self.live = Some(Live {
+            rx: queues.require(RX)?,
+            tx: queues.require(TX)?,
+            _events: queues.take(EVENTS),
+        });
+        // Clients an earlier failure has left waiting.
+        self.accept(context);
         self.queue_ready(TX, context)
     }
 
@@ -486,6 +389,9 @@ impl Device for Vsock {
         self.ports.clear();
         self.ready.clear();
         self.resets.clear();
+        // A device that is not called any more must not ask to be.
+        self.sweep = None;
+        self.accept_later = false;
     }
 
     fn queue_ready(&mut self, queue: usize, context: &mut Context<'_>) -> Result<(), DeviceFault> {
@@ -519,6 +425,13 @@ impl Device for Vsock {
         self.receive(context)
     }
 
+    fn counters(&self) -> DeviceCounters {
+        DeviceCounters::Vsock(VsockCounters {
+            streams: self.connections.len() as u64,
+            ..self.counters
+        })
+    }
+
     fn deadline(&self) -> Option<Instant> {
         self.sweep
     }
@@ -528,6 +441,9 @@ impl Device for Vsock {
         now: Instant,
         context: &mut Context<'_>,
     ) -> Result<(), DeviceFault> {
+        if std::mem::take(&mut self.accept_later) {
+            self.accept(context);
+        }
         self.greetings.retain(|_, greeting| greeting.deadline > now);
         let expired: Vec<(u32, Stage)> = self
             .connections
@@ -545,7 +461,8 @@ impl Device for Vsock {
                 },
             );
         }
-        let timed = !self.greetings.is_empty()
+        let timed = self.accept_later
+            || !self.greetings.is_empty()
             || self.connections.values().any(|one| one.deadline.is_some());
         self.sweep = timed.then(|| now + SWEEP);
         self.receive(context)

@@ -1,9 +1,10 @@
 //! The device as its driver and its clients see it.
 
-use std::io::Write;
+use std::io::{Read, Write};
 
 use vm_memory::{Bytes, GuestAddress};
 
+use super::packet::HEADER;
 use super::*;
 use crate::devices::testing::{Driver, Host, READ, WRITE, ram};
 use crate::memory::Ram;
@@ -31,7 +32,7 @@ impl<'m> Machine<'m> {
         let path = directory.path().join("vsock");
         let listener = UnixListener::bind(&path).unwrap();
         let (mut vsock, offer) = Vsock::new(CID, listener.into()).unwrap();
-        assert_eq!(offer.config, [5, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(offer.config.bytes(), [5, 0, 0, 0, 0, 0, 0, 0]);
         let (rx, tx, events) = (
             Driver::new(ram, 0),
             Driver::new(ram, 0x1_0000),
@@ -39,7 +40,7 @@ impl<'m> Machine<'m> {
         );
         let mut host = Host::new();
         vsock.start(&mut host.context(ram)).unwrap();
-        let queues = vec![rx.live(), tx.live(), events.live()];
+        let queues = vec![rx.live(), tx.live(), events.live()].into();
         vsock.activate(0, queues, &mut host.context(ram)).unwrap();
         let mut machine = Self {
             ram,
@@ -325,4 +326,83 @@ fn a_reset_device_closes_every_stream() {
         .vsock
         .queue_ready(TX, &mut machine.host.context(&ram))
         .unwrap();
+}
+
+#[test]
+fn hundreds_of_streams_at_once_each_get_their_own_bytes() {
+    const STREAMS: usize = 300;
+    let ram = ram();
+    let mut machine = Machine::new(&ram);
+    let payload = |index: usize| format!("{index:08}").repeat(100).into_bytes();
+    let mut clients = Vec::new();
+    for index in 0..STREAMS {
+        let mut client = UnixStream::connect(&machine.path).unwrap();
+        client.write_all(b"CONNECT 52\n").unwrap();
+        client.write_all(&payload(index)).unwrap();
+        client.set_nonblocking(true).unwrap();
+        clients.push((client, Vec::new()));
+        if index % 50 == 49 {
+            machine.poll();
+        }
+    }
+    let started = Instant::now();
+    let mut done = 0;
+    while done < STREAMS {
+        assert!(started.elapsed().as_secs() < 60, "{done} are done");
+        for (header, data) in machine.received() {
+            let port = header.source_port;
+            match header.operation {
+                Some(Operation::Request) => {
+                    machine.send(52, port, Operation::Response, 0, &[]);
+                }
+                Some(Operation::Data) => machine.send(52, port, Operation::Data, 0, &data),
+                _ => {}
+            }
+        }
+        machine
+            .vsock
+            .queue_ready(RX, &mut machine.host.context(&ram))
+            .unwrap();
+        done = 0;
+        for (index, (client, got)) in clients.iter_mut().enumerate() {
+            let mut bytes = [0; 4096];
+            if let Ok(count) = client.read(&mut bytes) {
+                got.extend_from_slice(&bytes[..count]);
+            }
+            let expected = payload(index);
+            if let Some(at) = got.iter().position(|byte| *byte == b'\n') {
+                assert!(got.starts_with(b"OK "));
+                let echo = &got[at + 1..];
+                assert_eq!(echo, &expected[..echo.len()], "stream {index}");
+                done += usize::from(echo.len() == expected.len());
+            }
+        }
+    }
+    let DeviceCounters::Vsock(counters) = machine.vsock.counters() else {
+        panic!("not a vsock's");
+    };
+    let bytes = (STREAMS * 800) as u64;
+    assert_eq!((counters.rx_bytes, counters.tx_bytes), (bytes, bytes));
+    assert_eq!((counters.opened, counters.streams), (300, 300));
+    drop(clients);
+    machine.vsock.reset();
+    assert!(machine.vsock.connections.is_empty() && machine.vsock.ready.is_empty());
+}
+
+#[test]
+fn a_guest_that_provokes_resets_and_takes_none_does_not_make_them_pile_up() {
+    let ram = ram();
+    let mut machine = Machine::new(&ram);
+    // All receive buffers are used up by the first of them.
+    for port in 0..2 * MAX_RESETS as u32 {
+        machine.send(port, 9, Operation::Data, 0, b"x");
+    }
+    assert!(machine.vsock.resets.len() <= MAX_RESETS);
+    for port in 0..600 {
+        machine.send(port, 80, Operation::Request, 0, &[]);
+        machine.host.guest_connects.pop();
+        machine.send(port, 80, Operation::Response, 0, &[]);
+    }
+    assert!(machine.vsock.resets.len() <= MAX_RESETS);
+    assert!(machine.vsock.connections.is_empty());
 }

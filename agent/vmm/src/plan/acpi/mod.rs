@@ -1,29 +1,41 @@
 //! ACPI tables of a hardware-reduced machine: no fixed hardware but the sleep and reset registers.
 //!
-//! Linux finds virtio-mmio devices (`LNRO0005`), the serial port and the power button here; nothing is probed for.
+//! Linux finds virtio-mmio devices (`LNRO0005`) or the PCI host bridge, the serial port, the power button and the
+//! generation identifier here; nothing is probed for.
 
-use acpi_tables::aml::{
-    Device, EISAName, IO, Interrupt, Memory32Fixed, Method, Name, Notify, Package, Path,
-    ResourceTemplate, Scope,
-};
+mod dsdt;
+mod pci;
+
+use acpi_tables::Aml;
 use acpi_tables::fadt::{FADTBuilder, Flags, PmProfile};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 use acpi_tables::madt::{
     EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic,
 };
+use acpi_tables::mcfg::MCFG;
 use acpi_tables::rsdp::Rsdp;
-use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
-use acpi_tables::{Aml, AmlSink};
 
-use super::VirtioSlot;
+use super::Places;
 use super::layout::{
-    ACPI_TABLES, ACPI_TABLES_SIZE, IOAPIC_BASE, LAPIC_BASE, POWER_GSI, RESET_PORT, RESET_VALUE,
-    SERIAL_GSI, SERIAL_PORT, SLEEP_CONTROL_PORT, SLEEP_STATUS_PORT, VIRTIO_MMIO_SIZE,
+    ACPI_TABLES, ACPI_TABLES_SIZE, IOAPIC_BASE, LAPIC_BASE, PCI_ECAM, RESET_PORT, RESET_VALUE,
+    SLEEP_CONTROL_PORT, SLEEP_STATUS_PORT,
 };
 
 /// The sleep type that means power off: first element of `\_S5`, and what the guest writes to sleep control.
 pub const S5_SLEEP_TYPE: u8 = 5;
+
+/// A bit of the register behind the generic event device, read by its method `_EVT`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Cause {
+    /// The power button was pressed.
+    PowerButton = 1,
+    /// The generation identifier has changed.
+    Generation = 2,
+    /// PCI devices have come or are asked to leave.
+    Devices = 4,
+}
 
 /// IA-PC boot architecture flags (ACPI 6.5, table 5.10): VGA, MSI-less and CMOS clock. A set bit says "not there".
 const NO_VGA: u16 = 1 << 2;
@@ -35,16 +47,19 @@ const OEM_REVISION: u32 = 1;
 
 /// All tables, RSDP first, linked for [`ACPI_TABLES`].
 #[must_use]
-pub fn tables(vcpus: u8, virtio: &[VirtioSlot]) -> Vec<u8> {
+pub fn tables(vcpus: u8, places: &Places) -> Vec<u8> {
     let mut image = Image {
         bytes: vec![0; Rsdp::len()],
     };
-    let dsdt = image.place(&dsdt(virtio));
+    let dsdt = image.place(&dsdt::dsdt(places));
     let fadt = image.place(&fadt(dsdt));
     let madt = image.place(&madt(vcpus));
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     xsdt.add_entry(fadt);
     xsdt.add_entry(madt);
+    if matches!(places, Places::Pci) {
+        xsdt.add_entry(image.place(&mcfg()));
+    }
     let xsdt = image.place(&xsdt);
     let mut rsdp = Vec::with_capacity(Rsdp::len());
     Rsdp::new(OEM_ID, xsdt).to_aml_bytes(&mut rsdp);
@@ -108,96 +123,17 @@ fn madt(vcpus: u8) -> MADT {
     madt
 }
 
-/// An interrupt as all devices here have it: edge-triggered, active high, not shared.
-fn interrupt(gsi: u32) -> Interrupt {
-    Interrupt::new(true, true, false, false, gsi)
-}
-
-fn dsdt(virtio: &[VirtioSlot]) -> Sdt {
-    let mut dsdt = Sdt::new(*b"DSDT", 36, 2, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-    let mut body = Body(Vec::new());
-    for (index, slot) in virtio.iter().enumerate() {
-        virtio_device(index, *slot, &mut body.0);
-    }
-    serial_port(&mut body.0);
-    power_button(&mut body.0);
-    let mut aml = Vec::new();
-    Scope::new(Path::new("_SB_"), vec![&body]).to_aml_bytes(&mut aml);
-    Name::new(Path::new("_S5_"), &Package::new(vec![&S5_SLEEP_TYPE])).to_aml_bytes(&mut aml);
-    dsdt.append_slice(&aml);
-    dsdt
-}
-
-/// AML that is there already.
-struct Body(Vec<u8>);
-
-impl Aml for Body {
-    fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
-        sink.vec(&self.0);
-    }
-}
-
-fn virtio_device(index: usize, slot: VirtioSlot, aml: &mut Vec<u8>) {
-    let memory = Memory32Fixed::new(true, slot.address as u32, VIRTIO_MMIO_SIZE as u32);
-    Device::new(
-        format!("V{index:03}").as_str().into(),
-        vec![
-            &Name::new("_HID".into(), &"LNRO0005"),
-            &Name::new("_UID".into(), &(index as u32)),
-            &Name::new("_CCA".into(), &acpi_tables::aml::ONE),
-            &Name::new(
-                "_CRS".into(),
-                &ResourceTemplate::new(vec![&memory, &interrupt(slot.gsi)]),
-            ),
-        ],
-    )
-    .to_aml_bytes(aml);
-}
-
-fn serial_port(aml: &mut Vec<u8>) {
-    let ports = IO::new(SERIAL_PORT, SERIAL_PORT, 0, 8);
-    Device::new(
-        "COM1".into(),
-        vec![
-            &Name::new("_HID".into(), &EISAName::new("PNP0501")),
-            &Name::new("_UID".into(), &acpi_tables::aml::ZERO),
-            &Name::new(
-                "_CRS".into(),
-                &ResourceTemplate::new(vec![&ports, &interrupt(SERIAL_GSI)]),
-            ),
-        ],
-    )
-    .to_aml_bytes(aml);
-}
-
-/// The button and the event device whose interrupt says that it was pressed (notification 0x80).
-fn power_button(aml: &mut Vec<u8>) {
-    Device::new(
-        "PWRB".into(),
-        vec![&Name::new("_HID".into(), &EISAName::new("PNP0C0C"))],
-    )
-    .to_aml_bytes(aml);
-    Device::new(
-        "GED_".into(),
-        vec![
-            &Name::new("_HID".into(), &"ACPI0013"),
-            &Name::new(
-                "_CRS".into(),
-                &ResourceTemplate::new(vec![&interrupt(POWER_GSI)]),
-            ),
-            &Method::new(
-                "_EVT".into(),
-                1,
-                true,
-                vec![&Notify::new(&Path::new("PWRB"), &0x80u8)],
-            ),
-        ],
-    )
-    .to_aml_bytes(aml);
+/// Where the configuration registers of bus 0 are (PCI Firmware 3.2, section 4.1.2).
+fn mcfg() -> MCFG {
+    let mut mcfg = MCFG::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+    mcfg.add_ecam(PCI_ECAM, 0, 0, 0);
+    mcfg
 }
 
 #[cfg(test)]
 mod tests {
+    use crn_protocol::control::Transport;
+
     use super::*;
     use crate::plan::Plan;
 
@@ -224,7 +160,7 @@ mod tests {
 
     #[test]
     fn every_table_is_reachable_from_the_rsdp_with_a_right_checksum() {
-        let image = Plan::new(64, 1024, 18).acpi;
+        let image = Plan::new(64, 1024, Transport::Mmio, 18).acpi;
         assert!(image.len() as u64 <= ACPI_TABLES_SIZE);
         assert_eq!(&image[..8], b"RSD PTR ");
         assert_eq!(
@@ -245,7 +181,7 @@ mod tests {
 
     #[test]
     fn the_fadt_names_the_reset_and_sleep_registers() {
-        let image = Plan::new(1, 64, 1).acpi;
+        let image = Plan::new(1, 64, Transport::Mmio, 1).acpi;
         let xsdt = table(&image, u64_at(&image, 24));
         let fadt = table(&image, u64_at(xsdt, 36));
         assert_eq!(fadt.len(), 276);
@@ -268,7 +204,7 @@ mod tests {
 
     #[test]
     fn the_madt_has_a_local_apic_for_each_vcpu_and_one_ioapic() {
-        let image = Plan::new(3, 64, 0).acpi;
+        let image = Plan::new(3, 64, Transport::Mmio, 0).acpi;
         let xsdt = table(&image, u64_at(&image, 24));
         let madt = table(&image, u64_at(xsdt, 44));
         assert_eq!(madt.len(), 44 + 3 * 8 + 12);
@@ -278,9 +214,27 @@ mod tests {
 
     #[test]
     fn the_dsdt_lists_each_virtio_device() {
-        let image = Plan::new(1, 64, 2).acpi;
+        let image = Plan::new(1, 64, Transport::Mmio, 2).acpi;
         let text = String::from_utf8_lossy(&image);
         assert_eq!(text.matches("LNRO0005").count(), 2);
         assert!(text.contains("V000") && text.contains("V001") && text.contains("ACPI0013"));
+        assert!(text.contains("VMGENCTR"));
+    }
+
+    #[test]
+    fn a_machine_with_pci_says_where_its_configuration_registers_are() {
+        let image = Plan::new(64, 1024, Transport::Pci, 4).acpi;
+        assert!(image.len() as u64 <= ACPI_TABLES_SIZE);
+        let xsdt = table(&image, u64_at(&image, 24));
+        let mcfg = table(&image, u64_at(xsdt, 52));
+        assert_eq!((&mcfg[..4], u64_at(mcfg, 44)), (&b"MCFG"[..], PCI_ECAM));
+        assert_eq!(mcfg[52..56], [0; 4], "segment 0, bus 0 to 0");
+        let text = String::from_utf8_lossy(&image);
+        for name in [
+            "PCI0", "_CBA", "_SEG", "_BBN", "S01_", "S31_", "_EJ0", "PCNT",
+        ] {
+            assert!(text.contains(name), "{name}");
+        }
+        assert!(!text.contains("LNRO0005"));
     }
 }

@@ -1,0 +1,232 @@
+//! From a TAP queue to the guest.
+//!
+//! A packet that was read waits here until the guest has buffers for it and its limits allow it; the TAP's own queue
+//! holds the ones behind it. Whenever the work stops, something will start it again: an edge from the TAP when it is
+//! empty, the driver's ring when it has no buffers, the deadline when the limits are used up, the device's own ring
+//! when its turn is over.
+
+use std::io;
+use std::time::Instant;
+
+use crn_protocol::devices::NicCounters;
+use vm_memory::VolatileSlice;
+
+use super::{HEADER, MAX_PACKET, NUM_BUFFERS};
+use crate::devices::limiter::Limiter;
+use crate::memory::Ram;
+use crate::virtio::buffers::patch;
+use crate::virtio::queue::BUDGET;
+use crate::virtio::{Buffers, DeviceFault, LiveQueue};
+
+/// Buffers one packet may be spread over.
+const MAX_MERGED: usize = 64;
+
+/// Where packets come from.
+pub trait Source {
+    /// One packet, header included.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] when there is none; an edge follows when there is one again.
+    fn read(&self, packet: &mut [u8]) -> io::Result<usize>;
+}
+
+/// The receiving half of a queue pair.
+#[derive(Debug)]
+pub struct Receiver {
+    queue: Option<LiveQueue>,
+    mergeable: bool,
+    /// Whether the source may have packets: set by its edge, cleared when it has none.
+    readable: bool,
+    packet: Box<[u8; MAX_PACKET]>,
+    /// Length of the packet that waits; 0 for none.
+    waiting: usize,
+    /// When the limits let it through, if they are what it waits for.
+    pub throttled: Option<Instant>,
+}
+
+enum Delivery {
+    Done,
+    NoBuffers,
+    /// The guest's buffers cannot hold the packet.
+    Dropped,
+}
+
+impl Receiver {
+    /// Without a driver.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            queue: None,
+            mergeable: false,
+            readable: false,
+            packet: Box::new([0; MAX_PACKET]),
+            waiting: 0,
+            throttled: None,
+        }
+    }
+
+    /// A driver has come with its queue, or gone.
+    pub fn set_queue(&mut self, queue: Option<LiveQueue>, mergeable: bool) {
+        self.queue = queue;
+        self.mergeable = mergeable;
+        self.waiting = 0;
+        self.throttled = None;
+    }
+
+    /// The source has had an edge.
+    pub const fn readable(&mut self) {
+        self.readable = true;
+    }
+
+    /// Moves packets until there are no more, no buffers, or no allowance.
+    pub fn receive(
+        &mut self,
+        source: &impl Source,
+        ram: &Ram,
+        limiter: &mut Limiter,
+        counters: &mut NicCounters,
+        now: Instant,
+    ) -> Result<(), DeviceFault> {
+        let Some(mut queue) = self.queue.take() else {
+            return Ok(());
+        };
+        let result = self.fill(&mut queue, source, ram, limiter, counters, now);
+        self.queue = Some(queue);
+        result
+    }
+
+    fn fill(
+        &mut self,
+        queue: &mut LiveQueue,
+        source: &impl Source,
+        ram: &Ram,
+        limiter: &mut Limiter,
+        counters: &mut NicCounters,
+        now: Instant,
+    ) -> Result<(), DeviceFault> {
+        if self.throttled.is_some_and(|at| at > now) {
+            return Ok(());
+        }
+        // A packet the limits held back is admitted below, and only there.
+        let mut admitted = self.waiting > 0 && self.throttled.is_none();
+        self.throttled = None;
+        queue.mute(ram)?;
+        for _ in 0..BUDGET {
+            if self.waiting == 0 {
+                admitted = false;
+                if !self.read(source) {
+                    break;
+                }
+                if self.waiting == 0 {
+                    continue;
+                }
+            }
+            if !admitted {
+                if let Err(later) = limiter.admit((self.waiting - HEADER) as u64, now) {
+                    counters.rx_throttled += 1;
+                    self.throttled = Some(later);
+                    break;
+                }
+                admitted = true;
+            }
+            match deliver(queue, ram, &mut self.packet[..self.waiting], self.mergeable)? {
+                Delivery::Done => {
+                    counters.rx_packets += 1;
+                    counters.rx_bytes += (self.waiting - HEADER) as u64;
+                    self.waiting = 0;
+                }
+                Delivery::Dropped => {
+                    counters.rx_drops += 1;
+                    self.waiting = 0;
+                }
+                Delivery::NoBuffers => {
+                    // The driver rings when it adds some; those added until now are seen here.
+                    if !queue.unmute(ram)? {
+                        break;
+                    }
+                    queue.mute(ram)?;
+                }
+            }
+        }
+        if self.throttled.is_none() && (self.waiting > 0 || self.readable) {
+            // Either the guest has to ring, or the budget is used up and the rest comes after the others' turn.
+            if queue.unmute(ram)? {
+                queue.ring_again();
+            }
+        }
+        queue.signal(ram)
+    }
+
+    /// Reads the next packet into `packet`; false when there is none.
+    fn read(&mut self, source: &impl Source) -> bool {
+        if !self.readable {
+            return false;
+        }
+        match source.read(&mut self.packet[..]) {
+            Ok(length) if length > HEADER => self.waiting = length,
+            Ok(_) => {}
+            Err(error) => {
+                // Also when the interface is down or gone: nothing comes until the poller says so.
+                if error.kind() != io::ErrorKind::WouldBlock {
+                    tracing::debug!(%error, "the TAP does not read");
+                }
+                self.readable = false;
+            }
+        }
+        self.readable
+    }
+}
+
+/// Copies one packet into the guest's buffers.
+fn deliver(
+    rx: &mut LiveQueue,
+    ram: &Ram,
+    packet: &mut [u8],
+    mergeable: bool,
+) -> Result<Delivery, DeviceFault> {
+    let mut used: Vec<(u16, u32)> = Vec::with_capacity(1);
+    let mut first: Option<VolatileSlice<'_>> = None;
+    let mut at = 0;
+    packet[NUM_BUFFERS..HEADER].copy_from_slice(&1u16.to_le_bytes());
+    while at < packet.len() {
+        let Some(chain) = rx.pop(ram)? else {
+            rx.rewind(used.len() as u16);
+            return Ok(Delivery::NoBuffers);
+        };
+        let head = chain.head_index();
+        let mut written = 0;
+        if let Ok(mut buffers) = Buffers::of(chain, ram) {
+            if used.is_empty() {
+                first = buffers
+                    .writable
+                    .slices()
+                    .first()
+                    .filter(|slice| slice.len() >= HEADER)
+                    .copied();
+            }
+            written = buffers.writable.write(&packet[at..]);
+        }
+        used.push((head, written as u32));
+        at += written;
+        let whole = at == packet.len();
+        if !whole && (!mergeable || written == 0 || first.is_none() || used.len() == MAX_MERGED) {
+            // Not enough room, and no way to go on in the next buffer: what was taken goes back empty.
+            for (head, _) in used {
+                rx.push_used(ram, head, 0)?;
+            }
+            return Ok(Delivery::Dropped);
+        }
+    }
+    if used.len() > 1
+        && let Some(first) = first
+    {
+        patch(&first, NUM_BUFFERS, &(used.len() as u16).to_le_bytes());
+    }
+    for (head, written) in used {
+        rx.push_used(ram, head, written)?;
+    }
+    Ok(Delivery::Done)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,67 @@
+//! A TAP device with several queues and an address.
+
+use std::fs::File;
+use std::io;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+/// linux/if_tun.h.
+const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
+const IFF_MULTI_QUEUE: libc::c_int = 0x0100;
+
+/// Makes the device and opens so many of its queues; it is up, with this address in a /24.
+pub fn open(name: &str, address: Ipv4Addr, queues: usize) -> io::Result<Vec<OwnedFd>> {
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | IFF_MULTI_QUEUE;
+    let mut taps = Vec::new();
+    for _ in 0..queues {
+        let tap = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/net/tun")?;
+        let mut request = named(name);
+        request.ifr_ifru.ifru_flags = flags as libc::c_short;
+        ask(&tap, TUNSETIFF, &mut request)?;
+        taps.push(OwnedFd::from(tap));
+    }
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    for (call, address) in [
+        (libc::SIOCSIFADDR, address),
+        (libc::SIOCSIFNETMASK, Ipv4Addr::new(255, 255, 255, 0)),
+    ] {
+        let mut request = named(name);
+        request.ifr_ifru.ifru_addr = internet(address);
+        ask(&socket, call, &mut request)?;
+    }
+    let mut request = named(name);
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    ask(&socket, libc::SIOCSIFFLAGS, &mut request)?;
+    Ok(taps)
+}
+
+fn named(name: &str) -> libc::ifreq {
+    // SAFETY: an ifreq is plain data; all zeros is a valid one.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request
+}
+
+fn internet(address: Ipv4Addr) -> libc::sockaddr {
+    let mut data = [0; 14];
+    for (to, from) in data[2..].iter_mut().zip(address.octets()) {
+        *to = from as libc::c_char;
+    }
+    libc::sockaddr {
+        sa_family: libc::AF_INET as libc::sa_family_t,
+        sa_data: data,
+    }
+}
+
+fn ask(socket: &impl AsRawFd, call: libc::c_ulong, request: &mut libc::ifreq) -> io::Result<()> {
+    // SAFETY: each of these calls reads or fills the ifreq it is given; the pointer is valid for the call.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), call, &raw mut *request) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
