@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crn_tests::nested::{Command, Ending, Error, Nested};
-use crn_tests::testbed::products::{product, root};
+use crn_tests::testbed::products::product;
 
 /// Time for one check, by the nested machine's clock; on an idle host it takes less than a minute.
 const PATIENCE: Duration = Duration::from_secs(400);
@@ -19,7 +19,7 @@ fn check(transport: &str) -> anyhow::Result<()> {
             env!("CARGO_BIN_EXE_crn-device-check"),
             "/bin/crn-device-check",
         )
-        .program(root().join("target/release/crn-vmm"), "/bin/crn-vmm")
+        .program(product("staging/usr/bin/crn-vmm")?, "/bin/crn-vmm")
         .file(product("vmlinux")?, "/vmlinux")
         .file(product("device-initramfs")?, "/initramfs")
         .module("tun")
