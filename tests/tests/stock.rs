@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const WELCOME: &str = "Welcome to";
 
 fn boot(disk: &str, until: &[&str]) -> Command {
-    let mut argv = vec![
+    let argv = [
         "/bin/crn-instance",
         "--vmm",
         "/bin/crn-vmm",
@@ -26,10 +26,9 @@ fn boot(disk: &str, until: &[&str]) -> Command {
         "--disk",
         disk,
     ];
-    for text in until {
-        argv.extend(["--until", text]);
-    }
-    Command::new(argv).timeout(PATIENCE)
+    let argv = argv.map(str::to_owned);
+    let until = until.iter().map(|text| format!("--until={text}"));
+    Command::new(argv.into_iter().chain(until)).timeout(PATIENCE)
 }
 
 #[test]
