@@ -1,8 +1,9 @@
 //! How long and how much: boots of our VMM beside a reference, measured in the same machine.
 //!
-//! [`boot`] runs on the host, starts a nested machine whose clock counts instructions, and has [`measure`] start
-//! the contestants there in turn. [`report`] is what comes out.
+//! The suites, [`boot`] and [`disk`], run on the host, start a nested machine whose clock counts instructions, and have
+//! [`measure`] start the contestants there in turn. [`report`] is what comes out.
 
 pub mod boot;
+pub mod disk;
 pub mod measure;
 pub mod report;

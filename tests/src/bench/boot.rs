@@ -23,8 +23,8 @@ pub const CMDLINE: &str = "console=ttyS0 quiet panic=-1";
 /// The argument that makes the bench measure instead of building the machine to measure in.
 pub const MEASURE: &str = "measure";
 
-const REFERENCE: &str = "qemu-system-x86_64 -M microvm";
-const OURS: &str = "crn-vmm";
+pub(super) const REFERENCE: &str = "qemu-system-x86_64 -M microvm";
+pub(super) const OURS: &str = "crn-vmm";
 /// Of the package qemu-system-data; the quicker of the two firmwares a microvm can use.
 const FIRMWARE: &str = "/usr/share/qemu/qboot.rom";
 /// A boot takes seconds of real time; after so many without a result the machine hangs.
@@ -56,53 +56,76 @@ pub struct Outcome {
 
 /// Runs the bench, about a minute.
 pub fn run(setup: &Setup) -> anyhow::Result<Outcome> {
-    let own = std::env::current_exe().context("find the running program")?;
-    let plan = plan(setup.vmm.is_some(), setup.runs);
-    let mut nested = Nested::new()
-        .clock(Clock::Instructions)
-        .timeout(Duration::from_secs(900))
-        .stall(STALL)
-        .file(&setup.kernel, "/vmlinux")
-        .file(&setup.initramfs, "/initramfs")
-        .init(&own)
-        .program(&own, "/bin/crn-bench")
-        .program(which("qemu-system-x86_64")?, "/bin/qemu-system-x86_64")
-        .file(FIRMWARE, "/firmware/qboot.rom")
-        .bytes(serde_json::to_vec(&plan)?, PLAN_PATH);
-    if let Some(vmm) = &setup.vmm {
-        nested = nested.program(vmm, "/bin/crn-vmm");
-    }
-    let measure = Command::new(["/bin/crn-bench", MEASURE]).timeout(Duration::from_secs(600));
-
-    let mut hung = 0;
-    let output = loop {
-        match nested.run([measure.clone()]) {
-            Ok(output) => break output,
-            Err(nested::Error::Hung { .. }) if hung < setup.retries => hung += 1,
-            Err(error) => return Err(error).context(format!("after {hung} hung machines")),
-        }
-    };
-    let measured = output.commands.first().context("no output")?;
-    if measured.ending != Ending::Exited(0) {
-        bail!(
-            "measuring: {:?}: {}{}",
-            measured.ending,
-            measured.stdout_text(),
-            measured.stderr_text()
-        );
-    }
-    let samples: Vec<Sample> = measured
-        .stdout_text()
-        .lines()
-        .map(|line| serde_json::from_str(line).with_context(|| format!("sample {line:?}")))
-        .collect::<Result<_, _>>()?;
+    let (samples, hung) = setup.measure(&plan(setup.vmm.is_some(), setup.runs))?;
     Ok(Outcome {
         values: evaluate(&samples)?,
         hung,
     })
 }
 
+impl Setup {
+    /// Carries a plan out in a machine whose clock counts instructions; the samples, and how many machines hung before.
+    pub(super) fn measure(&self, plan: &Plan) -> anyhow::Result<(Vec<Sample>, u32)> {
+        let own = std::env::current_exe().context("find the running program")?;
+        let mut nested = Nested::new()
+            .clock(Clock::Instructions)
+            .timeout(Duration::from_secs(900))
+            .stall(STALL)
+            .file(&self.kernel, "/vmlinux")
+            .file(&self.initramfs, "/initramfs")
+            .init(&own)
+            .program(&own, "/bin/crn-bench")
+            .program(which("qemu-system-x86_64")?, "/bin/qemu-system-x86_64")
+            .file(FIRMWARE, "/firmware/qboot.rom")
+            .bytes(serde_json::to_vec(plan)?, PLAN_PATH);
+        if let Some(vmm) = &self.vmm {
+            nested = nested.program(vmm, "/bin/crn-vmm");
+        }
+        let measure = Command::new(["/bin/crn-bench", MEASURE]).timeout(Duration::from_secs(600));
+
+        let mut hung = 0;
+        let output = loop {
+            match nested.run([measure.clone()]) {
+                Ok(output) => break output,
+                Err(nested::Error::Hung { .. }) if hung < self.retries => hung += 1,
+                Err(error) => return Err(error).context(format!("after {hung} hung machines")),
+            }
+        };
+        let measured = output.commands.first().context("no output")?;
+        if measured.ending != Ending::Exited(0) {
+            bail!(
+                "measuring: {:?}: {}{}",
+                measured.ending,
+                measured.stdout_text(),
+                measured.stderr_text()
+            );
+        }
+        let samples = measured
+            .stdout_text()
+            .lines()
+            .map(|line| serde_json::from_str(line).with_context(|| format!("sample {line:?}")))
+            .collect::<Result<_, _>>()?;
+        Ok((samples, hung))
+    }
+}
+
 fn plan(with_ours: bool, runs: u32) -> Plan {
+    Plan {
+        contestants: contestants(with_ours, CMDLINE, &[], &[]),
+        runs,
+        marker: MARKER.to_owned(),
+        guest_mib: GUEST_MIB,
+        disk_bytes: None,
+    }
+}
+
+/// The reference, and ours if it takes part, each with further arguments.
+pub(super) fn contestants(
+    with_ours: bool,
+    cmdline: &str,
+    for_reference: &[&str],
+    for_ours: &[&str],
+) -> Vec<Contestant> {
     let memory = GUEST_MIB.to_string();
     let qemu = [
         "/bin/qemu-system-x86_64",
@@ -132,7 +155,7 @@ fn plan(with_ours: bool, runs: u32) -> Plan {
         "-initrd",
         "/initramfs",
         "-append",
-        CMDLINE,
+        cmdline,
     ];
     let ours = [
         "/bin/crn-vmm",
@@ -146,27 +169,24 @@ fn plan(with_ours: bool, runs: u32) -> Plan {
         "--vcpus",
         "1",
         "--cmdline",
-        CMDLINE,
+        cmdline,
     ];
-    let contestant = |name: &str, argv: &[&str], exit_codes: &[i32]| Contestant {
+    let contestant = |name: &str, argv: &[&str], further: &[&str], exit_codes: &[i32]| Contestant {
         name: name.to_owned(),
-        argv: argv.iter().map(|&word| word.to_owned()).collect(),
+        argv: argv
+            .iter()
+            .chain(further)
+            .map(|&word| word.to_owned())
+            .collect(),
         exit_codes: exit_codes.to_vec(),
     };
-    let mut contestants = vec![contestant(REFERENCE, &qemu, &[0])];
+    let mut contestants = vec![contestant(REFERENCE, &qemu, for_reference, &[0])];
     if with_ours {
-        contestants.push(contestant(
-            OURS,
-            &ours,
-            &[ExitReason::PowerOff, ExitReason::Reset].map(|reason| i32::from(reason.code())),
-        ));
+        let codes =
+            [ExitReason::PowerOff, ExitReason::Reset].map(|reason| i32::from(reason.code()));
+        contestants.push(contestant(OURS, &ours, for_ours, &codes));
     }
-    Plan {
-        contestants,
-        runs,
-        marker: MARKER.to_owned(),
-        guest_mib: GUEST_MIB,
-    }
+    contestants
 }
 
 type Pick = fn(&Measured) -> Option<f64>;

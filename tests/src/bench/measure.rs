@@ -25,7 +25,14 @@ pub struct Plan {
     pub marker: String,
     /// MiB of guest memory, to tell the guest's mapping from the VMM's own.
     pub guest_mib: u64,
+    /// Bytes of a disk to make at [`DISK_PATH`]; then the guests' own measurements are what counts.
+    pub disk_bytes: Option<u64>,
 }
+
+/// The disk of the plan.
+pub const DISK_PATH: &str = "/bench-disk.raw";
+/// What each of a guest's own measurements begins with.
+const REPORT: &str = "CRN-BENCH disk ";
 
 /// One VMM.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -59,6 +66,15 @@ pub enum Measured {
         /// Until the process had been waited for.
         exit_ns: u64,
     },
+    /// What a guest measured itself.
+    Disk {
+        /// The kind of operation.
+        name: String,
+        /// How many.
+        operations: u64,
+        /// All of them together.
+        ns: u64,
+    },
     /// When the marker began to appear.
     Footprint {
         /// Resident pages of all mappings but the guest's memory, KiB.
@@ -82,16 +98,27 @@ pub fn run() -> anyhow::Result<()> {
         MountFlags::empty(),
         None,
     );
+    if let Some(bytes) = plan.disk_bytes {
+        make_disk(bytes).context("make the disk")?;
+    }
     for contestant in &plan.contestants {
         boot(&plan, contestant).with_context(|| format!("warm {} up", contestant.name))?;
         print(contestant, Measured::WarmUp)?;
     }
     for _ in 0..plan.runs {
         for contestant in &plan.contestants {
-            let measured =
+            let (times, said) =
                 boot(&plan, contestant).with_context(|| format!("boot {}", contestant.name))?;
-            print(contestant, measured)?;
+            if plan.disk_bytes.is_none() {
+                print(contestant, times)?;
+            }
+            for measured in reports(&said) {
+                print(contestant, measured)?;
+            }
         }
+    }
+    if plan.disk_bytes.is_some() {
+        return Ok(());
     }
     for contestant in &plan.contestants {
         let measured = footprint(&plan, contestant)
@@ -148,13 +175,37 @@ fn await_marker(
     }
 }
 
-fn boot(plan: &Plan, contestant: &Contestant) -> anyhow::Result<Measured> {
+/// A file without holes, so that reading and writing it is the same everywhere.
+fn make_disk(bytes: u64) -> io::Result<()> {
+    let mut file = fs::File::create(DISK_PATH)?;
+    let block: Vec<u8> = (0..1 << 20).map(|n: u32| (n >> 3) as u8).collect();
+    for _ in 0..bytes >> 20 {
+        file.write_all(&block)?;
+    }
+    Ok(())
+}
+
+/// The measurements among what a guest has said.
+fn reports(said: &str) -> impl Iterator<Item = Measured> {
+    said.lines().filter_map(|line| {
+        let mut words = line.strip_prefix(REPORT)?.split_whitespace();
+        Some(Measured::Disk {
+            name: words.next()?.to_owned(),
+            operations: words.next()?.parse().ok()?,
+            ns: words.next()?.parse().ok()?,
+        })
+    })
+}
+
+/// Boots once; the times, and what the guest said after the marker.
+fn boot(plan: &Plan, contestant: &Contestant) -> anyhow::Result<(Measured, String)> {
     let started = Instant::now();
     let mut child = start(contestant)?;
     let mut console = child.stdout.take().context("no pipe")?;
     await_marker(&mut console, &plan.marker, || {})?;
     let marker = started.elapsed();
-    io::copy(&mut console, &mut io::sink())?;
+    let mut said = Vec::new();
+    console.read_to_end(&mut said)?;
     let status = child.wait()?;
     let exit = started.elapsed();
     if !status
@@ -163,10 +214,11 @@ fn boot(plan: &Plan, contestant: &Contestant) -> anyhow::Result<Measured> {
     {
         bail!("{status}");
     }
-    Ok(Measured::Times {
+    let times = Measured::Times {
         marker_ns: u64::try_from(marker.as_nanos())?,
         exit_ns: u64::try_from(exit.as_nanos())?,
-    })
+    };
+    Ok((times, String::from_utf8_lossy(&said).into_owned()))
 }
 
 fn footprint(plan: &Plan, contestant: &Contestant) -> anyhow::Result<Measured> {
@@ -263,6 +315,19 @@ Rss:                  12 kB
 Private_Dirty:        12 kB
 ";
         assert_eq!(sum_beyond(smaps, 128 * 1024), (112, 56));
+    }
+
+    #[test]
+    fn a_guests_own_measurements_are_found_among_what_it_says() {
+        let said =
+            "\r\nCRN-BENCH disk read-1m 64 1000\r\nCRN-BENCH disk broken\nreboot: Power down\n";
+        let found: Vec<Measured> = reports(said).collect();
+        let expected = Measured::Disk {
+            name: "read-1m".to_owned(),
+            operations: 64,
+            ns: 1000,
+        };
+        assert_eq!(found, [expected]);
     }
 
     #[test]

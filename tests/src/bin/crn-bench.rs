@@ -1,4 +1,4 @@
-//! The boot bench: prints a table and writes `target/bench/boot.json`. The same program is the measuring machine's
+//! The benches: prints a table of each and writes `target/bench/<suite>.json`. The same program is the measuring machine's
 //! `/init` and measures there.
 
 #![forbid(unsafe_code)]
@@ -6,13 +6,25 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
-use crn_tests::bench::{boot, measure, report};
+use clap::{Parser, ValueEnum};
+use crn_tests::bench::{boot, disk, measure, report};
 use crn_tests::nested;
 
-/// Measures boots of crn-vmm and of QEMU's microvm in one machine whose clock counts instructions.
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Suite {
+    /// Boots, and memory beyond the guest's.
+    Boot,
+    /// Reads and writes of a disk.
+    Disk,
+}
+
+/// Measures crn-vmm and QEMU's microvm in one machine whose clock counts instructions.
 #[derive(Parser)]
 struct Arguments {
+    /// Which suites; all of them by default.
+    #[arg(value_enum)]
+    suites: Vec<Suite>,
     /// The guest kernel, as made by kernel-config/build.sh.
     #[arg(long, default_value = "target/out/vmlinux")]
     kernel: PathBuf,
@@ -31,8 +43,8 @@ struct Arguments {
     /// Hung machines to forgive.
     #[arg(long, default_value_t = 3)]
     retries: u32,
-    /// Where the values go.
-    #[arg(long, default_value = "target/bench/boot.json")]
+    /// Where the values go, a file for each suite.
+    #[arg(long, default_value = "target/bench")]
     output: PathBuf,
     /// Fail when a goal is missed.
     #[arg(long)]
@@ -55,16 +67,28 @@ fn main() -> anyhow::Result<ExitCode> {
         runs: arguments.runs,
         retries: arguments.retries,
     };
-    let outcome = boot::run(&setup)?;
-    report::save(&outcome.values, &arguments.output)?;
-    print!("{}", report::table(&outcome.values));
+    let mut missed = false;
+    for suite in [Suite::Boot, Suite::Disk] {
+        if !arguments.suites.is_empty() && !arguments.suites.contains(&suite) {
+            continue;
+        }
+        let (name, outcome) = match suite {
+            Suite::Boot => ("boot", boot::run(&setup)?),
+            Suite::Disk => ("disk", disk::run(&setup)?),
+        };
+        report::save(
+            &outcome.values,
+            &arguments.output.join(name).with_extension("json"),
+        )?;
+        println!("{}", report::table(&outcome.values));
+        if outcome.hung > 0 {
+            println!("{} machines hung and were not counted\n", outcome.hung);
+        }
+        missed |= !outcome.values.iter().all(report::Value::meets_goal);
+    }
     println!(
-        "\nmedians of {} boots; 1 virtual ms = 1,000,000 executed instructions",
+        "medians of {} boots; 1 virtual ms = 1,000,000 executed instructions",
         setup.runs
     );
-    if outcome.hung > 0 {
-        println!("{} machines hung and were not counted", outcome.hung);
-    }
-    let missed = !outcome.values.iter().all(report::Value::meets_goal);
     Ok(ExitCode::from(u8::from(arguments.strict && missed)))
 }

@@ -1,0 +1,33 @@
+//! PID 1 for measurements: says that user space runs, does what the kernel's command line asks for, and ends the machine.
+//!
+//! `crn.bench=disk` measures `/dev/vda`. `crn.exit=reset` resets instead of powering off, for monitors that end that way.
+
+#![deny(unsafe_code)]
+
+mod disk;
+
+use crn_init::system;
+use rustix::mount::MountFlags;
+use rustix::system::RebootCommand;
+
+fn main() {
+    // The kernel has opened /dev/console of its built-in initramfs for us.
+    println!("CRN-BENCH first-instruction");
+    let cmdline = system::mount("proc", "/proc", "proc", MountFlags::empty(), None)
+        .ok()
+        .and_then(|()| std::fs::read_to_string("/proc/cmdline").ok())
+        .unwrap_or_default();
+    let asked = |wanted: &str| cmdline.split_ascii_whitespace().any(|word| word == wanted);
+    if asked("crn.bench=disk")
+        && let Err(error) = system::mount("devtmpfs", "/dev", "devtmpfs", MountFlags::empty(), None)
+            .map_err(|error| error.to_string())
+            .and_then(|()| disk::run().map_err(|error| error.to_string()))
+    {
+        println!("CRN-BENCH failed {error}");
+    }
+    system::end(if asked("crn.exit=reset") {
+        RebootCommand::Restart
+    } else {
+        RebootCommand::PowerOff
+    })
+}
