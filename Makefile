@@ -55,6 +55,7 @@ images: setup ## build the runtimes and instance images that the demo and the te
 	@ln -sfn "$$(images/runtimes/python/build.sh | tail -n1)" $(OUT)/python.squashfs
 	$(SAY) "instance: debian"
 	@ln -sfn "$$(images/instances/debian/build.sh | tail -n1)" $(OUT)/debian.raw
+	@ln -sfn "$$(readlink $(OUT)/debian.raw | sed 's/raw$$/qcow2/')" $(OUT)/debian.qcow2
 	$(SAY) "instances: stock"
 	@ln -sfn "$$(images/instances/stock/build.sh | tail -n1)" $(OUT)/stock
 

@@ -95,12 +95,12 @@ impl Network {
         self.publish(&product("python.squashfs")?)
     }
 
-    /// Publishes the Debian image.
+    /// Publishes the Debian image, compressed as distributions publish theirs.
     ///
     /// # Errors
     /// See [`Network::publish`].
     pub fn publish_debian(&self) -> Result<String> {
-        self.publish(&product("debian.raw")?)
+        self.publish(&product("debian.qcow2")?)
     }
 
     /// `aleph program upload` of the demo program; returns the PROGRAM message's item hash.
