@@ -2,7 +2,7 @@
 //! wallets put around text. The signature is JSON: `{"signature", "publicKey", "signingType", "dAppUrl"}`, of which the
 //! last two may be absent.
 //!
-//! Prefixes, lengths and addresses: <https://tezos.gitlab.io/developer/encodings.html>.
+//! Prefixes and lengths are those of Octez, `src/lib_crypto/base58.ml`.
 
 use blake2::digest::consts::{U20, U32};
 use blake2::{Blake2b, Digest};
