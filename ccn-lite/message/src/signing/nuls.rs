@@ -12,7 +12,7 @@ use super::{Claim, Flaw, SignatureError, base58, recoverable};
 
 const FIELD: &str = "signature";
 
-/// Before every message that is signed; the first byte is the length of the rest of the line.
+/// Before every message that is signed. The first byte is the length of Bitcoin's line, not of this one.
 const MAGIC: &[u8] = b"\x18NULS Signed Message:\n";
 
 /// The kind of address that belongs to a key.

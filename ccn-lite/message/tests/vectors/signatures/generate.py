@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Writes signatures.json beside this file: messages signed on every chain by the network's own clients, and changes to
-each that must be refused. What the TypeScript client signs is read from javascript.json, see generate.mjs.
+each that they accept or refuse. What the TypeScript client signs is read from javascript.json, see generate.mjs.
 
     pip install -r requirements.txt && python3 generate.py
 
-Every message is checked, and every change refused, by the libraries that the network's nodes verify with; this script
-stops at the first disagreement.
+Every message and every change is checked by the libraries that the network's nodes verify with; this script stops
+when one is not judged as expected.
 """
 
 import asyncio
@@ -270,6 +270,41 @@ def flips(message):
     return whole(base64.b64decode, lambda d: base64.b64encode(d).decode(), 65)
 
 
+def with_other_s(message):
+    """The signature with the other of the two values of s that fit, where there are two."""
+    text, chain = message["signature"], message["chain"]
+    order = ecdsa.SECP256k1.order
+
+    def other(compact):
+        r, s = compact[:32], int.from_bytes(compact[32:64], "big")
+        return r + (order - s).to_bytes(32, "big")
+
+    if chain in EVM:
+        data = bytes.fromhex(text.removeprefix("0x"))
+        yield "0x" + (other(data) + bytes([55 - data[64]])).hex()
+    elif chain == "TEZOS" and message["sender"][:3] in ("tz2", "tz3"):
+        order = ecdsa.SECP256k1.order if message["sender"].startswith("tz2") else ecdsa.NIST256p.order
+        parts = json.loads(text)
+        data = base58.b58decode_check(parts["signature"])
+        yield json.dumps({**parts, "signature": base58.b58encode_check(data[:-64] + other(data[-64:])).decode()})
+    elif chain == "CSDK":
+        parts = json.loads(text)
+        data = base64.b64decode(parts["signature"])
+        yield json.dumps({**parts, "signature": base64.b64encode(other(data)).decode()})
+    elif chain == "AVAX":
+        data = base58.b58decode(text)
+        data = other(data) + bytes([data[64] ^ 1])
+        yield base58.b58encode(data + hashlib.sha256(data).digest()[-4:]).decode()
+    elif chain == "NULS":
+        data = bytes.fromhex(text)
+        r, s = ecdsa.util.sigdecode_der(data[36:], order)
+        der = ecdsa.util.sigencode_der(r, order - s, order)
+        yield (data[:35] + bytes([len(der)]) + der).hex()
+    elif chain == "NULS2":
+        data = base64.b64decode(text)
+        yield base64.b64encode(bytes([(data[0] - 27 ^ 1) + 27]) + other(data[1:])).decode()
+
+
 def changes(message, others):
     other_content = message["item_content"].replace('"', '" ', 1)
     yield {"item_content": other_content, "item_hash": hashlib.sha256(other_content.encode()).hexdigest()}
@@ -316,6 +351,9 @@ async def main():
                          {"signature": f"0x{digits[:-2]}{37 + parity:02x}"}]
         for change in accepted:
             assert is_signed({**message, **change}), (message, change)
+        for signature in with_other_s(message):
+            change = {"signature": signature}
+            (accepted if is_signed({**message, **change}) else refused).append(change)
         vectors.append({"message": message, "accepted": accepted, "refused": refused})
     lines = ",\n".join(json.dumps(vector, ensure_ascii=False, separators=(",", ":")) for vector in vectors)
     (HERE / "signatures.json").write_text(f"[\n{lines}\n]\n")
