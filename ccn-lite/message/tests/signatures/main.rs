@@ -2,7 +2,7 @@
 //! compared here.
 #![allow(
     clippy::unwrap_used,
-    reason = "helpers of tests fail the test like the tests themselves"
+    reason = "what tests call fails the test like the tests themselves"
 )]
 
 mod chance;
