@@ -27,7 +27,19 @@ pub enum Scheme {
     Eip191,
     /// ed25519 over the plain buffer; the signature is a JSON text with base58 members.
     Ed25519,
-    /// No verifier in this node.
+    /// One of three curves over the blake2b hash of the buffer, plain or wrapped; JSON with base58 members.
+    Tezos,
+    /// sr25519 over the buffer, plain or wrapped; JSON with a member in hex.
+    Sr25519,
+    /// secp256k1 over a Cosmos transaction; JSON with base64 members.
+    Amino,
+    /// secp256k1 over Avalanche's signed message; 65 bytes and a checksum in base58.
+    Avalanche,
+    /// secp256k1 over NULS' signed message; key and signature in hex.
+    NulsStruct,
+    /// secp256k1 over NULS' signed message; 65 bytes in base64.
+    NulsRecoverable,
+    /// The network knows no signature for the chain.
     Unsupported,
 }
 
@@ -59,14 +71,13 @@ impl Chain {
             | Self::Worldchain
             | Self::Zora => Scheme::Eip191,
             Self::Sol | Self::Eclipse => Scheme::Ed25519,
-            Self::Aurora
-            | Self::Somnia
-            | Self::Avax
-            | Self::Csdk
-            | Self::Dot
-            | Self::Nuls
-            | Self::Nuls2
-            | Self::Tezos => Scheme::Unsupported,
+            Self::Tezos => Scheme::Tezos,
+            Self::Dot => Scheme::Sr25519,
+            Self::Csdk => Scheme::Amino,
+            Self::Avax => Scheme::Avalanche,
+            Self::Nuls => Scheme::NulsStruct,
+            Self::Nuls2 => Scheme::NulsRecoverable,
+            Self::Aurora | Self::Somnia => Scheme::Unsupported,
         }
     }
 }
@@ -83,5 +94,15 @@ mod tests {
         }
         assert!("BTC".parse::<Chain>().is_err());
         assert!("eth".parse::<Chain>().is_err());
+    }
+    #[test]
+    fn two_chains_have_no_signatures_and_twenty_three_share_those_of_ethereum() {
+        let with = |scheme| {
+            let chains = Chain::ALL.iter();
+            chains.filter(|chain| chain.scheme() == scheme).count()
+        };
+        assert_eq!(with(Scheme::Eip191), 23);
+        assert_eq!(with(Scheme::Ed25519), 2);
+        assert_eq!(with(Scheme::Unsupported), 2);
     }
 }

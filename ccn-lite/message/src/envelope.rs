@@ -7,8 +7,8 @@ use time::{OffsetDateTime, PrimitiveDateTime};
 
 use crate::content::MAX_TIME;
 use crate::fields::{FieldError, Object, Parsed, float_within, item_hash, named, text};
-use crate::signing::{Keypair, recover_eip191, verify_ed25519};
-use crate::{Chain, Content, ErrorCode, ItemHash, ItemType, MessageType, Rejection, Scheme};
+use crate::signing::{Claim, Keypair, SignatureError};
+use crate::{Chain, Content, ErrorCode, ItemHash, ItemType, MessageType, Rejection};
 
 /// Longest inline content, in characters.
 pub const MAX_INLINE_CHARS: usize = 200_000;
@@ -35,7 +35,7 @@ pub struct Envelope {
     pub item_content: Option<String>,
     /// Hash of the content's text.
     pub item_hash: ItemHash,
-    /// Time of publication claimed by the sender, Unix seconds. Not signed.
+    /// Time of publication claimed by the sender, Unix seconds. Not signed, except by wallets of Tezos that wrap text.
     pub time: f64,
     /// Application name chosen by the sender. Not signed.
     pub channel: Option<String>,
@@ -134,41 +134,35 @@ impl Envelope {
         Ok(())
     }
 
-    /// The bytes that are signed: chain, sender, type and hash, each on its line.
-    pub fn signing_buffer(&self) -> Vec<u8> {
+    /// The text that is signed: chain, sender, type and hash, each on its line.
+    pub fn signing_buffer(&self) -> String {
         format!(
             "{}\n{}\n{}\n{}",
             self.chain, self.sender, self.message_type, self.item_hash
         )
-        .into_bytes()
     }
 
-    /// Checks the signature against the sender.
+    /// Checks that the sender signed this message.
+    ///
+    /// # Errors
+    /// When the chain has no verifier, or the signature does not prove the sender.
+    pub fn check_signature(&self) -> Result<(), SignatureError> {
+        let claim = Claim {
+            chain: self.chain,
+            sender: &self.sender,
+            buffer: &self.signing_buffer(),
+            time: self.time,
+            signature: self.signature.as_deref().unwrap_or_default(),
+        };
+        claim.verify()
+    }
+
+    /// The same in the network's numbering.
     ///
     /// # Errors
     /// `INVALID_SIGNATURE`, or `INVALID_FORMAT` for a chain without verifier.
     pub fn verify_signature(&self) -> Result<(), Rejection> {
-        let signature = match self.signature.as_deref() {
-            None | Some("") => return Err(Rejection::invalid_signature("Missing signature")),
-            Some(signature) => signature,
-        };
-        let buffer = self.signing_buffer();
-        match self.chain.scheme() {
-            Scheme::Eip191 => {
-                let signer = recover_eip191(&buffer, signature)
-                    .map_err(|error| Rejection::invalid_signature(error.to_string()))?;
-                if signer.eq_ignore_ascii_case(&self.sender) {
-                    Ok(())
-                } else {
-                    Err(Rejection::invalid_signature(format!(
-                        "Signed by {signer}, not by {}",
-                        self.sender
-                    )))
-                }
-            }
-            Scheme::Ed25519 => verify_solana_json(&buffer, signature, &self.sender),
-            Scheme::Unsupported => Err(Rejection::invalid_format("Unknown chain for validation")),
-        }
+        self.check_signature().map_err(Rejection::from)
     }
 
     /// The content of an inline message; none when the content is a file.
@@ -243,39 +237,10 @@ impl Envelope {
         };
         envelope.inline_content()?;
         let signature = key
-            .sign_eip191(&envelope.signing_buffer())
+            .sign_eip191(envelope.signing_buffer().as_bytes())
             .map_err(|error| Rejection::new(ErrorCode::InternalError, error.to_string()))?;
         envelope.signature = Some(signature);
         Ok(envelope)
-    }
-}
-
-/// `{"signature": base58, "publicKey": base58, "version": 1}` as text.
-fn verify_solana_json(buffer: &[u8], signature: &str, sender: &str) -> Result<(), Rejection> {
-    let invalid = |reason: &str| Rejection::invalid_signature(reason);
-    let value: Value =
-        serde_json::from_str(signature).map_err(|_| invalid("Signature is not a JSON object"))?;
-    let member = |name: &str| {
-        value
-            .get(name)
-            .and_then(Value::as_str)
-            .ok_or_else(|| invalid(&format!("Signature without {name}")))
-    };
-    let version = value.get("version").map_or(Some(1), Value::as_i64);
-    if version != Some(1) {
-        return Err(invalid("Unsupported signature version"));
-    }
-    let (signature, public_key) = (member("signature")?, member("publicKey")?);
-    if public_key != sender {
-        return Err(invalid("Signature with the public key of another address"));
-    }
-    let signature = bs58::decode(signature)
-        .into_vec()
-        .map_err(|_| invalid("Signature is not base58"))?;
-    if verify_ed25519(public_key, buffer, &signature) {
-        Ok(())
-    } else {
-        Err(invalid("Signature does not verify"))
     }
 }
 

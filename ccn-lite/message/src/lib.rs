@@ -41,4 +41,7 @@ pub use error::{ErrorCode, Rejection};
 pub use fields::FieldError;
 pub use hash::{ItemHash, ItemType, UnknownHash};
 pub use names::UnknownName;
-pub use signing::{Keypair, SigningError, checksum_address, recover_eip191, verify_ed25519};
+pub use signing::{
+    Flaw, Keypair, MAX_SIGNATURE_BYTES, SignatureError, SigningError, checksum_address,
+    recover_eip191, verify_ed25519,
+};

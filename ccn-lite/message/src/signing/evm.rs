@@ -1,8 +1,10 @@
-//! secp256k1 keys with Ethereum addresses and personal messages (EIP-191, EIP-55), and ed25519 checks.
+//! Chains with Ethereum's virtual machine: secp256k1 keys with Ethereum addresses (EIP-55) and personal messages
+//! (EIP-191). A signature is r, s and v in hex, `0x` optional; the sender is the address in any case.
 
-use secp256k1::ecdsa::{RecoverableSignature, RecoveryId};
 use secp256k1::{Message, PublicKey, SECP256K1, SecretKey};
 use sha3::{Digest, Keccak256};
+
+use super::{Claim, Flaw, SignatureError, recoverable};
 
 /// A key or signature that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -125,42 +127,45 @@ impl std::fmt::Debug for Keypair {
 pub fn recover_eip191(message: &[u8], signature: &str) -> Result<String, SigningError> {
     let bytes = decode_hex(signature, "signature")?;
     let actual = bytes.len();
-    let bytes: [u8; 65] = bytes.try_into().map_err(|_| SigningError::Length {
-        what: "signature",
-        expected: 65,
-        actual,
-    })?;
-    let parity = match bytes[64] {
+    let Ok([compact @ .., v]) = <[u8; 65]>::try_from(bytes) else {
+        return Err(SigningError::Length {
+            what: "signature",
+            expected: 65,
+            actual,
+        });
+    };
+    let parity = match v {
         v @ (0 | 1) => v,
         v @ (27 | 28) => v - 27,
         // EIP-155: v = 35 + 2 * chain id + parity.
         v @ 35.. => (v - 35) % 2,
         v => return Err(SigningError::RecoveryByte(v)),
     };
-    let curve = |source| SigningError::Curve {
-        what: "signature",
-        source,
-    };
-    let recovery = RecoveryId::try_from(i32::from(parity)).map_err(curve)?;
-    let signature = RecoverableSignature::from_compact(&bytes[..64], recovery).map_err(curve)?;
-    let digest = Message::from_digest(eip191_digest(message));
-    let public = SECP256K1.recover_ecdsa(digest, &signature).map_err(curve)?;
+    let public =
+        recoverable::recover(eip191_digest(message), &compact, parity).map_err(|source| {
+            SigningError::Curve {
+                what: "signature",
+                source,
+            }
+        })?;
     Ok(address_of(&public))
 }
 
-/// Whether `signature` is by the base58 ed25519 key over `message`.
-pub fn verify_ed25519(public_key: &str, message: &[u8], signature: &[u8]) -> bool {
-    let key = bs58::decode(public_key)
-        .into_vec()
-        .ok()
-        .and_then(|key| <[u8; 32]>::try_from(key).ok());
-    let Some(key) = key.and_then(|key| ed25519_dalek::VerifyingKey::from_bytes(&key).ok()) else {
-        return false;
-    };
-    let Ok(signature) = ed25519_dalek::Signature::from_slice(signature) else {
-        return false;
-    };
-    key.verify_strict(message, &signature).is_ok()
+pub(super) fn verify(claim: &Claim<'_>) -> Result<(), SignatureError> {
+    let signer = recover_eip191(claim.buffer.as_bytes(), claim.signature).map_err(|error| {
+        let flaw = match error {
+            SigningError::Hex { .. } => Flaw::Encoding("hexadecimal"),
+            SigningError::Length { expected, .. } => Flaw::Length { expected },
+            SigningError::RecoveryByte(v) => Flaw::RecoveryByte(v),
+            SigningError::Curve { .. } => Flaw::Curve("secp256k1"),
+        };
+        SignatureError::malformed("signature", flaw)
+    })?;
+    if signer.eq_ignore_ascii_case(claim.sender) {
+        Ok(())
+    } else {
+        Err(SignatureError::OtherSigner { signer })
+    }
 }
 
 /// The EIP-55 spelling of an address in hex; none when it is not `0x` and 40 digits.
