@@ -384,10 +384,10 @@ fn greet(socket: &UnixStream, behaviour: &str) {
         .unwrap();
     let configure: ToGuest = serde_json::from_str(&line).unwrap();
     assert!(matches!(configure, ToGuest::Configure(config) if config.hostname == "name"));
+    // Said twice, heard once; in one piece, since the other side may be gone once it has heard the first.
+    let ready = lines::encode(&FromGuest::Ready).unwrap();
+    guest.write_all(&[ready.clone(), ready].concat()).unwrap();
     let mut say = |said: &FromGuest| guest.write_all(&lines::encode(said).unwrap()).unwrap();
-    say(&FromGuest::Ready);
-    // Said twice, heard once.
-    say(&FromGuest::Ready);
     if behaviour == "program-ends" {
         say(&FromGuest::Exited {
             code: Some(7),
