@@ -7,20 +7,11 @@ use std::os::unix::fs::FileExt;
 use ruzstd::decoding::StreamingDecoder;
 
 use crate::clusters::{Place, Tables};
-use crate::header::{Compression, Header, MAGIC, read_at_up_to, read_up_to};
+use crate::header::{Compression, Header, read_at_up_to};
 use crate::{Error, Result, refuse};
 
 /// Zeros are looked for, and left out, in pieces of this many bytes.
 const BLOCK: usize = 4096;
-
-/// Whether a file begins like a qcow2 image. Asked of published images only, never of a disk that a guest has written.
-///
-/// # Errors
-/// Reading.
-pub fn is_qcow2(image: &impl FileExt) -> Result<bool> {
-    let mut magic = [0; 4];
-    Ok(read_up_to(image, &mut magic)? == magic.len() && magic == MAGIC)
-}
 
 /// Writes the disk of a qcow2 image to an empty file, sparse; returns the disk's size in bytes. A disk larger than
 /// `max_size` bytes is refused before anything is written.

@@ -53,7 +53,7 @@ impl Header {
     /// [`Error::Image`] with the field that is refused, or reading.
     pub fn read(image: &impl FileExt, max_size: u64) -> Result<Self> {
         let mut bytes = [0; LENGTH_V3 + 8];
-        let length = read_up_to(image, &mut bytes)?;
+        let length = read_at_up_to(image, &mut bytes, 0)?;
         Self::parse(&bytes[..length], max_size)
     }
 
@@ -168,12 +168,7 @@ fn version_3(bytes: &[u8]) -> Result<(u64, u8)> {
     Ok((incompatible, given))
 }
 
-/// Reads until the buffer is full or the image ends.
-pub(crate) fn read_up_to(image: &impl FileExt, buffer: &mut [u8]) -> Result<usize> {
-    read_at_up_to(image, buffer, 0)
-}
-
-/// The same from an offset.
+/// Reads from an offset until the buffer is full or the image ends.
 pub(crate) fn read_at_up_to(image: &impl FileExt, buffer: &mut [u8], offset: u64) -> Result<usize> {
     let mut done = 0;
     while done < buffer.len() {

@@ -14,7 +14,7 @@ pub mod convert;
 pub mod header;
 pub mod jail;
 
-pub use convert::{convert, is_qcow2};
+pub use convert::convert;
 pub use header::Header;
 
 use std::io;
