@@ -69,7 +69,7 @@ run: image images ## boot the appliance, deploy a program and an instance, leave
 	cargo run --release --locked -q -p crn-tests --bin crn-demo -- $(if $(ONCE),--once)
 
 test: setup ## every check and every test, the released image booted and used among them
-	@$(MAKE) --no-print-directory -j2 lint image images
+	@$(MAKE) --no-print-directory -j2 image images
 	@tests/run
 
 bench: image ## the benchmarks; results in target/bench/*.json
@@ -78,7 +78,7 @@ bench: image ## the benchmarks; results in target/bench/*.json
 lint: setup ## formatting, clippy, licences and duplicate versions
 	@tests/lint
 
-soak: image images ## the end-to-end suite again and again (ROUNDS=20)
+soak: image images ## what takes hours: stock images kept for years, the end-to-end suite again and again (ROUNDS=20)
 	@ROUNDS=$${ROUNDS:-20} tests/soak
 
 clean: ## remove what was built here (the cache stays)

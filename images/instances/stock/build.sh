@@ -5,15 +5,17 @@
 #   grub-bios.raw   GPT, a BIOS boot partition, ext4 root with /boot/grub
 #   grub-efi.raw    GPT, ext4 root with /boot/grub, an EFI system partition whose grub.cfg leads there
 #   bls.raw         GPT, btrfs root, an EFI system partition with kernels and Boot Loader Specification entries
+#   grub-bios.qcow2 the first, compressed, as it is published
+#   kernel-update.deb  a newer kernel for them
 #
 # usage: build.sh ; prints the directory that holds them
 RECIPE=stock-instances
 HERE=$(cd "$(dirname "$0")" && pwd)
 . "$HERE/../../lib.sh"
-need mmdebstrap sfdisk mke2fs mkfs.btrfs mkfs.vfat mcopy uuidgen
+need mmdebstrap sfdisk mke2fs mkfs.btrfs mkfs.vfat mcopy uuidgen qemu-img
 
 PACKAGES=systemd,systemd-sysv,systemd-resolved,udev,dbus,cloud-init,cloud-guest-utils,fdisk,openssh-server,sudo,curl,iproute2,ca-certificates,e2fsprogs,btrfs-progs,kmod
-PACKAGES+=,linux-image-cloud-amd64,initramfs-tools,zstd,grub-common,grub2-common,grub-pc-bin,grub-efi-amd64-bin
+PACKAGES+=,initramfs-tools,zstd,grub-common,grub2-common,grub-pc-bin,grub-efi-amd64-bin
 ROOT_TYPE=4f68bce3-e8cd-4db1-96e7-fbcaf984b709
 ESP_TYPE=c12a7328-f81f-11d2-ba4b-00a0c93ec93b
 BIOS_TYPE=21686148-6449-6e6f-744e-656564454649
@@ -22,7 +24,8 @@ ESP_MIB=200
 ARGUMENTS="console=tty0 console=ttyS0,115200"
 
 build() {
-    bootstrap "$PWD/root" apt "$PACKAGES"
+    bootstrap "$PWD/root" apt "$PACKAGES" --customize-hook="$HERE/kernels"
+    mv root/kernel-update.deb .
     say "configuring"
     cp -a --no-preserve=ownership "$HERE/../debian/files/." root/
     chroot root systemctl --quiet disable getty@tty1.service 2>/dev/null
@@ -43,6 +46,7 @@ build() {
     grub_configuration
     say "grub-bios.raw"
     ext4_image grub-bios.raw "size=1MiB, type=$BIOS_TYPE, name=bios"
+    qemu-img convert -f raw -O qcow2 -c grub-bios.raw grub-bios.qcow2
 
     say "grub-efi.raw"
     mkdir -p root/boot/efi esp/EFI/debian

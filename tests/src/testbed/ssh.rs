@@ -7,6 +7,27 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+/// Instances come and go on the same address and port, so host keys are not remembered; a machine that is just starting
+/// or going away is given up soon.
+const OPTIONS: [&str; 16] = [
+    "-o",
+    "StrictHostKeyChecking=no",
+    "-o",
+    "UserKnownHostsFile=/dev/null",
+    "-o",
+    "LogLevel=ERROR",
+    "-o",
+    "BatchMode=yes",
+    "-o",
+    "ConnectTimeout=20",
+    "-o",
+    "IdentitiesOnly=yes",
+    "-o",
+    "ServerAliveInterval=10",
+    "-o",
+    "ServerAliveCountMax=3",
+];
+
 /// A key pair and how it is used.
 #[derive(Debug)]
 pub struct Ssh {
@@ -54,28 +75,7 @@ impl Ssh {
             .arg("-i")
             .arg(&self.key)
             .args(["-p", &port.to_string()])
-            .args([
-                "-o",
-                "StrictHostKeyChecking=no",
-                "-o",
-                "UserKnownHostsFile=/dev/null",
-                "-o",
-                "LogLevel=ERROR",
-            ])
-            .args([
-                "-o",
-                "BatchMode=yes",
-                "-o",
-                "ConnectTimeout=20",
-                "-o",
-                "IdentitiesOnly=yes",
-            ])
-            .args([
-                "-o",
-                "ServerAliveInterval=10",
-                "-o",
-                "ServerAliveCountMax=3",
-            ])
+            .args(OPTIONS)
             .args(["root@127.0.0.1", command])
             .output()
             .context("starting ssh")?;
@@ -88,6 +88,31 @@ impl Ssh {
             );
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Copies a file into the instance.
+    ///
+    /// # Errors
+    /// scp's.
+    pub fn copy(&self, port: u16, from: &Path, to: &str) -> Result<()> {
+        let output = Command::new("scp")
+            .arg("-i")
+            .arg(&self.key)
+            .args(["-P", &port.to_string()])
+            .args(OPTIONS)
+            .arg(from)
+            .arg(format!("root@127.0.0.1:{to}"))
+            .output()
+            .context("starting scp")?;
+        if !output.status.success() {
+            bail!(
+                "scp {} {to}: {}\n{}",
+                from.display(),
+                output.status,
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        Ok(())
     }
 
     /// Repeats until the instance lets us in: nothing tells the outside that sshd inside has started.
