@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crn_protocol::control::ExitReason;
-use crn_tests::bench::boot::MARKER;
+use crn_tests::bench::setup::MARKER;
 use crn_tests::nested::{Command, CommandOutput, Ending, Kernel, Nested};
 use crn_tests::testbed::products::product;
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
-use crn_tests::bench::{boot, disk, measure, report};
+use crn_tests::bench::{boot, disk, measure, memory, net, report, setup};
 use crn_tests::nested;
 
 /// What is measured.
@@ -17,6 +17,10 @@ enum Suite {
     Boot,
     /// Reads and writes of a disk.
     Disk,
+    /// TCP between guest and host.
+    Net,
+    /// Memory beyond the guest's, of small and large machines.
+    Memory,
 }
 
 /// Measures crn-vmm and QEMU's microvm in one machine whose clock counts instructions.
@@ -55,12 +59,12 @@ fn main() -> anyhow::Result<ExitCode> {
     if nested::is_init() {
         nested::run_as_init();
     }
-    if std::env::args().nth(1).as_deref() == Some(boot::MEASURE) {
+    if std::env::args().nth(1).as_deref() == Some(setup::MEASURE) {
         measure::run()?;
         return Ok(ExitCode::SUCCESS);
     }
     let arguments = Arguments::parse();
-    let setup = boot::Setup {
+    let setup = setup::Setup {
         kernel: arguments.kernel,
         initramfs: arguments.initramfs,
         vmm: (!arguments.reference_only).then_some(arguments.vmm),
@@ -68,13 +72,15 @@ fn main() -> anyhow::Result<ExitCode> {
         retries: arguments.retries,
     };
     let mut missed = false;
-    for suite in [Suite::Boot, Suite::Disk] {
-        if !arguments.suites.is_empty() && !arguments.suites.contains(&suite) {
+    for suite in Suite::value_variants() {
+        if !arguments.suites.is_empty() && !arguments.suites.contains(suite) {
             continue;
         }
         let (name, outcome) = match suite {
             Suite::Boot => ("boot", boot::run(&setup)?),
             Suite::Disk => ("disk", disk::run(&setup)?),
+            Suite::Net => ("net", net::run(&setup)?),
+            Suite::Memory => ("memory", memory::run(&setup)?),
         };
         report::save(
             &outcome.values,

@@ -120,7 +120,7 @@ impl<'m> Model<'m> {
             }
             Happens::TimePasses(millis) => {
                 self.now += Duration::from_millis(u64::from(millis));
-                if self.receiver.throttled.is_some_and(|at| at <= self.now) {
+                if self.receiver.wait.until().is_some_and(|at| at <= self.now) {
                     self.receive();
                 }
             }
@@ -132,7 +132,7 @@ impl<'m> Model<'m> {
         for _ in 0..10_000 {
             self.happens(Happens::LoopSeesEdge);
             self.happens(Happens::LoopSeesRing);
-            match self.receiver.throttled {
+            match self.receiver.wait.until() {
                 Some(at) => {
                     self.now = self.now.max(at);
                     self.receive();
