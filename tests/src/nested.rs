@@ -121,6 +121,7 @@ pub struct Nested {
     init: Option<PathBuf>,
     modules: Vec<String>,
     disks: Vec<PathBuf>,
+    words: String,
     cpus: u32,
     memory_mib: u32,
     clock: Clock,
@@ -144,6 +145,7 @@ impl Nested {
             init: None,
             modules: Vec::new(),
             disks: Vec::new(),
+            words: String::new(),
             cpus: 2,
             memory_mib: 2048,
             clock: Clock::Wall,
@@ -196,6 +198,13 @@ impl Nested {
     #[must_use]
     pub fn disk(mut self, image: impl Into<PathBuf>) -> Self {
         self.disks.push(image.into());
+        self
+    }
+
+    /// Adds words to the kernel's command line.
+    #[must_use]
+    pub fn words(mut self, words: &str) -> Self {
+        self.words = format!("{} {words}", self.words);
         self
     }
 
@@ -371,7 +380,11 @@ impl Nested {
             .arg("-initrd")
             .arg(initramfs)
             // The machine lives for seconds and runs nobody else's code.
-            .args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off"])
+            .arg("-append")
+            .arg(format!(
+                "console=ttyS0 quiet panic=-1 mitigations=off{}",
+                self.words
+            ))
             .args(["-chardev", "stdio,id=results,signal=off"])
             .args([
                 "-serial",
@@ -527,7 +540,10 @@ impl Accelerator {
 }
 
 /// The path of another program of this package, built beside the running one.
-fn companion(name: &str) -> anyhow::Result<PathBuf> {
+///
+/// # Errors
+/// When it is not there.
+pub fn companion(name: &str) -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe().context("find the running program")?;
     // Tests run from the `deps` directory below the programs'.
     own.ancestors()

@@ -45,6 +45,30 @@ pub fn open(name: &str, address: Ipv4Addr, queues: usize) -> io::Result<Vec<Owne
     Ok(taps)
 }
 
+/// Tells the host which MAC address an IPv4 address behind the device has, so that it need not ask.
+///
+/// # Errors
+/// The kernel's.
+pub fn neighbour(name: &str, address: Ipv4Addr, mac: [u8; 6]) -> io::Result<()> {
+    // SAFETY: an arpreq is plain data; all zeros is a valid one.
+    let mut request: libc::arpreq = unsafe { std::mem::zeroed() };
+    request.arp_pa = internet(address);
+    request.arp_ha.sa_family = libc::ARPHRD_ETHER;
+    for (to, from) in request.arp_ha.sa_data.iter_mut().zip(mac) {
+        *to = from as libc::c_char;
+    }
+    request.arp_flags = libc::ATF_COM | libc::ATF_PERM;
+    for (to, from) in request.arp_dev.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    // SAFETY: SIOCSARP reads the arpreq it is given; the pointer is valid for the call.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSARP, &raw mut request) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// One more descriptor of what this process was started with as `fd`.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! Starts VMMs in turn and measures each boot from outside the process. Runs inside the nested machine.
 
+mod answer;
 mod entry;
 mod memory;
 mod peer;
@@ -7,6 +8,7 @@ mod peer;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::Ipv4Addr;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
@@ -49,6 +51,8 @@ pub enum Task {
     },
     /// What guests say of a network.
     Network,
+    /// When sshd answers at [`ANSWERS`]; each contestant is started once.
+    Answer,
     /// What memory boots take, with a disk of so many bytes at [`DISK_PATH`].
     Memory {
         /// Its size.
@@ -60,6 +64,8 @@ pub enum Task {
 pub const DISK_PATH: &str = "/bench-disk.raw";
 /// The first of the descriptors by which a contestant finds its TAP devices.
 pub const TAP_FD: i32 = 10;
+/// Where a guest's sshd is to answer: behind the first TAP device, at the MAC address 02:00:00:00:00:01.
+pub const ANSWERS: Ipv4Addr = Ipv4Addr::new(10, 9, 9, 2);
 /// What each of a guest's own measurements begins with.
 const REPORT: &str = "CRN-BENCH measured ";
 
@@ -111,6 +117,11 @@ pub enum Measured {
         /// Nanoseconds.
         ns: u64,
     },
+    /// Nanoseconds from before the fork until sshd had said who it is.
+    Answered {
+        /// Nanoseconds.
+        ns: u64,
+    },
     /// When the marker began to appear.
     Footprint {
         /// Resident pages of all mappings but the guest's memory, KiB.
@@ -157,6 +168,11 @@ pub fn run() -> anyhow::Result<()> {
             peer::serve().context("serve the guests")?;
             warm_up(&plan)?;
             listen(&plan)?;
+        }
+        Task::Answer => {
+            for contestant in &plan.contestants {
+                print(contestant, answer::measure(contestant)?)?;
+            }
         }
         Task::Memory { bytes } => {
             make_disk(bytes).context("make the disk")?;
@@ -223,6 +239,7 @@ fn start(contestant: &Contestant) -> anyhow::Result<Child> {
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
+        .process_group(0)
         .fd_mappings(taps)?
         .spawn()
         .with_context(|| format!("start {program}"))

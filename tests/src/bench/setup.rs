@@ -23,8 +23,10 @@ pub(super) const REFERENCE: &str = "qemu-system-x86_64 -M microvm";
 pub(super) const OURS: &str = "crn-vmm";
 /// Of the package qemu-system-data; the quicker of the two firmwares a microvm can use.
 const FIRMWARE: &str = "/usr/share/qemu/qboot.rom";
-/// A boot takes seconds of real time; after so many without a result the machine hangs.
-const STALL: Duration = Duration::from_secs(120);
+/// The longest a machine may run, by the host's clock.
+const TIMEOUT: Duration = Duration::from_secs(3600);
+/// The longest a plan takes, by the machine's clock.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What to boot with what.
 #[derive(Debug, Clone)]
@@ -33,10 +35,16 @@ pub struct Setup {
     pub kernel: PathBuf,
     /// The bench initramfs.
     pub initramfs: PathBuf,
+    /// The initramfs of an instance's first stage.
+    pub first_stage: PathBuf,
+    /// The directory of the stock images.
+    pub stock: PathBuf,
     /// Our VMM; `None` to run the reference alone.
     pub vmm: Option<PathBuf>,
     /// Timed boots of each.
     pub runs: u32,
+    /// A boot takes seconds of real time; after so long without a result the machine hangs.
+    pub stall: Duration,
     /// Machines given up for hung before the bench fails.
     pub retries: u32,
 }
@@ -59,8 +67,8 @@ impl Setup {
         let own = std::env::current_exe().context("find the running program")?;
         let mut nested = Nested::new()
             .clock(Clock::Instructions)
-            .timeout(Duration::from_secs(900))
-            .stall(STALL)
+            .timeout(TIMEOUT)
+            .stall(self.stall)
             .file(&self.kernel, "/vmlinux")
             .file(&self.initramfs, "/initramfs")
             .init(&own)
@@ -83,7 +91,7 @@ impl Setup {
         plan: &Plan,
     ) -> anyhow::Result<(Vec<Sample>, u32)> {
         let machine = machine.bytes(serde_json::to_vec(plan)?, PLAN_PATH);
-        let measure = Command::new(["/bin/crn-bench", MEASURE]).timeout(Duration::from_secs(600));
+        let measure = Command::new(["/bin/crn-bench", MEASURE]).timeout(PATIENCE);
         let mut hung = 0;
         let output = loop {
             match machine.run([measure.clone()]) {

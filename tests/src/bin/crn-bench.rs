@@ -5,9 +5,10 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use crn_tests::bench::{boot, disk, measure, memory, net, report, setup};
+use crn_tests::bench::{boot, disk, measure, memory, net, report, setup, stock};
 use crn_tests::nested;
 
 /// What is measured.
@@ -21,6 +22,8 @@ enum Suite {
     Net,
     /// Memory beyond the guest's, of small and large machines.
     Memory,
+    /// A stock image until its sshd answers.
+    Stock,
 }
 
 /// Measures crn-vmm and QEMU's microvm in one machine whose clock counts instructions.
@@ -35,6 +38,12 @@ struct Arguments {
     /// The bench initramfs, as made by guest-init/build-initramfs.sh.
     #[arg(long, default_value = "target/out/bench-initramfs")]
     initramfs: PathBuf,
+    /// The initramfs of an instance's first stage, as made by guest-init/build-initramfs.sh.
+    #[arg(long, default_value = "target/out/initramfs")]
+    first_stage: PathBuf,
+    /// The stock images, as made by images/instances/stock/build.sh.
+    #[arg(long, default_value = "target/out/stock")]
+    stock: PathBuf,
     /// Our VMM, a release build.
     #[arg(long, default_value = "target/out/staging/usr/bin/crn-vmm")]
     vmm: PathBuf,
@@ -44,6 +53,9 @@ struct Arguments {
     /// Timed boots of each.
     #[arg(long, default_value_t = 5)]
     runs: u32,
+    /// Real seconds without a result after which a machine hangs; more on a busy host.
+    #[arg(long, default_value_t = 120)]
+    stall: u64,
     /// Hung machines to forgive.
     #[arg(long, default_value_t = 3)]
     retries: u32,
@@ -67,8 +79,11 @@ fn main() -> anyhow::Result<ExitCode> {
     let setup = setup::Setup {
         kernel: arguments.kernel,
         initramfs: arguments.initramfs,
+        first_stage: arguments.first_stage,
+        stock: arguments.stock,
         vmm: (!arguments.reference_only).then_some(arguments.vmm),
         runs: arguments.runs,
+        stall: Duration::from_secs(arguments.stall),
         retries: arguments.retries,
     };
     let mut missed = false;
@@ -81,6 +96,7 @@ fn main() -> anyhow::Result<ExitCode> {
             Suite::Disk => ("disk", disk::run(&setup)?),
             Suite::Net => ("net", net::run(&setup)?),
             Suite::Memory => ("memory", memory::run(&setup)?),
+            Suite::Stock => ("stock", stock::run(&setup)?),
         };
         report::save(
             &outcome.values,

@@ -38,7 +38,27 @@ pub fn check(mut guest: Guest, machine: &Machine<'_>) -> Result<()> {
     ensure!(written == pattern[half..], "what it wrote is not there");
     ensure!(guest.counters("hot").is_err());
     say("hot plug: a disk came, was used, and went");
-    guest.answer()?;
+
+    ensure!(guest.request(Request::Pause)?.paused);
+    let exits = guest.request(Request::Status)?.exits;
+    guest.type_line("go on")?;
+    // A disk that comes while the guest cannot hear of it is taken from it again.
+    let attach = Request::AttachDisk(disk_spec("lost", 0, None));
+    guest.request_with(attach, &[hot.try_clone()?.into()])?;
+    let serial = "lost".to_owned();
+    guest.request(Request::DetachDisk {
+        serial: serial.clone(),
+        deadline_ms: Some(0),
+    })?;
+    let event = guest.event()?;
+    ensure!(event == Event::DiskDetached { serial }, "{event:?}");
+    ensure!(
+        guest.request(Request::Status)?.exits == exits,
+        "it goes on while it is paused"
+    );
+    ensure!(!guest.request(Request::Resume)?.paused);
+    guest.expect("HEARD go on")?;
+    say("pause: the guest stood still, lost a disk, and went on");
 
     guest.expect("KILL?")?;
     guest.kill()?;

@@ -6,8 +6,8 @@
 
 mod control;
 mod offload;
-mod receive;
-mod send;
+pub mod receive;
+pub mod send;
 #[allow(unsafe_code, reason = "TAP ioctls")]
 mod tap;
 
@@ -104,7 +104,7 @@ impl Net {
         let now = Instant::now();
         let pair = |tap| Pair {
             tap,
-            receiver: Receiver::new(),
+            receiver: Receiver::default(),
             sender: Sender::default(),
         };
         let net = Self {

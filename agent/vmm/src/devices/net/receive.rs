@@ -51,10 +51,8 @@ enum Delivery {
     Dropped,
 }
 
-impl Receiver {
-    /// Without a driver.
-    #[must_use]
-    pub fn new() -> Self {
+impl Default for Receiver {
+    fn default() -> Self {
         Self {
             queue: None,
             mergeable: false,
@@ -64,7 +62,9 @@ impl Receiver {
             wait: Wait::default(),
         }
     }
+}
 
+impl Receiver {
     /// A driver has come with its queue, or gone.
     pub fn set_queue(&mut self, queue: Option<LiveQueue>, mergeable: bool) {
         self.queue = queue;

@@ -54,7 +54,7 @@ struct Model<'m> {
 impl<'m> Model<'m> {
     fn new(ram: &'m Ram, event_idx: bool, limits: &Limits) -> Self {
         let driver = Driver::new(ram, 0);
-        let mut receiver = Receiver::new();
+        let mut receiver = Receiver::default();
         receiver.set_queue(Some(driver.live_with(event_idx)), false);
         let now = Instant::now();
         Self {
