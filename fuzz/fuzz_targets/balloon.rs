@@ -8,5 +8,11 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|script: Script| {
     let (mut balloon, offer) = Balloon::new(0);
-    play(&mut balloon, &mut Rig::default(), &script, 4, offer.features);
+    play(
+        &mut balloon,
+        &mut Rig::default(),
+        &script,
+        4,
+        offer.features,
+    );
 });

@@ -1,4 +1,4 @@
-//! Configurations of boot loaders, of any content, on a volume with a kernel.
+//! Configurations of boot loaders, of any content, on a volume with a kernel. A zero byte begins the next file.
 
 #![no_main]
 
@@ -29,8 +29,11 @@ static TREE: LazyLock<TempDir> = LazyLock::new(|| {
     tree
 });
 
-fuzz_target!(|texts: [&[u8]; 4]| {
+fuzz_target!(|bytes: &[u8]| {
     let tree = TREE.path();
+    let texts = bytes
+        .split(|byte| *byte == 0)
+        .chain(std::iter::repeat(&[][..]));
     for (file, text) in FILES.iter().zip(texts) {
         fs::write(tree.join(file), text).expect("a file");
     }

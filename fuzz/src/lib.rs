@@ -15,9 +15,7 @@ use crn_vmm::memory::Ram;
 use crn_vmm::pci::msix::Message;
 use crn_vmm::pci::{Vectors, Wiring};
 use crn_vmm::poller::{Poller, Readiness};
-use crn_vmm::virtio::{
-    Change, DeviceFault, Interrupt, LiveQueue, Negotiator, Offer, Queues,
-};
+use crn_vmm::virtio::{Change, DeviceFault, Interrupt, LiveQueue, Negotiator, Offer, Queues};
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -225,7 +223,9 @@ impl Rig {
 pub fn play(device: &mut dyn Device, rig: &mut Rig, script: &Script, queues: u8, offered: u64) {
     const EVENT_IDX: u64 = 1 << 29;
     rig.prepare(script, queues);
-    device.start(&mut rig.context()).expect("a device that starts");
+    device
+        .start(&mut rig.context())
+        .expect("a device that starts");
     let mut faulted = activate(device, rig, queues, script.features & offered).is_err();
     for step in script.steps.iter().take(MAX_STEPS) {
         rig.write(step);
@@ -273,9 +273,7 @@ pub fn play(device: &mut dyn Device, rig: &mut Rig, script: &Script, queues: u8,
                     operations: Some(rate),
                 };
                 let limits = NewLimits::Transfer(limits);
-                device
-                    .set_limits(&limits, &mut rig.context())
-                    .map(|_| ())
+                device.set_limits(&limits, &mut rig.context()).map(|_| ())
             }
             Step::Count => {
                 let refreshed = device.refresh(&mut rig.context());
