@@ -14,7 +14,7 @@ SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 PACKAGE_LISTS := images/packages.txt kernel-config/packages.txt tests/packages.txt
 SAY     := @tests/say
 
-.PHONY: help setup toolchain kernel programs images image run test bench lint soak clean
+.PHONY: help setup toolchain kernel programs images image run test bench lint fuzz soak clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -72,11 +72,14 @@ test: setup ## every check and every test, the released image booted and used am
 	@$(MAKE) --no-print-directory -j2 image images
 	@tests/run
 
-bench: image ## the benchmarks; results in target/bench/*.json
+bench: image images ## the benchmarks; results in target/bench/*.json
 	cargo run --release --locked -q -p crn-tests --bin crn-bench
 
 lint: setup ## formatting, clippy, licences and duplicate versions
 	@tests/lint
+
+fuzz: setup ## every fuzz target for T=60 seconds, with a nightly compiler
+	@tests/fuzz $(or $(T),60)
 
 soak: image images ## what takes hours: stock images kept for years, the end-to-end suite again and again (ROUNDS=20)
 	@ROUNDS=$${ROUNDS:-20} tests/soak

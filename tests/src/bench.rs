@@ -1,9 +1,13 @@
 //! How long and how much: boots of our VMM beside a reference, measured in the same machine.
 //!
-//! The suites, [`boot`] and [`disk`], run on the host, start a nested machine whose clock counts instructions, and have
+//! The suites, [`boot`], [`disk`], [`net`], [`memory`] and [`stock`], run on the host, start a nested machine whose clock counts instructions, and have
 //! [`measure`] start the contestants there in turn. [`report`] is what comes out.
 
 pub mod boot;
 pub mod disk;
 pub mod measure;
+pub mod memory;
+pub mod net;
 pub mod report;
+pub mod setup;
+pub mod stock;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crn_protocol::control::ExitReason;
-use crn_tests::bench::boot::MARKER;
+use crn_tests::bench::setup::MARKER;
 use crn_tests::nested::{Command, CommandOutput, Ending, Kernel, Nested};
 use crn_tests::testbed::products::product;
 
@@ -60,18 +60,19 @@ fn the_guest_kernel_reaches_user_space_and_ends_as_it_asks_to() {
         .file(product("bench-initramfs").unwrap(), "/initramfs")
         .bytes("not an ELF file", "/text")
         .cpus(1)
-        .timeout(PATIENCE * 4)
+        .timeout(PATIENCE * 5)
         .run([
             boot(1, 128, "console=ttyS0 quiet panic=-1"),
             boot(1, 128, "console=ttyS0 quiet panic=-1 crn.exit=reset"),
             // Says how many CPUs it has brought up; memory beyond the hole below 4 GiB is not needed for that.
             boot(2, 256, "console=ttyS0 panic=-1"),
+            boot(8, 256, "console=ttyS0 panic=-1"),
             // No /init: the kernel panics, and `panic=-1` resets.
             boot(1, 128, "console=ttyS0 quiet panic=-1 rdinit=/nothing"),
             Command::new(["/bin/crn-vmm", "run", "--kernel", "/text"]),
         ])
         .unwrap();
-    let [power_off, reset, two, panic, no_kernel] = output.commands.as_slice() else {
+    let [power_off, reset, two, eight, panic, no_kernel] = output.commands.as_slice() else {
         panic!("{} outputs", output.commands.len());
     };
     ended_with(power_off, ExitReason::PowerOff);
@@ -80,6 +81,9 @@ fn the_guest_kernel_reaches_user_space_and_ends_as_it_asks_to() {
     assert!(reset.stdout_text().contains(MARKER));
     ended_with(two, ExitReason::PowerOff);
     assert!(two.stdout_text().contains("Brought up 1 node, 2 CPUs"));
+    ended_with(eight, ExitReason::PowerOff);
+    let eight = eight.stdout_text();
+    assert!(eight.contains("Brought up 1 node, 8 CPUs"), "{eight}");
     ended_with(panic, ExitReason::Reset);
     assert!(panic.stdout_text().contains("Kernel panic"));
     ended_with(no_kernel, ExitReason::Failed);
@@ -102,7 +106,9 @@ fn devices_are_found_over_pci_by_our_kernel_and_by_a_distributions() {
         .file(product("bench-initramfs").unwrap(), "/initramfs")
         .bytes(vec![0; 1 << 20], "/disk")
         .cpus(1)
-        .timeout(PATIENCE * 3)
+        .memory_mib(3584)
+        .words("hugepagesz=1G hugepages=1")
+        .timeout(PATIENCE * 4)
         .run([
             boot_with(
                 "/vmlinux",
@@ -124,11 +130,16 @@ fn devices_are_found_over_pci_by_our_kernel_and_by_a_distributions() {
             boot_with(
                 "/vmlinux",
                 &["--huge-pages", "1g", "--memory", "1024"],
+                "console=ttyS0 quiet panic=-1",
+            ),
+            boot_with(
+                "/vmlinux",
+                &["--huge-pages", "1g", "--memory", "2048"],
                 "console=ttyS0 panic=-1",
             ),
         ])
         .unwrap();
-    let [ours, theirs, no_pages] = output.commands.as_slice() else {
+    let [ours, theirs, huge, no_pages] = output.commands.as_slice() else {
         panic!("{} outputs", output.commands.len());
     };
     ended_with(ours, ExitReason::PowerOff);
@@ -144,6 +155,8 @@ fn devices_are_found_over_pci_by_our_kernel_and_by_a_distributions() {
     ] {
         assert!(theirs.stdout_text().contains(line), "{line}");
     }
+    ended_with(huge, ExitReason::PowerOff);
+    assert!(huge.stdout_text().contains(MARKER));
     ended_with(no_pages, ExitReason::Failed);
     assert!(no_pages.stderr_text().contains("huge pages of 1024 MiB"));
 }

@@ -183,10 +183,15 @@ pub enum Request {
     /// Attach a disk; carries its descriptor. With [`Transport::Pci`] only. The reply comes when the disk is on the
     /// bus; the guest finds it by itself if its kernel has ACPI hot plug.
     AttachDisk(DiskSpec),
-    /// Ask the guest to let a disk go. The reply comes at once, [`Event::DiskDetached`] when the guest has.
+    /// Ask the guest to let a disk go. The reply comes at once, [`Event::DiskDetached`] when the guest has, or when it
+    /// has lost the disk at the deadline: what it had not written by then is gone, and the disk's place on the bus is
+    /// not used again.
     DetachDisk {
         /// The disk's identity, from its [`DiskSpec`].
         serial: String,
+        /// Milliseconds until a guest that does not answer loses the disk; for ever when left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deadline_ms: Option<u64>,
     },
     /// Limit a device anew, from now on; its name is in [`Status::devices`].
     SetLimits {

@@ -22,6 +22,8 @@ use crate::virtio::{Change, DeviceFault};
 const CONSOLE_BATCH: Duration = Duration::from_millis(2);
 /// A console that takes nothing is tried again after this.
 const CONSOLE_RETRY: Duration = Duration::from_millis(50);
+/// A disk that cannot be taken away at this moment is tried again after this.
+const WITHDRAW_RETRY: Duration = Duration::from_millis(1);
 /// A controller has this long to take the last event.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -43,6 +45,15 @@ struct PowerOff {
     patience: Duration,
 }
 
+/// The guest has been asked to let a disk go.
+#[derive(Debug, Clone, Copy)]
+struct Detaching {
+    /// Of the device.
+    index: usize,
+    /// When the guest loses it.
+    due: Instant,
+}
+
 /// The process: a machine, once it is launched, and its controller, while there is one.
 pub struct Vmm {
     poller: Poller,
@@ -55,6 +66,7 @@ pub struct Vmm {
     guest_connects: GuestConnects,
     console_due: Option<Instant>,
     power_off: Option<PowerOff>,
+    detaching: Vec<Detaching>,
     /// What devices are to hear when the machine goes on, one entry a token.
     held: Vec<(Token, Readiness)>,
     end: Option<End>,
@@ -90,6 +102,7 @@ impl Vmm {
             guest_connects: GuestConnects::default(),
             console_due: None,
             power_off: None,
+            detaching: Vec::new(),
             held: Vec::new(),
             end: None,
         })
@@ -181,6 +194,7 @@ impl Vmm {
         let next = devices
             .chain(self.console_due)
             .chain(self.power_off.map(|power_off| power_off.due))
+            .chain(self.detaching.iter().map(|one| one.due))
             .min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
@@ -196,6 +210,7 @@ impl Vmm {
             self.power_off = None;
             self.finish(ExitReason::Stopped, detail);
         }
+        self.withdraw_disks(now);
         if self.is_paused() {
             return;
         }
@@ -204,6 +219,33 @@ impl Vmm {
                 Some(deadline) if deadline <= now => device.deadline_passed(now, context),
                 _ => Ok(()),
             });
+        }
+    }
+
+    /// Takes away the disks that the guest was to let go by now.
+    fn withdraw_disks(&mut self, now: Instant) {
+        let mut due = Vec::new();
+        for one in &mut self.detaching {
+            if one.due <= now {
+                due.push(one.index);
+                // Should a vCPU be at the device just now, it is tried again.
+                one.due = now + WITHDRAW_RETRY;
+            }
+        }
+        for index in due {
+            let machine = self.machine.as_mut();
+            match machine.and_then(|machine| machine.withdraw(index)) {
+                Some(true) => {
+                    tracing::warn!(
+                        device = index,
+                        "the guest did not let a disk go and loses it"
+                    );
+                    self.forget_device(index);
+                }
+                // The guest was quicker; its vCPU's word is on the way.
+                Some(false) => self.detaching.retain(|one| one.index != index),
+                None => {}
+            }
         }
     }
 
@@ -362,6 +404,7 @@ impl Vmm {
 
     /// A device has left the bus.
     fn forget_device(&mut self, index: usize) {
+        self.detaching.retain(|one| one.index != index);
         let Some(machine) = &mut self.machine else {
             return;
         };

@@ -14,6 +14,16 @@ pub fn of_event(event: &EventFd) -> BorrowedFd<'_> {
     unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) }
 }
 
+/// One more descriptor of what this process was started with as `fd`.
+///
+/// # Errors
+/// When it was started without.
+pub fn inherit(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: only borrowed for a question to the kernel, which answers EBADF if it is not open.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    Ok(rustix::io::fcntl_dupfd_cloexec(borrowed, 3)?)
+}
+
 /// Takes over the listening socket this process was started with. To be called once, first thing.
 ///
 /// # Errors

@@ -15,12 +15,13 @@ use std::time::Instant;
 
 use clap::{Args, Parser, Subcommand};
 use crn_protocol::control::{
-    ConsoleSpec, Descriptor, DiskSpec, ExitReason, MemoryBacking, Transport, VmSpec, VsockSpec,
+    ConsoleSpec, Descriptor, DiskSpec, ExitReason, MemoryBacking, NicSpec, Transport, VmSpec,
+    VsockSpec,
 };
-use crn_protocol::devices::{Engine, Limits};
+use crn_protocol::devices::{Engine, Limits, NicLimits};
 use crn_vmm::control::Blueprint;
 use crn_vmm::error::chain;
-use crn_vmm::fd::inherit_listener;
+use crn_vmm::fd::{inherit, inherit_listener};
 use crn_vmm::{Error, Result, Vmm};
 use tracing_subscriber::EnvFilter;
 
@@ -60,6 +61,10 @@ struct RunArguments {
     /// A raw image; `,ro` behind it makes it read-only. The device's serial is disk0, disk1, …
     #[arg(long = "disk", value_name = "FILE[,ro]")]
     disks: Vec<String>,
+    /// A NIC over a TAP queue (IFF_TAP, IFF_NO_PI, IFF_VNET_HDR) inherited as this descriptor; its address is
+    /// 02:00:00:00:00:01, 02:00:00:00:00:02, …
+    #[arg(long = "tap-fd", value_name = "N")]
+    taps: Vec<i32>,
     /// A UNIX socket to create for vsock clients; the guest's context identifier is 3.
     #[arg(long, value_name = "SOCKET")]
     vsock: Option<PathBuf>,
@@ -169,6 +174,16 @@ fn blueprint(arguments: &RunArguments) -> Result<Blueprint> {
             limits: Limits::default(),
         });
     }
+    let mut nics = Vec::new();
+    for (&tap, last) in arguments.taps.iter().zip(1..=u8::MAX) {
+        let tap = inherit(tap).map_err(|error| Error::Os("use --tap-fd", error))?;
+        nics.push(NicSpec {
+            taps: vec![files.keep(tap)],
+            mac: [2, 0, 0, 0, 0, last],
+            mtu: 1500,
+            limits: NicLimits::default(),
+        });
+    }
     let vsock = match &arguments.vsock {
         None => None,
         Some(path) => {
@@ -199,7 +214,7 @@ fn blueprint(arguments: &RunArguments) -> Result<Blueprint> {
         initramfs,
         cmdline: arguments.cmdline.clone(),
         disks,
-        nics: Vec::new(),
+        nics,
         vsock,
         balloon: None,
         pmem: Vec::new(),

@@ -100,6 +100,13 @@ fn disk(file: Descriptor, serial: &str) -> DiskSpec {
     }
 }
 
+fn detach(serial: String, deadline_ms: Option<u64>) -> Request {
+    Request::DetachDisk {
+        serial,
+        deadline_ms,
+    }
+}
+
 /// A machine and its controller.
 struct Machine {
     stream: UnixStream,
@@ -265,7 +272,7 @@ fn a_disk_comes_and_goes() {
         let again = machine.ask(attach(), &[image.as_fd()]).unwrap_err();
         assert!(again.contains("attached already"), "{again}");
         let serial = "data".to_owned();
-        machine.ask(Request::DetachDisk { serial }, &[]).unwrap();
+        machine.ask(detach(serial, None), &[]).unwrap();
         let serial = "data".to_owned();
         assert_eq!(machine.event(), Event::DiskDetached { serial });
         machine.wait_for('-');
@@ -273,11 +280,48 @@ fn a_disk_comes_and_goes() {
         assert!(status.devices.iter().all(|device| device.name != "data"));
     }
     let serial = "rng".to_owned();
-    let refused = machine.ask(Request::DetachDisk { serial }, &[]);
+    let refused = machine.ask(detach(serial, None), &[]);
     assert!(refused.unwrap_err().contains("no disk"));
     let lacking = Request::AttachDisk(disk(Descriptor(1), "data"));
     let lacking = machine.ask(lacking, &[image.as_fd()]).unwrap_err();
     assert!(lacking.contains("disk.file"), "{lacking}");
+    machine.ask(Request::Stop, &[]).unwrap();
+    assert_eq!(machine.end().0, ExitReason::Stopped);
+}
+
+#[test]
+fn a_guest_that_does_not_let_a_disk_go_loses_it() {
+    let Some(mut machine) = Machine::launch(Transport::Pci, false) else {
+        return;
+    };
+    let (image, other) = (file(&[0; 4096]), file(&[0; 4096]));
+    for (serial, image) in [("data", &image), ("other", &other)] {
+        let attach = Request::AttachDisk(disk(Descriptor(0), serial));
+        machine.ask(attach, &[image.as_fd()]).unwrap();
+        machine.wait_for('+');
+    }
+    // Without its vCPU, the guest hears nothing.
+    machine.ask(Request::Pause, &[]).unwrap();
+    machine.output();
+    machine
+        .ask(detach("data".to_owned(), Some(50)), &[])
+        .unwrap();
+    let serial = "data".to_owned();
+    assert_eq!(machine.event(), Event::DiskDetached { serial });
+    let status = machine.ask(Request::Status, &[]).unwrap();
+    let names = |status: &Status| -> Vec<String> {
+        let names = status.devices.iter().map(|device| device.name.clone());
+        names.collect()
+    };
+    assert!(!names(&status).contains(&"data".to_owned()));
+    assert!(names(&status).contains(&"other".to_owned()));
+    machine.ask(Request::Resume, &[]).unwrap();
+    // Told to look, it finds nothing in that place; and it is not asked to let go what is there no more.
+    let attach = Request::AttachDisk(disk(Descriptor(0), "data"));
+    let status = machine.ask(attach, &[image.as_fd()]).unwrap();
+    assert_eq!(names(&status).last().unwrap(), "data", "in a new place");
+    machine.wait_for('+');
+    assert!(!machine.output().contains('-'));
     machine.ask(Request::Stop, &[]).unwrap();
     assert_eq!(machine.end().0, ExitReason::Stopped);
 }

@@ -2,7 +2,7 @@
 # Debian cloud images with a kernel and a boot loader's configuration of their own, as distributions publish them, in
 # three layouts:
 #
-#   grub-bios.raw   GPT, a BIOS boot partition, ext4 root with /boot/grub
+#   grub-bios.raw   GPT, GRUB in the first sector and a BIOS boot partition, ext4 root with /boot/grub
 #   grub-efi.raw    GPT, ext4 root with /boot/grub, an EFI system partition whose grub.cfg leads there
 #   bls.raw         GPT, btrfs root, an EFI system partition with kernels and Boot Loader Specification entries
 #   grub-bios.qcow2 the first, compressed, as it is published
@@ -45,8 +45,11 @@ build() {
     echo "UUID=$ROOT_UUID / ext4 rw,relatime,errors=remount-ro 0 1" >root/etc/fstab
     grub_configuration
     say "grub-bios.raw"
+    grub_program
     ext4_image grub-bios.raw "size=1MiB, type=$BIOS_TYPE, name=bios"
+    boot_sector grub-bios.raw
     qemu-img convert -f raw -O qcow2 -c grub-bios.raw grub-bios.qcow2
+    rm -r root/boot/grub/i386-pc
 
     say "grub-efi.raw"
     mkdir -p root/boot/efi esp/EFI/debian
@@ -87,6 +90,32 @@ PROBE
     mv root/usr/sbin/grub-probe.kept root/usr/sbin/grub-probe
     rm -rf root/dev/disk
     grep -q "^[[:space:]]*linux.*root=UUID=$ROOT_UUID" root/boot/grub/grub.cfg || die "grub-mkconfig found no kernel"
+}
+
+# GRUB for a BIOS, as grub-install(8) would make it: its modules beside its configuration, its first part as core.img.
+grub_program() {
+    mkdir root/boot/grub/i386-pc
+    cp root/usr/lib/grub/i386-pc/*.{mod,lst} root/boot/grub/i386-pc/
+    chroot root grub-mkimage -O i386-pc -o /core.img -p '(hd0,gpt1)/boot/grub' biosdisk part_gpt ext2 >&2
+    mv root/core.img .
+    cp root/usr/lib/grub/i386-pc/boot.img .
+}
+
+# boot_sector FILE : core.img into the second partition, and the code that loads it into the first sector. Both say in
+# which sector the next piece is: the first sector at byte 0x5c, core.img's first sector at byte 0x1f4.
+boot_sector() {
+    local start=$(((ROOT_MIB + 1) * 2048))
+    little_endian $start | dd of=boot.img bs=1 seek=$((0x5c)) conv=notrunc status=none
+    little_endian $((start + 1)) | dd of=core.img bs=1 seek=$((0x1f4)) conv=notrunc status=none
+    dd if=boot.img of="$1" bs=440 count=1 conv=notrunc status=none
+    dd if=core.img of="$1" bs=512 seek=$start conv=notrunc status=none
+    rm boot.img core.img
+}
+
+# little_endian NUMBER : as eight bytes.
+little_endian() {
+    local byte
+    for byte in 0 8 16 24 32 40 48 56; do printf "\\x$(printf %02x $(($1 >> byte & 255)))"; done
 }
 
 # ext4_image FILE SECOND-PARTITION : the tree as an ext4 root in partition 1, a further partition behind it.

@@ -1,15 +1,25 @@
 //! Starts VMMs in turn and measures each boot from outside the process. Runs inside the nested machine.
 
+mod answer;
+mod entry;
+mod memory;
+mod peer;
+
 use std::fs;
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::net::Ipv4Addr;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
+use command_fds::{CommandFdExt, FdMapping};
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
+
+use crate::tap;
 
 /// Where the plan stands in the machine.
 pub const PLAN_PATH: &str = "/bench-plan.json";
@@ -25,14 +35,39 @@ pub struct Plan {
     pub marker: String,
     /// MiB of guest memory, to tell the guest's mapping from the VMM's own.
     pub guest_mib: u64,
-    /// Bytes of a disk to make at [`DISK_PATH`]; then the guests' own measurements are what counts.
-    pub disk_bytes: Option<u64>,
+    /// What to measure.
+    pub task: Task,
+}
+
+/// What to measure.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub enum Task {
+    /// Boots, what memory they take, and when they first enter the guest.
+    Boot,
+    /// What guests say of a disk of so many bytes at [`DISK_PATH`].
+    Disk {
+        /// Its size.
+        bytes: u64,
+    },
+    /// What guests say of a network.
+    Network,
+    /// When sshd answers at [`ANSWERS`]; each contestant is started once.
+    Answer,
+    /// What memory boots take, with a disk of so many bytes at [`DISK_PATH`].
+    Memory {
+        /// Its size.
+        bytes: u64,
+    },
 }
 
 /// The disk of the plan.
 pub const DISK_PATH: &str = "/bench-disk.raw";
+/// The first of the descriptors by which a contestant finds its TAP devices.
+pub const TAP_FD: i32 = 10;
+/// Where a guest's sshd is to answer: behind the first TAP device, at the MAC address 02:00:00:00:00:01.
+pub const ANSWERS: Ipv4Addr = Ipv4Addr::new(10, 9, 9, 2);
 /// What each of a guest's own measurements begins with.
-const REPORT: &str = "CRN-BENCH disk ";
+const REPORT: &str = "CRN-BENCH measured ";
 
 /// One VMM.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -43,6 +78,8 @@ pub struct Contestant {
     pub argv: Vec<String>,
     /// The exit statuses of a boot that went well.
     pub exit_codes: Vec<i32>,
+    /// How many TAP devices it gets, from [`TAP_FD`] on; the host is 10.9.9.1 on the first, 10.9.10.1 on the next.
+    pub taps: u8,
 }
 
 /// One boot; [`run`] prints each as a JSON line.
@@ -67,12 +104,22 @@ pub enum Measured {
         exit_ns: u64,
     },
     /// What a guest measured itself.
-    Disk {
-        /// The kind of operation.
+    Operations {
+        /// Their kind.
         name: String,
         /// How many.
-        operations: u64,
+        count: u64,
         /// All of them together.
+        ns: u64,
+    },
+    /// Nanoseconds from before the fork until a vCPU first entered the guest.
+    Entered {
+        /// Nanoseconds.
+        ns: u64,
+    },
+    /// Nanoseconds from before the fork until sshd had said who it is.
+    Answered {
+        /// Nanoseconds.
         ns: u64,
     },
     /// When the marker began to appear.
@@ -98,32 +145,70 @@ pub fn run() -> anyhow::Result<()> {
         MountFlags::empty(),
         None,
     );
-    if let Some(bytes) = plan.disk_bytes {
-        make_disk(bytes).context("make the disk")?;
-    }
-    for contestant in &plan.contestants {
-        boot(&plan, contestant).with_context(|| format!("warm {} up", contestant.name))?;
-        print(contestant, Measured::WarmUp)?;
-    }
-    for _ in 0..plan.runs {
-        for contestant in &plan.contestants {
-            let (times, said) =
-                boot(&plan, contestant).with_context(|| format!("boot {}", contestant.name))?;
-            if plan.disk_bytes.is_none() {
+    match plan.task {
+        Task::Boot => {
+            warm_up(&plan)?;
+            for contestant in turns(&plan) {
+                let (times, _) = boot(&plan, contestant)?;
                 print(contestant, times)?;
             }
-            for measured in reports(&said) {
-                print(contestant, measured)?;
+            for contestant in turns(&plan) {
+                print(contestant, entered(&plan, contestant)?)?;
+            }
+            for contestant in &plan.contestants {
+                print(contestant, footprint(&plan, contestant)?)?;
+            }
+        }
+        Task::Disk { bytes } => {
+            make_disk(bytes).context("make the disk")?;
+            warm_up(&plan)?;
+            listen(&plan)?;
+        }
+        Task::Network => {
+            peer::serve().context("serve the guests")?;
+            warm_up(&plan)?;
+            listen(&plan)?;
+        }
+        Task::Answer => {
+            for contestant in &plan.contestants {
+                print(contestant, answer::measure(contestant)?)?;
+            }
+        }
+        Task::Memory { bytes } => {
+            make_disk(bytes).context("make the disk")?;
+            for contestant in &plan.contestants {
+                print(contestant, footprint(&plan, contestant)?)?;
             }
         }
     }
-    if plan.disk_bytes.is_some() {
-        return Ok(());
-    }
+    Ok(())
+}
+
+/// The contestants, one after the other, as often as each is measured.
+fn turns(plan: &Plan) -> impl Iterator<Item = &Contestant> {
+    (0..plan.runs).flat_map(|_| &plan.contestants)
+}
+
+fn warm_up(plan: &Plan) -> anyhow::Result<()> {
     for contestant in &plan.contestants {
-        let measured = footprint(&plan, contestant)
-            .with_context(|| format!("footprint of {}", contestant.name))?;
-        print(contestant, measured)?;
+        boot(plan, contestant)?;
+        print(contestant, Measured::WarmUp)?;
+    }
+    Ok(())
+}
+
+/// Takes down what the guests measure.
+fn listen(plan: &Plan) -> anyhow::Result<()> {
+    for contestant in turns(plan) {
+        let (_, said) = boot(plan, contestant)?;
+        let mut count = 0;
+        for measured in reports(&said) {
+            print(contestant, measured)?;
+            count += 1;
+        }
+        if count == 0 {
+            bail!("{}: the guest measured nothing: {said}", contestant.name);
+        }
     }
     Ok(())
 }
@@ -140,10 +225,22 @@ fn print(contestant: &Contestant, measured: Measured) -> anyhow::Result<()> {
 
 fn start(contestant: &Contestant) -> anyhow::Result<Child> {
     let (program, arguments) = contestant.argv.split_first().context("empty command")?;
+    let mut taps = Vec::new();
+    for index in 0..contestant.taps {
+        let address = Ipv4Addr::new(10, 9, 9 + index, 1);
+        let opened = tap::open(&format!("tap{index}"), address, 1).context("make a TAP device")?;
+        let child_fd = TAP_FD + i32::from(index);
+        taps.extend(opened.into_iter().map(|parent_fd| FdMapping {
+            parent_fd,
+            child_fd,
+        }));
+    }
     Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
+        .process_group(0)
+        .fd_mappings(taps)?
         .spawn()
         .with_context(|| format!("start {program}"))
 }
@@ -189,9 +286,9 @@ fn make_disk(bytes: u64) -> io::Result<()> {
 fn reports(said: &str) -> impl Iterator<Item = Measured> {
     said.lines().filter_map(|line| {
         let mut words = line.strip_prefix(REPORT)?.split_whitespace();
-        Some(Measured::Disk {
+        Some(Measured::Operations {
             name: words.next()?.to_owned(),
-            operations: words.next()?.parse().ok()?,
+            count: words.next()?.parse().ok()?,
             ns: words.next()?.parse().ok()?,
         })
     })
@@ -202,7 +299,8 @@ fn boot(plan: &Plan, contestant: &Contestant) -> anyhow::Result<(Measured, Strin
     let started = Instant::now();
     let mut child = start(contestant)?;
     let mut console = child.stdout.take().context("no pipe")?;
-    await_marker(&mut console, &plan.marker, || {})?;
+    await_marker(&mut console, &plan.marker, || {})
+        .with_context(|| format!("boot {}", contestant.name))?;
     let marker = started.elapsed();
     let mut said = Vec::new();
     console.read_to_end(&mut said)?;
@@ -212,13 +310,28 @@ fn boot(plan: &Plan, contestant: &Contestant) -> anyhow::Result<(Measured, Strin
         .code()
         .is_some_and(|code| contestant.exit_codes.contains(&code))
     {
-        bail!("{status}");
+        bail!(
+            "{}: {status}: {}",
+            contestant.name,
+            String::from_utf8_lossy(&said)
+        );
     }
     let times = Measured::Times {
         marker_ns: u64::try_from(marker.as_nanos())?,
         exit_ns: u64::try_from(exit.as_nanos())?,
     };
     Ok((times, String::from_utf8_lossy(&said).into_owned()))
+}
+
+/// Boots once, watched by the kernel, which costs time once the guest runs.
+fn entered(plan: &Plan, contestant: &Contestant) -> anyhow::Result<Measured> {
+    let entries = entry::Entries::watch()?;
+    let now = clock_gettime(ClockId::Monotonic);
+    let started = u64::try_from(now.tv_sec)? * 1_000_000_000 + u64::try_from(now.tv_nsec)?;
+    boot(plan, contestant)?;
+    Ok(Measured::Entered {
+        ns: entries.first()?.saturating_sub(started),
+    })
 }
 
 fn footprint(plan: &Plan, contestant: &Contestant) -> anyhow::Result<Measured> {
@@ -229,8 +342,8 @@ fn footprint(plan: &Plan, contestant: &Contestant) -> anyhow::Result<Measured> {
     await_marker(&mut console, &plan.marker, || {
         // Stopped, lest it exits under our eyes; the last look that found it alive counts.
         let _ = kill_process(pid, Signal::STOP);
-        if let Some(memory) = memory_beyond(child.id(), plan.guest_mib * 1024) {
-            last = Some((memory, exits(child.id())));
+        if let Some(memory) = memory::beyond(child.id(), plan.guest_mib * 1024) {
+            last = Some((memory, memory::exits(child.id())));
         }
         let _ = kill_process(pid, Signal::CONT);
     })?;
@@ -245,86 +358,17 @@ fn footprint(plan: &Plan, contestant: &Contestant) -> anyhow::Result<Measured> {
     })
 }
 
-fn memory_beyond(pid: u32, guest_kib: u64) -> Option<(u64, u64)> {
-    let smaps = fs::read_to_string(format!("/proc/{pid}/smaps")).ok()?;
-    // An exited process has none.
-    (!smaps.is_empty()).then(|| sum_beyond(&smaps, guest_kib))
-}
-
-/// Sums `Rss` and the `Private_*` pages over all mappings but the guest's memory: those of at least three quarters of
-/// its size (the rest may be mapped on its own, around a hole). Values in KiB.
-fn sum_beyond(smaps: &str, guest_kib: u64) -> (u64, u64) {
-    let (mut resident, mut private) = (0, 0);
-    let mut is_guest = false;
-    for line in smaps.lines() {
-        let Some((field, value)) = line.split_once(':') else {
-            continue;
-        };
-        let kib = || {
-            value
-                .trim()
-                .trim_end_matches(" kB")
-                .parse::<u64>()
-                .unwrap_or(0)
-        };
-        match field {
-            // The first field of each mapping.
-            "Size" => is_guest = kib() >= guest_kib * 3 / 4,
-            "Rss" if !is_guest => resident += kib(),
-            "Private_Clean" | "Private_Dirty" if !is_guest => private += kib(),
-            _ => {}
-        }
-    }
-    (resident, private)
-}
-
-/// KVM's own counter: `/sys/kernel/debug/kvm/<pid>-<fd>/exits`.
-fn exits(pid: u32) -> Option<u64> {
-    let prefix = format!("{pid}-");
-    let machine = fs::read_dir(Path::new("/sys/kernel/debug/kvm"))
-        .ok()?
-        .flatten()
-        .find(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))?;
-    fs::read_to_string(machine.path().join("exits"))
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn guest_memory_is_left_out_of_the_sum() {
-        let smaps = "\
-55d0c8a00000-55d0c8a21000 r--p 00000000 fe:00 1234 /usr/bin/vmm
-Size:                132 kB
-Rss:                 100 kB
-Private_Clean:        40 kB
-Private_Dirty:         4 kB
-7f0000000000-7f0008000000 rw-p 00000000 00:00 0
-Size:             131072 kB
-Rss:               20000 kB
-Private_Clean:         0 kB
-Private_Dirty:     20000 kB
-7ffd00000000-7ffd00021000 rw-p 00000000 00:00 0 [stack]
-Size:                132 kB
-Rss:                  12 kB
-Private_Dirty:        12 kB
-";
-        assert_eq!(sum_beyond(smaps, 128 * 1024), (112, 56));
-    }
-
-    #[test]
     fn a_guests_own_measurements_are_found_among_what_it_says() {
-        let said =
-            "\r\nCRN-BENCH disk read-1m 64 1000\r\nCRN-BENCH disk broken\nreboot: Power down\n";
+        let said = "\r\nCRN-BENCH measured read-1m 64 1000\r\nCRN-BENCH measured broken\nreboot: Power down\n";
         let found: Vec<Measured> = reports(said).collect();
-        let expected = Measured::Disk {
+        let expected = Measured::Operations {
             name: "read-1m".to_owned(),
-            operations: 64,
+            count: 64,
             ns: 1000,
         };
         assert_eq!(found, [expected]);

@@ -7,36 +7,45 @@ use std::path::Path;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
+use super::measure::{Measured, Sample};
+use super::setup::{OURS, REFERENCE};
+
 /// One measured quantity; smaller is better for all of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Value {
     /// What was measured.
     pub name: String,
-    /// `virtual ms`, `KiB` or `exits`.
+    /// `virtual ms`, `KiB`, `exits` and the like.
     pub unit: String,
     /// Ours; `None` when only the reference ran.
     pub value: Option<f64>,
-    /// The reference's, from the same machine and run.
-    pub reference: f64,
+    /// The reference's, from the same machine and run; `None` where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<f64>,
     /// Who the reference is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reference_name: String,
     /// The largest share of the reference we allow ourselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub goal: Option<f64>,
+    /// The largest value we allow ourselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<f64>,
 }
 
 impl Value {
     /// Ours over the reference's.
     pub fn ratio(&self) -> Option<f64> {
-        self.value.map(|value| value / self.reference)
+        Some(self.value? / self.reference?)
     }
 
-    /// Whether the goal, if there is one and we ran, is met.
+    /// Whether goal and limit, where there are any and we ran, are met.
     pub fn meets_goal(&self) -> bool {
-        match (self.ratio(), self.goal) {
-            (Some(ratio), Some(goal)) => ratio <= goal,
+        let holds = |value: Option<f64>, bound: Option<f64>| match (value, bound) {
+            (Some(value), Some(bound)) => value <= bound,
             _ => true,
-        }
+        };
+        holds(self.ratio(), self.goal) && holds(self.value, self.limit)
     }
 }
 
@@ -52,10 +61,45 @@ pub fn median(mut values: Vec<f64>) -> Option<f64> {
     })
 }
 
+/// What guests measured of each kind of operation, by the operation, ours beside the reference's.
+pub(super) fn operations(
+    suite: &str,
+    kinds: &[&str],
+    samples: &[Sample],
+    reference_name: &str,
+    goal: f64,
+) -> Vec<Value> {
+    let of = |contestant: &str, kind: &str| {
+        let picked = samples.iter().filter_map(|sample| match &sample.measured {
+            Measured::Operations { name, count, ns }
+                if sample.contestant == contestant && name == kind =>
+            {
+                Some(*ns as f64 / 1e3 / *count as f64)
+            }
+            _ => None,
+        });
+        median(picked.collect())
+    };
+    kinds
+        .iter()
+        .filter_map(|kind| {
+            Some(Value {
+                name: format!("{suite}: {kind}"),
+                unit: "virtual µs per operation".to_owned(),
+                value: of(OURS, kind),
+                reference: Some(of(REFERENCE, kind)?),
+                reference_name: reference_name.to_owned(),
+                goal: Some(goal),
+                limit: None,
+            })
+        })
+        .collect()
+}
+
 /// The values as a table for people.
 pub fn table(values: &[Value]) -> String {
     let mut text = format!(
-        "{:<34} {:>10} {:>10} {:>7} {:>7}  {}\n",
+        "{:<42} {:>10} {:>10} {:>7} {:>7}  {}\n",
         "", "ours", "reference", "ratio", "goal", "unit"
     );
     for value in values {
@@ -66,14 +110,16 @@ pub fn table(values: &[Value]) -> String {
         // Writing to a string does not fail.
         let _ = writeln!(
             text,
-            "{:<34} {:>10} {:>10} {:>7} {:>7}  {}{verdict}",
+            "{:<42} {:>10} {:>10} {:>7} {:>7}  {}{verdict}",
             value.name,
             number(value.value),
-            number(Some(value.reference)),
+            number(value.reference),
             share(value.ratio()),
-            value
-                .goal
-                .map_or(String::new(), |goal| format!("≤{goal:.2}")),
+            match (value.goal, value.limit) {
+                (Some(goal), _) => format!("≤{goal:.2}"),
+                (None, Some(limit)) => format!("≤{limit:.0}"),
+                (None, None) => String::new(),
+            },
             value.unit,
         );
     }
@@ -103,17 +149,42 @@ mod tests {
     }
 
     #[test]
+    fn operations_are_compared_one_by_one() {
+        let sample = |contestant: &str, ns: u64| Sample {
+            contestant: contestant.to_owned(),
+            measured: Measured::Operations {
+                name: "read-1m".to_owned(),
+                count: 10,
+                ns,
+            },
+        };
+        let samples = [sample(REFERENCE, 2_000_000), sample(OURS, 1_000_000)];
+        let values = operations("disk", &["read-1m", "write-1m"], &samples, "other", 0.77);
+        assert_eq!(values.len(), 1);
+        assert_eq!(
+            (values[0].value, values[0].reference),
+            (Some(100.0), Some(200.0))
+        );
+        assert!(values[0].meets_goal());
+    }
+
+    #[test]
     fn a_missed_goal_is_said() {
         let mut value = Value {
             name: "boot".into(),
             unit: "virtual ms".into(),
             value: Some(29.0),
-            reference: 100.0,
+            reference: Some(100.0),
             reference_name: "other".into(),
             goal: Some(0.3),
+            limit: None,
         };
         assert!(!table(std::slice::from_ref(&value)).contains("MISSED"));
         value.value = Some(31.0);
+        assert!(table(std::slice::from_ref(&value)).contains("MISSED"));
+        (value.reference, value.goal, value.limit) = (None, None, Some(31.0));
+        assert!(!table(std::slice::from_ref(&value)).contains("MISSED"));
+        value.limit = Some(30.0);
         assert!(table(&[value]).contains("MISSED"));
     }
 }

@@ -5,9 +5,10 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use crn_tests::bench::{boot, disk, measure, report};
+use crn_tests::bench::{boot, disk, measure, memory, net, report, setup, stock};
 use crn_tests::nested;
 
 /// What is measured.
@@ -17,6 +18,12 @@ enum Suite {
     Boot,
     /// Reads and writes of a disk.
     Disk,
+    /// TCP between guest and host.
+    Net,
+    /// Memory beyond the guest's, of small and large machines.
+    Memory,
+    /// A stock image until its sshd answers.
+    Stock,
 }
 
 /// Measures crn-vmm and QEMU's microvm in one machine whose clock counts instructions.
@@ -31,6 +38,12 @@ struct Arguments {
     /// The bench initramfs, as made by guest-init/build-initramfs.sh.
     #[arg(long, default_value = "target/out/bench-initramfs")]
     initramfs: PathBuf,
+    /// The initramfs of an instance's first stage, as made by guest-init/build-initramfs.sh.
+    #[arg(long, default_value = "target/out/initramfs")]
+    first_stage: PathBuf,
+    /// The stock images, as made by images/instances/stock/build.sh.
+    #[arg(long, default_value = "target/out/stock")]
+    stock: PathBuf,
     /// Our VMM, a release build.
     #[arg(long, default_value = "target/out/staging/usr/bin/crn-vmm")]
     vmm: PathBuf,
@@ -40,6 +53,9 @@ struct Arguments {
     /// Timed boots of each.
     #[arg(long, default_value_t = 5)]
     runs: u32,
+    /// Real seconds without a result after which a machine hangs; more on a busy host.
+    #[arg(long, default_value_t = 120)]
+    stall: u64,
     /// Hung machines to forgive.
     #[arg(long, default_value_t = 3)]
     retries: u32,
@@ -55,26 +71,32 @@ fn main() -> anyhow::Result<ExitCode> {
     if nested::is_init() {
         nested::run_as_init();
     }
-    if std::env::args().nth(1).as_deref() == Some(boot::MEASURE) {
+    if std::env::args().nth(1).as_deref() == Some(setup::MEASURE) {
         measure::run()?;
         return Ok(ExitCode::SUCCESS);
     }
     let arguments = Arguments::parse();
-    let setup = boot::Setup {
+    let setup = setup::Setup {
         kernel: arguments.kernel,
         initramfs: arguments.initramfs,
+        first_stage: arguments.first_stage,
+        stock: arguments.stock,
         vmm: (!arguments.reference_only).then_some(arguments.vmm),
         runs: arguments.runs,
+        stall: Duration::from_secs(arguments.stall),
         retries: arguments.retries,
     };
     let mut missed = false;
-    for suite in [Suite::Boot, Suite::Disk] {
-        if !arguments.suites.is_empty() && !arguments.suites.contains(&suite) {
+    for suite in Suite::value_variants() {
+        if !arguments.suites.is_empty() && !arguments.suites.contains(suite) {
             continue;
         }
         let (name, outcome) = match suite {
             Suite::Boot => ("boot", boot::run(&setup)?),
             Suite::Disk => ("disk", disk::run(&setup)?),
+            Suite::Net => ("net", net::run(&setup)?),
+            Suite::Memory => ("memory", memory::run(&setup)?),
+            Suite::Stock => ("stock", stock::run(&setup)?),
         };
         report::save(
             &outcome.values,

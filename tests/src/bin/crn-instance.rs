@@ -20,7 +20,11 @@ use crn_protocol::control::{self, Event, ExitReason, Report, Request, VmSpec};
 use crn_protocol::descriptors::{Receiver, send_with};
 use crn_protocol::guest::{CONTROL_PORT, GuestConfig, ToGuest, Workload};
 use crn_protocol::lines;
+use crn_tests::tap;
 use serde_json::json;
+
+/// The NIC's address.
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
 /// Runs an instance under crn-vmm.
 #[derive(Debug, Parser)]
@@ -49,8 +53,11 @@ struct Arguments {
     /// How devices are found.
     #[arg(long)]
     transport: Option<String>,
-    /// Text the console must show, in this order.
-    #[arg(long = "until", required = true)]
+    /// A TAP queue inherited as this descriptor.
+    #[arg(long, value_name = "N")]
+    tap_fd: Option<i32>,
+    /// Text the console must show, in this order; without any, the guest runs until it ends by itself.
+    #[arg(long = "until")]
     until: Vec<String>,
     /// What ends the machine then.
     #[arg(long, value_enum, default_value = "stop")]
@@ -183,6 +190,11 @@ impl Monitor {
             );
         }
         let listener = UnixListener::bind(&self.vsock).context("bind the vsock listener")?;
+        let mut nics = Vec::new();
+        if let Some(fd) = arguments.tap_fd {
+            let tap = keep(tap::inherited(fd).context("use --tap-fd")?);
+            nics.push(json!({"taps": [tap], "mac": MAC, "mtu": 1500}));
+        }
         let mut spec = json!({
             "vm": "instance",
             "vcpus": arguments.vcpus,
@@ -191,6 +203,7 @@ impl Monitor {
             "initramfs": initramfs,
             "cmdline": arguments.cmdline,
             "disks": disks,
+            "nics": nics,
             "vsock": {"cid": 3, "listener": keep(listener.into())},
             "console": {"output": keep(console), "max_bytes": 0},
         });

@@ -88,3 +88,37 @@ pub fn write(
         "the descriptor table",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use crn_protocol::control::Transport;
+    use vm_memory::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn half_a_tebibyte_is_in_the_map_and_the_first_four_gib_in_the_page_tables() {
+        let plan = Plan::new(64, 512 * 1024, Transport::Pci, 1);
+        let ram = Ram::from_ranges(&[(GuestAddress(0), 4 << 20)]).unwrap();
+        write(&ram, &plan, plain_header(), None, 0).unwrap();
+        let parameters: boot_params = ram.read_obj(GuestAddress(ZERO_PAGE)).unwrap();
+        let entries = &parameters.e820_table[..usize::from(parameters.e820_entries)];
+        let told: Vec<(u64, u64, bool)> = entries
+            .iter()
+            .map(|entry| (entry.addr, entry.size, entry.r#type == MAP_RAM))
+            .collect();
+        let planned: Vec<_> = plan
+            .memory_map()
+            .map(|(range, usable)| (range.start, range.length, usable))
+            .collect();
+        assert_eq!(told, planned);
+        assert_eq!(
+            told.iter().map(|one| one.0 + one.1).max(),
+            Some(plan.ram.end())
+        );
+        let last: u64 = ram
+            .read_obj(GuestAddress(PAGE_TABLES + 0x2000 + 8 * 2047))
+            .unwrap();
+        assert_eq!(last, 2047 << 21 | 0x83);
+    }
+}

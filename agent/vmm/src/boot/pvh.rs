@@ -57,3 +57,25 @@ pub fn write(ram: &Ram, plan: &Plan, initramfs: Option<Range>) -> Result<()> {
     }
     PvhBootConfigurator::write_bootparams(&parameters, ram).map_err(Error::WriteBootParameters)
 }
+
+#[cfg(test)]
+mod tests {
+    use crn_protocol::control::Transport;
+    use vm_memory::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn half_a_tebibyte_is_in_the_map() {
+        let plan = Plan::new(64, 512 * 1024, Transport::Mmio, 1);
+        let ram = Ram::from_ranges(&[(GuestAddress(0), 4 << 20)]).unwrap();
+        write(&ram, &plan, None).unwrap();
+        let info: hvm_start_info = ram.read_obj(GuestAddress(PVH_START_INFO)).unwrap();
+        assert_eq!((info.magic, info.rsdp_paddr), (PVH_MAGIC, ACPI_TABLES));
+        let size = size_of::<hvm_memmap_table_entry>() as u64;
+        let last = PVH_MEMORY_MAP + (u64::from(info.memmap_entries) - 1) * size;
+        let last: hvm_memmap_table_entry = ram.read_obj(GuestAddress(last)).unwrap();
+        assert_eq!(last.addr + last.size, plan.ram.end());
+        assert_eq!(last.type_, MAP_RAM);
+    }
+}

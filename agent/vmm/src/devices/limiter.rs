@@ -1,12 +1,12 @@
 //! Rate limits: token buckets for bytes and operations, without timers of their own.
 //!
-//! A device asks before it starts a request ([`Limiter::admit`]) and is told when to ask again if it has to wait; it
-//! gives that moment to the event loop as its deadline. Levels are exact: units times nanoseconds, so nothing is lost
+//! A device asks before it starts a request ([`Limiter::admit`]) and is told when to ask again if it has to wait; a
+//! [`Wait`] keeps that moment, which the device gives to the event loop as its deadline. Levels are exact: units times nanoseconds, so nothing is lost
 //! to rounding however often the bucket is looked at.
 
 use std::time::{Duration, Instant};
 
-use crn_protocol::devices::{Limits, Rate};
+use crn_protocol::devices::{Limits, NewLimits, Rate};
 
 const NANOS: i128 = 1_000_000_000;
 
@@ -96,6 +96,85 @@ impl Limiter {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether the next operation of a flow waits for its limits, and until when.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Wait(Option<Instant>);
+
+impl Wait {
+    /// Lets an operation start, or waits, which is counted in `throttled`.
+    #[must_use]
+    pub fn admits(
+        &mut self,
+        limiter: &mut Limiter,
+        bytes: u64,
+        now: Instant,
+        throttled: &mut u64,
+    ) -> bool {
+        self.0 = limiter.admit(bytes, now).err();
+        *throttled += u64::from(self.0.is_some());
+        self.0.is_none()
+    }
+
+    /// Whether asking again is no use yet.
+    #[must_use]
+    pub fn is_early(self, now: Instant) -> bool {
+        self.0.is_some_and(|until| until > now)
+    }
+
+    /// When to ask again; `None` when nothing waits.
+    #[must_use]
+    pub const fn until(self) -> Option<Instant> {
+        self.0
+    }
+
+    /// Nothing waits any more.
+    pub const fn end(&mut self) {
+        self.0 = None;
+    }
+
+    /// The limits have changed: what waits asks again now.
+    pub fn hurry(&mut self, now: Instant) {
+        self.0 = self.0.map(|_| now);
+    }
+}
+
+/// The one flow of a device, with limits of its own.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Flow {
+    limiter: Limiter,
+    /// What its next operation waits for.
+    pub wait: Wait,
+}
+
+impl Flow {
+    /// With full buckets.
+    #[must_use]
+    pub fn new(limits: &Limits, now: Instant) -> Self {
+        Self {
+            limiter: Limiter::new(limits, now),
+            wait: Wait::default(),
+        }
+    }
+
+    /// As [`Wait::admits`].
+    #[must_use]
+    pub fn admits(&mut self, bytes: u64, now: Instant, throttled: &mut u64) -> bool {
+        self.wait.admits(&mut self.limiter, bytes, now, throttled)
+    }
+
+    /// Takes new limits if they are for such a flow; what waited may go on then.
+    #[must_use]
+    pub fn set(&mut self, limits: &NewLimits, now: Instant) -> bool {
+        match limits {
+            NewLimits::Transfer(limits) => {
+                *self = Self::new(limits, now);
+                true
+            }
+            NewLimits::Nic(_) => false,
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use crn_protocol::devices::{DeviceCounters, Limits, NewLimits, RngCounters};
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
 
-use super::limiter::Limiter;
+use super::limiter::Flow;
 use super::{COMMON_FEATURES, Context, Device};
 use crate::memory::Ram;
 use crate::virtio::queue::Served;
@@ -18,9 +18,7 @@ const MAX_REQUEST: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Rng {
     queue: Option<LiveQueue>,
-    limiter: Limiter,
-    /// When the limits let the next request through, if one has to wait.
-    throttled: Option<Instant>,
+    flow: Flow,
     counters: RngCounters,
 }
 
@@ -36,8 +34,7 @@ impl Rng {
         };
         let rng = Self {
             queue: None,
-            limiter: Limiter::new(limits, Instant::now()),
-            throttled: None,
+            flow: Flow::new(limits, Instant::now()),
             counters: RngCounters::default(),
         };
         (rng, offer)
@@ -47,19 +44,18 @@ impl Rng {
         let Some(queue) = &mut self.queue else {
             return Ok(());
         };
-        if self.throttled.is_some_and(|at| at > now) {
+        if self.flow.wait.is_early(now) {
             return Ok(());
         }
-        self.throttled = None;
-        let (limiter, counters) = (&mut self.limiter, &mut self.counters);
-        self.throttled = queue.drain_while(ram, |chain| {
+        self.flow.wait.end();
+        let (flow, counters) = (&mut self.flow, &mut self.counters);
+        queue.drain_while(ram, |chain| {
             let Ok(mut request) = Buffers::of(chain, ram) else {
                 return Ok(Served::Used(0));
             };
             let mut left = request.writable.len().min(MAX_REQUEST);
-            if let Err(later) = limiter.admit(left as u64, now) {
-                counters.throttled += 1;
-                return Ok(Served::Later(later));
+            if !flow.admits(left as u64, now, &mut counters.throttled) {
+                return Ok(Served::Later);
             }
             let mut written = 0;
             let mut bytes = [0; 4096];
@@ -75,8 +71,7 @@ impl Rng {
             }
             counters.bytes += written as u64;
             Ok(Served::Used(written as u32))
-        })?;
-        Ok(())
+        })
     }
 }
 
@@ -93,7 +88,7 @@ impl Device for Rng {
 
     fn reset(&mut self) {
         self.queue = None;
-        self.throttled = None;
+        self.flow.wait.end();
     }
 
     fn queue_ready(&mut self, _queue: usize, context: &mut Context<'_>) -> Result<(), DeviceFault> {
@@ -101,7 +96,7 @@ impl Device for Rng {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.throttled
+        self.flow.wait.until()
     }
 
     fn deadline_passed(
@@ -121,14 +116,10 @@ impl Device for Rng {
         limits: &NewLimits,
         context: &mut Context<'_>,
     ) -> Result<bool, DeviceFault> {
-        let NewLimits::Transfer(limits) = limits else {
-            return Ok(false);
-        };
         let now = Instant::now();
-        self.limiter = Limiter::new(limits, now);
-        self.throttled = None;
+        let taken = self.flow.set(limits, now);
         self.serve(context.ram, now)?;
-        Ok(true)
+        Ok(taken)
     }
 }
 

@@ -9,7 +9,7 @@ use crn_protocol::control::{
 use crn_protocol::devices::NewLimits;
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
-use super::{PowerOff, Vmm};
+use super::{Detaching, PowerOff, Vmm};
 use crate::control::{Blueprint, Disk};
 use crate::error::chain;
 use crate::machine::Machine;
@@ -53,10 +53,10 @@ impl Vmm {
             Request::Pause => self.pause(),
             Request::Resume => self.resume(),
             Request::AttachDisk(spec) => self.attach_disk(spec, descriptors),
-            Request::DetachDisk { serial } => self
-                .machine()?
-                .detach_disk(&serial)
-                .map_err(|error| chain(&error)),
+            Request::DetachDisk {
+                serial,
+                deadline_ms,
+            } => self.detach_disk(&serial, deadline_ms.map(Duration::from_millis)),
             Request::Stop => {
                 if let Some(machine) = &mut self.machine {
                     machine.stop();
@@ -199,6 +199,19 @@ impl Vmm {
         for (token, readiness) in std::mem::take(&mut self.held) {
             self.dispatch(token, readiness);
         }
+        Ok(())
+    }
+
+    fn detach_disk(&mut self, serial: &str, patience: Option<Duration>) -> Result<(), String> {
+        let index = self
+            .machine()?
+            .detach_disk(serial)
+            .map_err(|error| chain(&error))?;
+        // A time too far away to be written is no deadline.
+        let due = patience.and_then(|patience| Instant::now().checked_add(patience));
+        self.detaching.retain(|one| one.index != index);
+        self.detaching
+            .extend(due.map(|due| Detaching { index, due }));
         Ok(())
     }
 

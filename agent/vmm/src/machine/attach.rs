@@ -28,30 +28,31 @@ impl Machine {
         if self.index_of(&disk.serial).is_some() {
             return Err(Error::Attach("a disk with this serial is attached already"));
         }
-        let index = match self.slots.iter().position(Option::is_none) {
-            Some(index) => index,
-            None if self.slots.len() < MAX_PCI_DEVICES => self.slots.len(),
-            None => return Err(Error::Attach("the bus is full")),
+        let is_free = |index: &usize| {
+            self.lost & 1 << index == 0 && self.slots.get(*index).is_none_or(Option::is_none)
         };
+        let index = (0..MAX_PCI_DEVICES)
+            .find(is_free)
+            .ok_or(Error::Attach("the bus is full"))?;
         let loose = Loose::disk(index, disk, self.vcpus())?;
         let (index, number) = (index as u8, index as u8 + 1);
         let (slot, function) = self.socket.pci(index, loose, poller, guest_connects)?;
         bus.insert(number, function);
-        match self.slots.get_mut(usize::from(index)) {
-            Some(place) => *place = Some(slot),
-            None => self.slots.push(Some(slot)),
+        if self.slots.len() <= usize::from(index) {
+            self.slots.resize_with(usize::from(index) + 1, || None);
         }
+        self.slots[usize::from(index)] = Some(slot);
         bus.hotplug().announce(number);
         self.events
             .raise(Cause::Devices)
             .map_err(os("tell the guest of a device"))
     }
 
-    /// Asks the guest to let a disk go. It is gone when the guest says so.
+    /// Asks the guest to let a disk go; the disk's index. It is gone when the guest says so.
     ///
     /// # Errors
     /// [`Error::Attach`] when there is no such disk, [`Error::Os`].
-    pub fn detach_disk(&self, serial: &str) -> Result<()> {
+    pub fn detach_disk(&self, serial: &str) -> Result<usize> {
         let bus = self.bus()?;
         let index = self
             .index_of(serial)
@@ -59,7 +60,22 @@ impl Machine {
         bus.hotplug().request(index as u8 + 1);
         self.events
             .raise(Cause::Devices)
-            .map_err(os("ask the guest for a device"))
+            .map_err(os("ask the guest for a device"))?;
+        Ok(index)
+    }
+
+    /// Takes a device off the bus that the guest has not let go, and tells the guest; whether there was one. `None`
+    /// when it cannot be done at this moment. A late answer of the guest would mean whatever stands there then, so
+    /// nothing ever will.
+    pub fn withdraw(&mut self, index: usize) -> Option<bool> {
+        let present = self.pci.as_ref()?.withdraw(index as u8 + 1)?;
+        if present {
+            self.lost |= 1 << index;
+            if let Err(error) = self.events.raise(Cause::Devices) {
+                tracing::debug!(%error, "the guest is not told that a device has gone");
+            }
+        }
+        Some(present)
     }
 
     fn bus(&self) -> Result<Arc<PciBus>> {

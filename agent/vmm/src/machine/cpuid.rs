@@ -257,6 +257,24 @@ mod tests {
     }
 
     #[test]
+    fn sixty_four_vcpus_are_one_package_and_each_knows_its_number() {
+        let template = template(64, true);
+        for id in [0, 1, 31, 32, 63] {
+            let cpuid = template.vcpu(id).unwrap();
+            assert_eq!(find(&cpuid, 1, 0).ebx, id << 24 | 64 << 16 | 0x0800);
+            for leaf in [0xb, 0x1f] {
+                let cores = find(&cpuid, leaf, 1);
+                assert_eq!((cores.eax, cores.ebx, cores.edx), (6, 64, id));
+                assert_eq!(find(&cpuid, leaf, 0).edx, id);
+            }
+            assert_eq!(find(&cpuid, 4, 3).eax >> 14 & 0xfff, 63, "shared by all");
+            assert_eq!(find(&cpuid, 4, 0).eax >> 26, 63);
+            assert_eq!(find(&cpuid, 0x8000_0008, 0).ecx & 0xf0ff, 6 << 12 | 63);
+            assert_eq!(find(&cpuid, 0x8000_001e, 0).eax, id);
+        }
+    }
+
+    #[test]
     fn what_a_guest_must_not_have_is_gone_and_what_it_needs_is_there() {
         let cpuid = template(1, false).vcpu(0).unwrap();
         let one = find(&cpuid, 1, 0);

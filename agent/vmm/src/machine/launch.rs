@@ -57,6 +57,8 @@ pub struct Machine {
     threads: Vec<JoinHandle<()>>,
     /// The bus on which devices can come and go.
     pub(super) pci: Option<Arc<PciBus>>,
+    /// Places on it that a guest has lost its device of, one bit for each index.
+    pub(super) lost: u32,
     /// Holds the virtual machine: dropped after the threads have ended, and before the memory it maps.
     pub(super) socket: Socket,
     /// Guest memory.
@@ -176,6 +178,7 @@ pub fn launch(
         counters,
         threads: Vec::with_capacity(vcpus.len()),
         pci,
+        lost: 0,
         socket,
         ram,
         _images: images.into_iter().map(|(image, _)| image).collect(),

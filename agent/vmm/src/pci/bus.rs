@@ -2,10 +2,11 @@
 //!
 //! Configuration registers are reached in memory (ECAM; PCI Firmware 3.2, section 4.1) and, one at a time, through the
 //! ports 0xcf8 and 0xcfc (PCI Local Bus 3.0, section 3.2.2.3.2). A function's lock is held until the event loop has
-//! done its part of a change; the event loop itself only ever takes the lock of an empty slot.
+//! done its part of a change; the event loop itself takes the lock of an empty slot,
+//! and never waits for another's.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use super::hotplug::{Hotplug, numbers};
 use super::{ConfigRegisters, DEVICES, Identity};
@@ -103,6 +104,25 @@ impl PciBus {
             slot.window.store(NOWHERE, Ordering::Release);
             function.take().is_some()
         })
+    }
+
+    /// Takes a function away that the guest has not let go; whether there was one. `None` while a vCPU is at it, which
+    /// may be waiting for the event loop.
+    pub fn withdraw(&self, number: u8) -> Option<bool> {
+        let Some(slot) = self.slots.get(usize::from(number)) else {
+            return Some(false);
+        };
+        let mut function = match slot.function.try_lock() {
+            Ok(function) => function,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        slot.window.store(NOWHERE, Ordering::Release);
+        let present = function.take().is_some();
+        if present {
+            self.hotplug.withdraw(number);
+        }
+        Some(present)
     }
 
     /// The slot whose window an address is in, and where in it.

@@ -25,6 +25,13 @@ impl Hotplug {
         self.removed.fetch_or(1 << (number & 31), Ordering::AcqRel);
     }
 
+    /// A device has gone without the guest: it need not let it go any more, and is told to look at its place.
+    pub fn withdraw(&self, number: u8) {
+        self.removed
+            .fetch_and(!(1 << (number & 31)), Ordering::AcqRel);
+        self.announce(number);
+    }
+
     /// What a port reads as; `None` for ports that are not these.
     #[must_use]
     pub fn read(&self, port: u16) -> Option<u32> {
@@ -57,5 +64,15 @@ mod tests {
         assert_eq!(hotplug.read(HOTPLUG_ADDED_PORT), Some(0));
         assert_eq!(hotplug.read(HOTPLUG_REMOVED_PORT), Some(1 << 4));
         assert_eq!(hotplug.read(0x64), None);
+    }
+
+    #[test]
+    fn a_guest_that_is_too_late_is_told_to_look_and_not_to_let_go() {
+        let hotplug = Hotplug::default();
+        hotplug.request(4);
+        hotplug.request(5);
+        hotplug.withdraw(4);
+        assert_eq!(hotplug.read(HOTPLUG_REMOVED_PORT), Some(1 << 5));
+        assert_eq!(hotplug.read(HOTPLUG_ADDED_PORT), Some(1 << 4));
     }
 }

@@ -285,6 +285,19 @@ mod tests {
     }
 
     #[test]
+    fn half_a_tebibyte_ends_within_what_forty_bits_address() {
+        let layout = RamLayout::new(512 * 1024);
+        let map: Vec<_> = layout.memory_map().collect();
+        assert_eq!(layout.end(), GAP_END + 509 * 1024 * MIB);
+        assert!(layout.end() <= 1 << 40);
+        let (last, usable) = map[map.len() - 1];
+        assert_eq!(
+            (last.start, last.end(), usable),
+            (GAP_END, layout.end(), true)
+        );
+    }
+
+    #[test]
     fn four_gib_leave_one_above_the_gap() {
         let layout = RamLayout::new(4096);
         let regions: Vec<_> = layout.regions().collect();

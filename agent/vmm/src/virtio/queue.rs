@@ -1,7 +1,6 @@
 //! A queue in use. Made once by activation; there is nothing here with which its place could be changed.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 use vmm_sys_util::eventfd::EventFd;
@@ -147,11 +146,9 @@ impl LiveQueue {
         mut each: impl FnMut(Chain<'m>) -> Result<u32, DeviceFault>,
     ) -> Result<(), DeviceFault> {
         self.drain_while(ram, |chain| each(chain).map(Served::Used))
-            .map(|_| ())
     }
 
-    /// Works through the available chains until `each` puts one off; when that one wants to be tried again. Until
-    /// then the driver does not have to ring.
+    /// Works through the available chains until `each` puts one off. The driver does not have to ring for that one.
     ///
     /// # Errors
     /// `each`'s, or [`DeviceFault::Queue`].
@@ -159,17 +156,17 @@ impl LiveQueue {
         &mut self,
         ram: &'m Ram,
         mut each: impl FnMut(Chain<'m>) -> Result<Served, DeviceFault>,
-    ) -> Result<Option<Instant>, DeviceFault> {
+    ) -> Result<(), DeviceFault> {
         let mut left = BUDGET;
         self.mute(ram)?;
-        let later = loop {
+        loop {
             if left == 0 {
                 self.ring_again();
-                break None;
+                break;
             }
             let Some(chain) = self.pop(ram)? else {
                 if !self.unmute(ram)? {
-                    break None;
+                    break;
                 }
                 self.mute(ram)?;
                 continue;
@@ -177,15 +174,14 @@ impl LiveQueue {
             let head = chain.head_index();
             match each(chain)? {
                 Served::Used(written) => self.push_used(ram, head, written)?,
-                Served::Later(later) => {
+                Served::Later => {
                     self.rewind(1);
-                    break Some(later);
+                    break;
                 }
             }
             left -= 1;
-        };
-        self.signal(ram)?;
-        Ok(later)
+        }
+        self.signal(ram)
     }
 }
 
@@ -194,6 +190,6 @@ impl LiveQueue {
 pub enum Served {
     /// It goes back with so many bytes written into it.
     Used(u32),
-    /// It stays where it is until then.
-    Later(Instant),
+    /// It stays where it is.
+    Later,
 }

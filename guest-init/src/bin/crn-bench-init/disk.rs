@@ -1,4 +1,4 @@
-//! Reads and writes of `/dev/vda` past the page cache; a line for each kind: `CRN-BENCH disk <name> <operations> <ns>`.
+//! Reads and writes of `/dev/vda` past the page cache; a line for each kind.
 
 #![allow(unsafe_code, reason = "buffers the kernel reads and writes by itself")]
 
@@ -10,6 +10,8 @@ use std::time::Instant;
 
 use io_uring::{IoUring, opcode, types};
 use rustix::fs::OFlags;
+
+use crate::report;
 
 const PAGE: usize = 4096;
 const LARGE: usize = 1 << 20;
@@ -79,13 +81,6 @@ impl Aligned {
     fn as_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[self.start..self.start + self.length]
     }
-}
-
-fn report(name: &str, operations: usize, started: Instant) {
-    println!(
-        "CRN-BENCH disk {name} {operations} {}",
-        started.elapsed().as_nanos()
-    );
 }
 
 fn once(disk: &File, kind: Kind, buffer: &mut [u8], at: u64) -> io::Result<()> {

@@ -1,10 +1,14 @@
 //! PID 1 for measurements: says that user space runs, does what the kernel's command line asks for, and ends the machine.
 //!
-//! `crn.bench=disk` measures `/dev/vda`. `crn.exit=reset` resets instead of powering off, for monitors that end that way.
+//! `crn.bench=disk` measures `/dev/vda`, `crn.bench=net` TCP with the host at 10.9.9.1. `crn.exit=reset` resets instead of powering off, for monitors that end that way.
 
 #![deny(unsafe_code)]
 
 mod disk;
+mod net;
+
+use std::io;
+use std::time::Instant;
 
 use crn_init::system;
 use rustix::mount::MountFlags;
@@ -18,16 +22,30 @@ fn main() {
         .and_then(|()| std::fs::read_to_string("/proc/cmdline").ok())
         .unwrap_or_default();
     let asked = |wanted: &str| cmdline.split_ascii_whitespace().any(|word| word == wanted);
-    if asked("crn.bench=disk")
-        && let Err(error) = system::mount("devtmpfs", "/dev", "devtmpfs", MountFlags::empty(), None)
-            .map_err(|error| error.to_string())
-            .and_then(|()| disk::run().map_err(|error| error.to_string()))
-    {
-        println!("CRN-BENCH failed {error}");
+    for (bench, run) in [
+        ("crn.bench=disk", disk::run as fn() -> io::Result<()>),
+        ("crn.bench=net", net::run),
+    ] {
+        if asked(bench)
+            && let Err(error) =
+                system::mount("devtmpfs", "/dev", "devtmpfs", MountFlags::empty(), None)
+                    .map_err(|error| error.to_string())
+                    .and_then(|()| run().map_err(|error| error.to_string()))
+        {
+            println!("CRN-BENCH failed {error}");
+        }
     }
     system::end(if asked("crn.exit=reset") {
         RebootCommand::Restart
     } else {
         RebootCommand::PowerOff
     })
+}
+
+/// So many operations have been done since then.
+fn report(name: &str, operations: usize, started: Instant) {
+    println!(
+        "CRN-BENCH measured {name} {operations} {}",
+        started.elapsed().as_nanos()
+    );
 }

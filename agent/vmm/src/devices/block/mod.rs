@@ -32,7 +32,7 @@ use self::disk::{Disk, QUEUE_SIZE};
 use self::engine::{Engine, Finished, MAX_IN_FLIGHT, Outcome, Step};
 use self::request::{Kind, Parsed, Refused, Work, parse};
 use self::slab::Slab;
-use super::limiter::Limiter;
+use super::limiter::Flow;
 use super::{Context, Device};
 use crate::memory::Ram;
 use crate::memory::pieces::Pieces;
@@ -78,9 +78,7 @@ struct Request {
 pub struct Block {
     disk: Disk,
     engine: Engine,
-    limiter: Limiter,
-    /// When the limits let the next request through, if one has to wait.
-    throttled: Option<Instant>,
+    flow: Flow,
     lanes: Vec<Option<Lane>>,
     /// Guest memory, while there is a driver.
     ram: Option<Arc<Ram>>,
@@ -124,8 +122,7 @@ impl Block {
         let block = Self {
             disk,
             engine,
-            limiter: Limiter::new(limits, Instant::now()),
-            throttled: None,
+            flow: Flow::new(limits, Instant::now()),
             lanes: Vec::new(),
             ram: None,
             requests: Slab::new(MAX_IN_FLIGHT),
@@ -188,7 +185,7 @@ impl Block {
         budget: &mut usize,
         now: Instant,
     ) -> Result<(), DeviceFault> {
-        while *budget > 0 && !self.requests.is_full() && self.throttled.is_none_or(|at| at <= now) {
+        while *budget > 0 && !self.requests.is_full() && !self.flow.wait.is_early(now) {
             let Some(Some(lane)) = self.lanes.get_mut(index) else {
                 return Ok(());
             };
@@ -215,13 +212,11 @@ impl Block {
                 continue;
             };
             let transfer = parsed.work.as_ref().map_or(0, Work::transfer);
-            if let Err(later) = self.limiter.admit(transfer, now) {
+            let throttled = &mut self.counters.throttled;
+            if !self.flow.admits(transfer, now, throttled) {
                 lane.queue.rewind(1);
-                self.counters.throttled += 1;
-                self.throttled = Some(later);
                 return Ok(());
             }
-            self.throttled = None;
             self.begin(index, head, parsed, ram)?;
         }
         Ok(())
@@ -413,7 +408,7 @@ impl Device for Block {
         self.abandon();
         self.lanes.clear();
         self.ram = None;
-        self.throttled = None;
+        self.flow.wait.end();
     }
 
     fn queue_ready(&mut self, queue: usize, _context: &mut Context<'_>) -> Result<(), DeviceFault> {
@@ -433,7 +428,7 @@ impl Device for Block {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.throttled
+        self.flow.wait.until()
     }
 
     fn deadline_passed(
@@ -441,7 +436,7 @@ impl Device for Block {
         now: Instant,
         _context: &mut Context<'_>,
     ) -> Result<(), DeviceFault> {
-        self.throttled = None;
+        self.flow.wait.end();
         self.pump(now)
     }
 
@@ -454,14 +449,10 @@ impl Device for Block {
         limits: &NewLimits,
         _context: &mut Context<'_>,
     ) -> Result<bool, DeviceFault> {
-        let NewLimits::Transfer(limits) = limits else {
-            return Ok(false);
-        };
         let now = Instant::now();
-        self.limiter = Limiter::new(limits, now);
-        self.throttled = None;
+        let taken = self.flow.set(limits, now);
         self.pump(now)?;
-        Ok(true)
+        Ok(taken)
     }
 
     fn flush(&mut self) -> io::Result<()> {

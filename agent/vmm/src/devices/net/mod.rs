@@ -6,8 +6,8 @@
 
 mod control;
 mod offload;
-mod receive;
-mod send;
+pub mod receive;
+pub mod send;
 #[allow(unsafe_code, reason = "TAP ioctls")]
 mod tap;
 
@@ -27,7 +27,7 @@ pub use tap::{Tap, TapError};
 use self::control::Command;
 use self::receive::Receiver;
 use self::send::Sender;
-use super::limiter::Limiter;
+use super::limiter::{Limiter, Wait};
 use super::{COMMON_FEATURES, Context, Device};
 use crate::memory::Ram;
 use crate::poller::Readiness;
@@ -104,7 +104,7 @@ impl Net {
         let now = Instant::now();
         let pair = |tap| Pair {
             tap,
-            receiver: Receiver::new(),
+            receiver: Receiver::default(),
             sender: Sender::default(),
         };
         let net = Self {
@@ -271,8 +271,8 @@ impl Device for Net {
     fn deadline(&self) -> Option<Instant> {
         self.pairs
             .iter()
-            .flat_map(|pair| [pair.receiver.throttled, pair.sender.throttled])
-            .flatten()
+            .flat_map(|pair| [pair.receiver.wait, pair.sender.wait])
+            .filter_map(Wait::until)
             .min()
     }
 
@@ -301,9 +301,8 @@ impl Device for Net {
         self.send_limiter = Limiter::new(&limits.send, now);
         // What waits asks the new limits.
         for pair in &mut self.pairs {
-            for throttled in [&mut pair.receiver.throttled, &mut pair.sender.throttled] {
-                *throttled = throttled.map(|_| now);
-            }
+            pair.receiver.wait.hurry(now);
+            pair.sender.wait.hurry(now);
         }
         self.all(context.ram, now)?;
         Ok(true)

@@ -12,7 +12,7 @@ use crn_protocol::devices::NicCounters;
 use vm_memory::VolatileSlice;
 
 use super::{HEADER, MAX_PACKET, NUM_BUFFERS};
-use crate::devices::limiter::Limiter;
+use crate::devices::limiter::{Limiter, Wait};
 use crate::memory::Ram;
 use crate::virtio::buffers::patch;
 use crate::virtio::queue::BUDGET;
@@ -40,8 +40,8 @@ pub struct Receiver {
     packet: Box<[u8; MAX_PACKET]>,
     /// Length of the packet that waits; 0 for none.
     waiting: usize,
-    /// When the limits let it through, if they are what it waits for.
-    pub throttled: Option<Instant>,
+    /// Whether it is the limits it waits for.
+    pub wait: Wait,
 }
 
 enum Delivery {
@@ -51,26 +51,26 @@ enum Delivery {
     Dropped,
 }
 
-impl Receiver {
-    /// Without a driver.
-    #[must_use]
-    pub fn new() -> Self {
+impl Default for Receiver {
+    fn default() -> Self {
         Self {
             queue: None,
             mergeable: false,
             readable: false,
             packet: Box::new([0; MAX_PACKET]),
             waiting: 0,
-            throttled: None,
+            wait: Wait::default(),
         }
     }
+}
 
+impl Receiver {
     /// A driver has come with its queue, or gone.
     pub fn set_queue(&mut self, queue: Option<LiveQueue>, mergeable: bool) {
         self.queue = queue;
         self.mergeable = mergeable;
         self.waiting = 0;
-        self.throttled = None;
+        self.wait.end();
     }
 
     /// The source has had an edge.
@@ -104,12 +104,12 @@ impl Receiver {
         counters: &mut NicCounters,
         now: Instant,
     ) -> Result<(), DeviceFault> {
-        if self.throttled.is_some_and(|at| at > now) {
+        if self.wait.is_early(now) {
             return Ok(());
         }
         // A packet the limits held back is admitted below, and only there.
-        let mut admitted = self.waiting > 0 && self.throttled.is_none();
-        self.throttled = None;
+        let mut admitted = self.waiting > 0 && self.wait.until().is_none();
+        self.wait.end();
         queue.mute(ram)?;
         for _ in 0..BUDGET {
             if self.waiting == 0 {
@@ -122,9 +122,9 @@ impl Receiver {
                 }
             }
             if !admitted {
-                if let Err(later) = limiter.admit((self.waiting - HEADER) as u64, now) {
-                    counters.rx_throttled += 1;
-                    self.throttled = Some(later);
+                let bytes = (self.waiting - HEADER) as u64;
+                let throttled = &mut counters.rx_throttled;
+                if !self.wait.admits(limiter, bytes, now, throttled) {
                     break;
                 }
                 admitted = true;
@@ -148,7 +148,7 @@ impl Receiver {
                 }
             }
         }
-        if self.throttled.is_none() && (self.waiting > 0 || self.readable) {
+        if self.wait.until().is_none() && (self.waiting > 0 || self.readable) {
             // Either the guest has to ring, or the budget is used up and the rest comes after the others' turn.
             if queue.unmute(ram)? {
                 queue.ring_again();

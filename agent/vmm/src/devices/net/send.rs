@@ -7,7 +7,7 @@ use crn_protocol::devices::NicCounters;
 use vm_memory::VolatileSlice;
 
 use super::{HEADER, MAX_PACKET};
-use crate::devices::limiter::Limiter;
+use crate::devices::limiter::{Limiter, Wait};
 use crate::memory::Ram;
 use crate::virtio::queue::Served;
 use crate::virtio::{Buffers, DeviceFault, LiveQueue};
@@ -25,15 +25,15 @@ pub trait Sink {
 #[derive(Debug, Default)]
 pub struct Sender {
     queue: Option<LiveQueue>,
-    /// When the limits let the next packet through, if one has to wait.
-    pub throttled: Option<Instant>,
+    /// Whether the next packet waits for its limits.
+    pub wait: Wait,
 }
 
 impl Sender {
     /// A driver has come with its queue, or gone.
     pub fn set_queue(&mut self, queue: Option<LiveQueue>) {
         self.queue = queue;
-        self.throttled = None;
+        self.wait.end();
     }
 
     /// Sends what is there, as far as the limits allow.
@@ -48,10 +48,12 @@ impl Sender {
         let Some(queue) = &mut self.queue else {
             return Ok(());
         };
-        if self.throttled.is_some_and(|at| at > now) {
+        if self.wait.is_early(now) {
             return Ok(());
         }
-        self.throttled = queue.drain_while(ram, |chain| {
+        self.wait.end();
+        let wait = &mut self.wait;
+        queue.drain_while(ram, |chain| {
             let packet = match Buffers::of(chain, ram) {
                 Ok(packet) if (HEADER + 1..=MAX_PACKET).contains(&packet.readable.len()) => {
                     packet.readable
@@ -62,9 +64,8 @@ impl Sender {
                 }
             };
             let bytes = (packet.len() - HEADER) as u64;
-            if let Err(later) = limiter.admit(bytes, now) {
-                counters.tx_throttled += 1;
-                return Ok(Served::Later(later));
+            if !wait.admits(limiter, bytes, now, &mut counters.tx_throttled) {
+                return Ok(Served::Later);
             }
             match sink.write(packet.slices()) {
                 Ok(_) => {
@@ -74,7 +75,6 @@ impl Sender {
                 Err(_) => counters.tx_drops += 1,
             }
             Ok(Served::Used(0))
-        })?;
-        Ok(())
+        })
     }
 }

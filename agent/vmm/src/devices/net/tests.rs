@@ -181,7 +181,7 @@ fn a_sender_beyond_its_limit_waits_for_its_moment_and_not_for_the_drivers_ring()
         .send(&wire, &ram, &mut limiter, &mut counters, now)
         .unwrap();
     assert_eq!((driver.used().0, counters.tx_throttled), (1, 1));
-    let next = sender.throttled.unwrap();
+    let next = sender.wait.until().unwrap();
     assert_eq!(next - now, std::time::Duration::from_millis(500));
     sender
         .send(&wire, &ram, &mut limiter, &mut counters, now)
@@ -193,5 +193,5 @@ fn a_sender_beyond_its_limit_waits_for_its_moment_and_not_for_the_drivers_ring()
     assert_eq!((driver.used().0, counters.tx_bytes), (2, 2000));
     assert_eq!(*wire.0.borrow(), [HEADER + 1000; 2]);
     sender.set_queue(None);
-    assert_eq!(sender.throttled, None);
+    assert_eq!(sender.wait.until(), None);
 }

@@ -213,6 +213,18 @@ mod tests {
     }
 
     #[test]
+    fn sixty_four_vcpus_are_all_in_the_madt() {
+        let image = Plan::new(64, 64, Transport::Pci, 1).acpi;
+        let xsdt = table(&image, u64_at(&image, 24));
+        let madt = table(&image, u64_at(xsdt, 44));
+        assert_eq!(madt.len(), 44 + 64 * 8 + 12);
+        for id in 0..64 {
+            let at = 44 + usize::from(id) * 8;
+            assert_eq!(madt[at..at + 8], [0, 8, id, id, 1, 0, 0, 0]);
+        }
+    }
+
+    #[test]
     fn the_dsdt_lists_each_virtio_device() {
         let image = Plan::new(1, 64, Transport::Mmio, 2).acpi;
         let text = String::from_utf8_lossy(&image);

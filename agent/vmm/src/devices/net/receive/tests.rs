@@ -54,7 +54,7 @@ struct Model<'m> {
 impl<'m> Model<'m> {
     fn new(ram: &'m Ram, event_idx: bool, limits: &Limits) -> Self {
         let driver = Driver::new(ram, 0);
-        let mut receiver = Receiver::new();
+        let mut receiver = Receiver::default();
         receiver.set_queue(Some(driver.live_with(event_idx)), false);
         let now = Instant::now();
         Self {
@@ -120,7 +120,7 @@ impl<'m> Model<'m> {
             }
             Happens::TimePasses(millis) => {
                 self.now += Duration::from_millis(u64::from(millis));
-                if self.receiver.throttled.is_some_and(|at| at <= self.now) {
+                if self.receiver.wait.until().is_some_and(|at| at <= self.now) {
                     self.receive();
                 }
             }
@@ -132,7 +132,7 @@ impl<'m> Model<'m> {
         for _ in 0..10_000 {
             self.happens(Happens::LoopSeesEdge);
             self.happens(Happens::LoopSeesRing);
-            match self.receiver.throttled {
+            match self.receiver.wait.until() {
                 Some(at) => {
                     self.now = self.now.max(at);
                     self.receive();
