@@ -10,6 +10,7 @@
 mod download;
 mod hasher;
 pub mod raw;
+mod squashfs;
 
 use std::collections::HashMap;
 use std::io;
@@ -224,6 +225,25 @@ impl Cache {
         match raw::is_qcow2(&file.path).await {
             Ok(false) => Ok(file.clone()),
             Ok(true) => self.entry(format!("{name}{}", raw::SUFFIX)).await,
+            Err(source) => Err(Arc::new(ContentError::Disk {
+                hash: name.into_owned(),
+                source,
+            })),
+        }
+    }
+
+    /// Whether a file of the cache is a squashfs that a guest can mount.
+    ///
+    /// # Errors
+    /// [`ContentError::Image`] for one that is refused.
+    pub async fn squashfs(&self, file: &Cached) -> Result<(), Arc<ContentError>> {
+        let name = file.path.file_name().unwrap_or_default().to_string_lossy();
+        match squashfs::check(&file.path, file.bytes).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(refusal)) => Err(Arc::new(ContentError::Image {
+                hash: name.into_owned(),
+                reason: refusal.to_string(),
+            })),
             Err(source) => Err(Arc::new(ContentError::Disk {
                 hash: name.into_owned(),
                 source,

@@ -360,6 +360,14 @@ impl Intake {
         {
             *cached = self.cache.raw(cached).await.map_err(IntakeError::File)?;
         }
+        for image in workload.squashfs_images() {
+            if let Some(cached) = files.get(&image.hash) {
+                self.cache
+                    .squashfs(cached)
+                    .await
+                    .map_err(IntakeError::File)?;
+            }
+        }
         Ok(Resolved { workload, files })
     }
 }

@@ -121,7 +121,9 @@ fn sets(script: &mut String, guests: &[Guest]) {
             .map(|guest| element(&guest.plan))
             .collect::<Vec<_>>()
     };
-    let mut set = |kind, name, of, elements| write_set(script, kind, name, of, elements);
+    let mut set = |kind: &str, name: &str, of: &str, elements: Vec<String>| {
+        write_set(script, kind, name, of, &elements);
+    };
     set(
         "set",
         "senders4",
@@ -174,7 +176,7 @@ fn sets(script: &mut String, guests: &[Guest]) {
     }
 }
 
-fn write_set(script: &mut String, kind: &str, name: &str, of: &str, elements: Vec<String>) {
+fn write_set(script: &mut String, kind: &str, name: &str, of: &str, elements: &[String]) {
     let _ = writeln!(script, "\t{kind} {name} {{\n\t\ttype {of}");
     // nft has no words for an empty list.
     if !elements.is_empty() {
@@ -247,7 +249,8 @@ fn arp(script: &mut String, guests: &[Guest]) {
         .iter()
         .flat_map(|guest| [guest.plan.ipv4, unset].map(|address| sender(&guest.plan, address)));
     let of = "ifname . ether_addr . ipv4_addr";
-    write_set(script, "set", "senders", of, senders.collect());
+    let senders: Vec<_> = senders.collect();
+    write_set(script, "set", "senders", of, &senders);
     let _ = write!(
         script,
         r#"	set requests {{

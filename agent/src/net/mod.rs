@@ -142,7 +142,9 @@ impl Net {
         tokio::task::spawn_blocking(move || sysctl::forward(&name)).await??;
         let (nft, disturbed) = (Arc::<Nft>::default(), Arc::<Notify>::default());
         let monitor = Monitor::open().map_err(NetError::Socket)?;
-        tokio::spawn(monitor.watch(Arc::clone(&nft), Arc::clone(&disturbed)));
+        monitor
+            .watch(Arc::clone(&nft), &disturbed)
+            .map_err(NetError::Socket)?;
         let net = Self {
             handle,
             pools,

@@ -1,9 +1,9 @@
 //! Notices when somebody else changes this node's rules: the kernel tells every change of nftables, and which process
-//! made it, over netlink (`linux/netfilter/nf_tables.h`).
+//! made it, over netlink (`linux/netfilter/nf_tables.h`). A thread of its own waits for that.
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -11,7 +11,6 @@ use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::{
     AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with, sockopt,
 };
-use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
 use super::firewall::TABLES;
@@ -42,7 +41,7 @@ const REOPEN: Duration = Duration::from_secs(1);
 
 /// The kernel's notifications.
 pub struct Monitor {
-    socket: AsyncFd<OwnedFd>,
+    socket: OwnedFd,
     /// The transaction that is being told has touched this node's tables.
     touched: bool,
 }
@@ -65,52 +64,58 @@ impl Monitor {
         let socket = socket_with(
             AddressFamily::NETLINK,
             SocketType::RAW,
-            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            SocketFlags::CLOEXEC,
             Some(NETFILTER),
         )?;
         sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER)?;
         bind(&socket, &SocketAddrNetlink::new(0, GROUP))?;
         Ok(Self {
-            socket: AsyncFd::new(socket)?,
+            socket,
             touched: false,
         })
     }
 
-    /// Tells `disturbed` of every change of this node's tables that is not `own`, for ever.
-    pub async fn watch(mut self, own: Arc<Nft>, disturbed: Arc<Notify>) {
+    /// Starts the thread that tells `disturbed` of every change of this node's tables that is not `own`, for as long
+    /// as somebody else holds it.
+    ///
+    /// # Errors
+    /// When there can be no thread.
+    pub fn watch(self, own: Arc<Nft>, disturbed: &Arc<Notify>) -> io::Result<()> {
+        let disturbed = Arc::downgrade(disturbed);
+        let thread = std::thread::Builder::new().name("nft-monitor".to_owned());
+        thread.spawn(move || self.tell(&own, &disturbed)).map(drop)
+    }
+
+    fn tell(mut self, own: &Nft, disturbed: &Weak<Notify>) {
         loop {
-            match self.next(&own).await {
-                Ok(()) => disturbed.notify_one(),
-                Err(error) => {
-                    tracing::warn!("nobody watches over the firewall: {error}");
-                    self = loop {
-                        tokio::time::sleep(REOPEN).await;
-                        match Self::open() {
-                            Ok(monitor) => break monitor,
-                            Err(error) => tracing::debug!("no netlink socket: {error}"),
-                        }
-                    };
-                    // What happened in between is not known.
-                    disturbed.notify_one();
-                }
+            if let Err(error) = self.next(own) {
+                tracing::warn!("nobody watches over the firewall: {error}");
+                self = loop {
+                    std::thread::sleep(REOPEN);
+                    match Self::open() {
+                        Ok(monitor) => break monitor,
+                        Err(error) => tracing::debug!("no netlink socket: {error}"),
+                    }
+                };
+                // What happened in between is not known.
             }
+            let Some(disturbed) = disturbed.upgrade() else {
+                return;
+            };
+            disturbed.notify_one();
         }
     }
 
     /// Returns when a transaction that is not `own` has touched this node's tables, or one may have.
-    async fn next(&mut self, own: &Nft) -> io::Result<()> {
+    fn next(&mut self, own: &Nft) -> io::Result<()> {
         let mut buffer = vec![0; DATAGRAM];
         loop {
-            let mut ready = self.socket.readable().await?;
-            let received =
-                ready.try_io(|socket| Ok(recv(socket.get_ref(), &mut buffer, RecvFlags::empty())?));
-            let length = match received {
+            let length = match recv(&self.socket, &mut buffer, RecvFlags::empty()) {
+                Ok((length, _)) => length,
+                Err(Errno::INTR) => continue,
                 // Somebody was faster than we read.
-                Ok(Err(error)) if Errno::from_io_error(&error) == Some(Errno::NOBUFS) => {
-                    return Ok(());
-                }
-                Ok(received) => received?.0,
-                Err(_would_block) => continue,
+                Err(Errno::NOBUFS) => return Ok(()),
+                Err(error) => return Err(error.into()),
             };
             let mut foreign = false;
             for notice in read(&buffer[..length]) {
