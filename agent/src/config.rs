@@ -61,6 +61,10 @@ pub struct Trust {
     pub allocation_signers: Vec<String>,
     /// Files with one such address each, read again when they change.
     pub allocation_signer_files: Vec<PathBuf>,
+    /// Base URLs of core channel nodes beside `ccn`.
+    pub ccns: Vec<String>,
+    /// How many of all core channel nodes must agree on what cannot be verified; more than half when absent.
+    pub quorum: Option<usize>,
 }
 
 /// `[network]`
@@ -78,6 +82,24 @@ pub struct Network {
     /// Host ports that may be forwarded to guests.
     #[serde(deserialize_with = "port_range")]
     pub host_ports: PortRange,
+    /// Megabits a second each guest may send, and receive; 0 is without limit.
+    pub guest_megabits: u32,
+    /// Connections each guest may have open at once that it began, and as many that others began; 0 is without limit.
+    pub guest_connections: u32,
+}
+
+impl Network {
+    /// What one guest may use.
+    #[must_use]
+    pub const fn limits(&self) -> crate::net::Limits {
+        const fn some(number: u32) -> Option<u32> {
+            if number == 0 { None } else { Some(number) }
+        }
+        crate::net::Limits {
+            connections: some(self.guest_connections),
+            megabits: some(self.guest_megabits),
+        }
+    }
 }
 
 /// `[limits]`
@@ -160,6 +182,8 @@ impl Default for Network {
                 first: 24000,
                 last: 24999,
             },
+            guest_megabits: 0,
+            guest_connections: 16384,
         }
     }
 }
@@ -232,7 +256,9 @@ impl Config {
             path: path.to_owned(),
             source,
         })?;
-        config.ccn.truncate(config.ccn.trim_end_matches('/').len());
+        for url in std::iter::once(&mut config.ccn).chain(&mut config.trust.ccns) {
+            url.truncate(url.trim_end_matches('/').len());
+        }
         config.check()?;
         Ok(config)
     }
@@ -254,10 +280,25 @@ impl Config {
                 "expected a host name or address without scheme and port",
             );
         }
-        match self.ccn.parse::<http::Uri>() {
-            Ok(uri)
-                if matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() => {}
-            _ => return wrong("ccn", "expected an http:// or https:// URL"),
+        if !is_url(&self.ccn) {
+            return wrong("ccn", "expected an http:// or https:// URL");
+        }
+        if !self.trust.ccns.iter().all(|url| is_url(url)) {
+            return wrong("trust.ccns", "expected http:// or https:// URLs");
+        }
+        let nodes: Vec<_> = self.ccns().collect();
+        if (1..nodes.len()).any(|at| nodes[..at].contains(&nodes[at])) {
+            return wrong("trust.ccns", "a node is named twice, and would count twice");
+        }
+        if self
+            .trust
+            .quorum
+            .is_some_and(|quorum| !(1..=nodes.len()).contains(&quorum))
+        {
+            return wrong(
+                "trust.quorum",
+                "expected 1 or more, and no more than there are core channel nodes",
+            );
         }
         for (field, path) in [
             ("state_dir", &self.state_dir),
@@ -325,6 +366,21 @@ impl Config {
                 "expected first-last, both 1024 or more",
             );
         }
+        if (self.network.host_ports.first..=self.network.host_ports.last)
+            .contains(&self.listen.port())
+        {
+            return wrong(
+                "network.host_ports",
+                "the port of `listen` is among them, and would lead to a guest",
+            );
+        }
+        // What nft can count in, with room for the bytes.
+        if self.network.guest_megabits > 1_000_000 {
+            return wrong(
+                "network.guest_megabits",
+                "expected 1000000 or less, or 0 for no limit",
+            );
+        }
         if self.limits.vcpu_overcommit == 0 {
             return wrong("limits.vcpu_overcommit", "expected 1 or more");
         }
@@ -332,6 +388,13 @@ impl Config {
             return wrong("program.timeout_multiplier", "expected 1 or more");
         }
         Ok(())
+    }
+
+    /// All core channel nodes' base URLs.
+    pub fn ccns(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.ccn)
+            .chain(&self.trust.ccns)
+            .map(String::as_str)
     }
 
     /// The address payment streams go to, empty when the operator named none.
@@ -343,6 +406,11 @@ impl Config {
             .or(self.node.owner.as_deref())
             .unwrap_or_default()
     }
+}
+
+fn is_url(text: &str) -> bool {
+    text.parse::<http::Uri>()
+        .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
 }
 
 fn is_address(text: &str) -> bool {
@@ -413,6 +481,18 @@ mod tests {
             ("state_dir = \"var\"", "state_dir"),
             ("[node]\nhash = \"ab\"", "node.hash"),
             ("[network]\nipv6_pool = \"fec0::/96\"", "network.ipv6_pool"),
+            ("listen = \"0.0.0.0:24500\"", "network.host_ports"),
+            (
+                "[network]\nguest_megabits = 2000000",
+                "network.guest_megabits",
+            ),
+            ("[trust]\nccns = [\"ccn.example\"]", "trust.ccns"),
+            (
+                "ccn = \"http://a\"\n[trust]\nccns = [\"http://a/\"]",
+                "trust.ccns",
+            ),
+            ("[trust]\nquorum = 2", "trust.quorum"),
+            ("[trust]\nquorum = 0", "trust.quorum"),
             (
                 "[network]\nhost_ports = \"25000-24000\"",
                 "network.host_ports",
@@ -445,12 +525,16 @@ mod tests {
             [trust]
             allocation_signers = ["0x0000000000000000000000000000000000000001"]
             allocation_signer_files = ["/var/lib/ccn-lite/address"]
+            ccns = ["http://127.0.0.1:4124", "https://ccn.example.org"]
+            quorum = 2
             [network]
             interface = "eth0"
             ipv4_pool = "172.16.0.0/12"
             ipv6_pool = "fec0::/64"
             dns = ["10.0.2.3"]
             host_ports = "24000-24999"
+            guest_megabits = 1000
+            guest_connections = 16384
             [program]
             min_timeout_seconds = 30
             "#,

@@ -14,7 +14,7 @@ use crn_agent::config::Config;
 use crn_agent::content::Cache;
 use crn_agent::content::raw::Converter;
 use crn_agent::intake::Intake;
-use crn_agent::intake::ccn::Ccn;
+use crn_agent::intake::ccns::Ccns;
 use crn_agent::intake::watch::Watch;
 use crn_agent::ledger::Ledger;
 use crn_agent::net::{Net, Pools};
@@ -88,7 +88,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
     let ledger_file = config.state_dir.join("agent.sqlite");
     let ledger = Ledger::open(&ledger_file)
         .with_context(|| format!("cannot open {}", ledger_file.display()))?;
-    let ccn = Ccn::new(&config.ccn);
+    let ccn = Ccns::new(config.ccns(), config.trust.quorum);
     let cache = Cache::open(
         &config.state_dir.join("cache"),
         ccn.clone(),
@@ -102,7 +102,8 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
     let intake = Intake::new(ccn, cache);
 
     let pools = Pools::parse(&config.network.ipv4_pool, &config.network.ipv6_pool)?;
-    let net = Net::open(config.network.interface.as_deref(), pools)
+    let interface = config.network.interface.as_deref();
+    let net = Net::open(interface, pools, config.network.limits())
         .await
         .context("cannot set up the network")?;
     let host_ipv4 = net

@@ -13,7 +13,7 @@ use crn_protocol::control::ExitReason;
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
-use support::{Node, wallet};
+use support::{Node, squashfs, wallet};
 use time::OffsetDateTime;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -53,7 +53,7 @@ fn program_content(code: &ItemHash, runtime: &ItemHash) -> Value {
 fn program(node: &Node, owner: &Keypair) -> ItemHash {
     let (code, runtime) = (
         node.ccn.store(owner, b"code"),
-        node.ccn.store(owner, b"runtime"),
+        node.ccn.store(owner, &squashfs("runtime")),
     );
     node.ccn.publish(
         owner,
@@ -490,7 +490,7 @@ async fn a_slow_program_is_a_504_and_one_that_is_never_ready_a_503() {
     let other = node.ccn.publish(&owner, MessageType::Program, {
         let (code, runtime) = (
             node.ccn.store(&owner, b"code2"),
-            node.ccn.store(&owner, b"runtime2"),
+            node.ccn.store(&owner, &squashfs("runtime2")),
         );
         program_content(&code, &runtime)
     });
@@ -526,7 +526,7 @@ async fn the_newest_amendment_by_the_same_owner_is_used() {
     let owner = Keypair::generate();
     let (code, runtime) = (
         node.ccn.store(&owner, b"code"),
-        node.ccn.store(&owner, b"runtime"),
+        node.ccn.store(&owner, &squashfs("runtime")),
     );
     node.ccn.store_as(&owner, b"newer code", Some(&code));
     node.ccn
@@ -597,6 +597,43 @@ async fn a_port_wish_opens_a_port_while_the_machine_runs() {
         (StatusCode::OK, json!({}))
     );
     assert_eq!(node.bench.networks.lock().unwrap()[0].ports.len(), 1);
+}
+
+/// R12: a reload of the operator's own rules took the node's away.
+#[tokio::test]
+async fn rules_that_somebody_else_changed_are_put_back() {
+    let node = Node::start().await;
+    let owner = Keypair::generate();
+    let hash = instance(&node, &owner);
+    node.push(&[&hash]).await;
+    node.until_running(&hash).await;
+    for _ in 0..2 {
+        let rules = std::mem::take(&mut *node.bench.networks.lock().unwrap());
+        assert_eq!(rules.len(), 1);
+        node.bench.disturbed.notify_one();
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        while *node.bench.networks.lock().unwrap() != rules {
+            assert!(tokio::time::Instant::now() < deadline);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_runtime_that_no_guest_can_mount_is_refused_by_its_field() {
+    let node = Node::start().await;
+    let owner = Keypair::generate();
+    let (code, runtime) = (
+        node.ccn.store(&owner, b"code"),
+        node.ccn.store(&owner, &squashfs("runtime")[..100]),
+    );
+    let content = program_content(&code, &runtime);
+    let hash = node.ccn.publish(&owner, MessageType::Program, content);
+    let (status, answer) = node.get(&format!("/vm/{hash}")).await;
+    assert!(status.is_server_error(), "{status}");
+    let error = answer["error"].as_str().unwrap();
+    assert!(error.contains("squashfs bytes_used"), "{error}");
+    assert_eq!(node.bench.started(), 0);
 }
 
 #[tokio::test]

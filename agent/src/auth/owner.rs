@@ -4,11 +4,11 @@
 use aleph_message::operator::AuthenticatedSender;
 use serde_json::Value;
 
-use crate::intake::ccn::Ccn;
+use crate::intake::ccns::Ccns;
 use crate::ledger::{Kind, Record};
 
 /// Whether `sender` may operate the machine. When the owner's delegations cannot be read, there are none.
-pub async fn may_operate(ccn: &Ccn, record: &Record, sender: &AuthenticatedSender) -> bool {
+pub async fn may_operate(ccn: &Ccns, record: &Record, sender: &AuthenticatedSender) -> bool {
     let Some(owner) = &record.owner else {
         return false;
     };

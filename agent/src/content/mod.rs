@@ -1,13 +1,16 @@
-//! The content-addressed cache. A file is hashed while it streams to a temporary name and gets its own name only when
-//! the hash is the one asked for; nothing else ever stands under that name.
+//! The content-addressed cache. A file is hashed while it streams to another name and gets its own only when the hash is
+//! the one asked for; nothing else ever stands under that name.
 //!
-//! `cache/<hash>` are whole files, `cache/<hash>.raw` disks made from them ([`raw`]), `cache/tmp/` is emptied at every start. One download for each hash at a time,
-//! whoever asks.
+//! `cache/<hash>` are whole files, `cache/<hash>.raw` disks made from them ([`raw`]), `cache/partial/` has what has come of
+//! others ([`download`]), `cache/tmp/` is emptied at every start. One download for each hash at a time, whoever asks.
 //!
 //! A machine that uses a file keeps a hard link to it among its disks ([`Cached::link_into`]), so the file system counts
 //! the users, whatever crashes in between. [`Cache::sweep`] takes away what nobody uses.
 
+mod download;
+mod hasher;
 pub mod raw;
+mod squashfs;
 
 use std::collections::HashMap;
 use std::io;
@@ -19,21 +22,20 @@ use std::time::Duration;
 use aleph_message::ItemHash;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
-use http_body_util::BodyExt as _;
-use sha2::{Digest as _, Sha256};
-use tokio::io::{AsyncWriteExt as _, BufWriter};
 
+use self::download::{Download, Limits};
 use self::raw::Converter;
-use crate::intake::ccn::{Ccn, CcnError};
+use crate::intake::ccn::CcnError;
+use crate::intake::ccns::Ccns;
 
-/// Downloads of one file before its failure is reported.
+/// Attempts in a row that brought nothing, of each node, before a failure is reported.
 const ATTEMPTS: u32 = 4;
 /// The wait after the first failure; doubled after each further one.
 const BACKOFF: Duration = Duration::from_millis(500);
-/// A download that stands still this long is begun again.
-const STALL: Duration = Duration::from_secs(60);
-/// Bytes collected before a write.
-const BUFFER: usize = 1 << 20;
+/// A download that stands still this long is taken up with the next node.
+const STALL: Duration = Duration::from_secs(20);
+/// What has come of a file that nobody has asked for since is kept this long.
+const PARTIAL: Duration = Duration::from_secs(24 * 3600);
 
 /// A file in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +91,16 @@ pub enum ContentError {
         hash: String,
         /// Why.
         detail: String,
+    },
+    /// Next to nothing comes.
+    #[error("the download of file {hash} brought {bytes} bytes in {during:?}")]
+    Slow {
+        /// The file.
+        hash: String,
+        /// How little.
+        bytes: u64,
+        /// In how long.
+        during: Duration,
     },
     /// What came is something else.
     #[error("what was received as file {hash} is {got}: it is corrupt")]
@@ -154,30 +166,40 @@ pub struct Cache {
 
 struct Inner {
     dir: PathBuf,
-    source: Ccn,
+    sources: Ccns,
     converter: Converter,
-    max_bytes: u64,
+    limits: Limits,
     flights: Mutex<HashMap<String, Flight>>,
     holds: Mutex<HashMap<String, Weak<Hold>>>,
 }
 
 impl Cache {
-    /// Opens the cache in `dir` and takes away what an interrupted download left. Blocks; meant for the start.
+    /// Opens the cache in `dir` and takes away what an interrupted conversion left. Blocks; meant for the start.
     ///
     /// # Errors
     /// What the file system says.
-    pub fn open(dir: &Path, source: Ccn, converter: Converter, max_bytes: u64) -> io::Result<Self> {
+    pub fn open(
+        dir: &Path,
+        sources: impl Into<Ccns>,
+        converter: Converter,
+        max_bytes: u64,
+    ) -> io::Result<Self> {
         let temporary = dir.join("tmp");
         match std::fs::remove_dir_all(&temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         std::fs::create_dir_all(&temporary)?;
+        std::fs::create_dir_all(dir.join("partial"))?;
         let inner = Inner {
             dir: dir.to_owned(),
-            source,
+            sources: sources.into(),
             converter,
-            max_bytes,
+            limits: Limits {
+                bytes: max_bytes,
+                stall: STALL,
+                backoff: BACKOFF,
+            },
             flights: Mutex::default(),
             holds: Mutex::default(),
         };
@@ -210,6 +232,25 @@ impl Cache {
         }
     }
 
+    /// Whether a file of the cache is a squashfs that a guest can mount.
+    ///
+    /// # Errors
+    /// [`ContentError::Image`] for one that is refused.
+    pub async fn squashfs(&self, file: &Cached) -> Result<(), Arc<ContentError>> {
+        let name = file.path.file_name().unwrap_or_default().to_string_lossy();
+        match squashfs::check(&file.path, file.bytes).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(refusal)) => Err(Arc::new(ContentError::Image {
+                hash: name.into_owned(),
+                reason: refusal.to_string(),
+            })),
+            Err(source) => Err(Arc::new(ContentError::Disk {
+                hash: name.into_owned(),
+                source,
+            })),
+        }
+    }
+
     async fn entry(&self, key: String) -> Result<Cached, Arc<ContentError>> {
         let path = self.inner.dir.join(&key);
         // Before the look: what is held from here on is not swept away after it.
@@ -222,11 +263,7 @@ impl Cache {
             });
         }
         let flight = {
-            let mut flights = self
-                .inner
-                .flights
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut flights = self.inner.flights();
             flights
                 .entry(key.clone())
                 .or_insert_with(|| Arc::clone(&self.inner).take_off(key))
@@ -260,11 +297,31 @@ impl Cache {
             }
             holds.retain(|_, hold| hold.strong_count() > 0);
         }
+        self.sweep_partial()?;
         Ok(gone)
+    }
+
+    /// Takes away what came of files that nobody has asked for in a long time.
+    fn sweep_partial(&self) -> io::Result<()> {
+        for entry in std::fs::read_dir(self.inner.dir.join("partial"))? {
+            let entry = entry?;
+            let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
+            let key = entry.file_name();
+            let flights = self.inner.flights();
+            let wanted = key.to_str().is_some_and(|key| flights.contains_key(key));
+            if age > PARTIAL && !wanted {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
     }
 }
 
 impl Inner {
+    fn flights(&self) -> MutexGuard<'_, HashMap<String, Flight>> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn holds(&self) -> MutexGuard<'_, HashMap<String, Weak<Hold>>> {
         self.holds.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -283,10 +340,7 @@ impl Inner {
     fn take_off(self: Arc<Self>, key: String) -> Flight {
         let task = tokio::spawn(async move {
             let result = self.fetch(&key).await.map_err(Arc::new);
-            self.flights
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .remove(&key);
+            self.flights().remove(&key);
             result
         });
         async move {
@@ -307,13 +361,14 @@ impl Inner {
         if let Ok(metadata) = tokio::fs::metadata(&path).await {
             return Ok(metadata.len());
         }
+        let Some(image) = key.strip_suffix(raw::SUFFIX) else {
+            let (nodes, partial) = (self.sources.nodes(), self.dir.join("partial"));
+            let download = Download::open(key, nodes, &partial, self.limits).await?;
+            return download.run(&path, &self.dir).await;
+        };
         let mut attempt = 1;
         loop {
-            let result = match key.strip_suffix(raw::SUFFIX) {
-                Some(image) => self.converter.convert(&self.dir, image, &path).await,
-                None => self.download(key, &path).await,
-            };
-            match result {
+            match self.converter.convert(&self.dir, image, &path).await {
                 Ok(bytes) => return Ok(bytes),
                 Err(error) if attempt < ATTEMPTS && error.is_transient() => {
                     tracing::warn!(file = key, attempt, "{}", crate::chain(&error));
@@ -324,95 +379,12 @@ impl Inner {
             }
         }
     }
-
-    async fn download(&self, key: &str, path: &Path) -> Result<u64, ContentError> {
-        let mut hasher = Hasher::for_file(key)?;
-        let hash = || key.to_owned();
-        let disk = |source| ContentError::Disk {
-            hash: hash(),
-            source,
-        };
-        let broken = |detail: String| ContentError::Broken {
-            hash: hash(),
-            detail,
-        };
-
-        let response = self
-            .source
-            .file(key)
-            .await
-            .map_err(|source| ContentError::Fetch {
-                hash: hash(),
-                source,
-            })?
-            .ok_or_else(|| ContentError::Unknown { hash: hash() })?;
-        let length = content_length(&response);
-        if length.is_some_and(|length| length > self.max_bytes) {
-            return Err(ContentError::TooLarge {
-                hash: hash(),
-                limit: self.max_bytes,
-            });
-        }
-
-        // Dropped, and so deleted, on every way out but the last.
-        let temporary = Temporary(self.dir.join("tmp").join(key));
-        let file = tokio::fs::File::create(&temporary.0).await.map_err(disk)?;
-        let mut file = BufWriter::with_capacity(BUFFER, file);
-        let mut body = response.into_body();
-        let mut bytes = 0u64;
-        loop {
-            let frame = match tokio::time::timeout(STALL, body.frame()).await {
-                Err(_) => return Err(broken(format!("nothing came for {} s", STALL.as_secs()))),
-                Ok(None) => break,
-                Ok(Some(Err(error))) => return Err(broken(crate::chain(&error))),
-                Ok(Some(Ok(frame))) => frame,
-            };
-            let Ok(data) = frame.into_data() else {
-                continue;
-            };
-            bytes += data.len() as u64;
-            if bytes > self.max_bytes {
-                return Err(ContentError::TooLarge {
-                    hash: hash(),
-                    limit: self.max_bytes,
-                });
-            }
-            hasher.update(&data);
-            file.write_all(&data).await.map_err(disk)?;
-        }
-        if length.is_some_and(|length| length != bytes) {
-            return Err(broken(format!(
-                "{bytes} bytes came of {}",
-                length.unwrap_or_default()
-            )));
-        }
-        file.flush().await.map_err(disk)?;
-        let got = hasher.finish();
-        if got != key {
-            return Err(ContentError::Corrupt { hash: hash(), got });
-        }
-        let file = file.into_inner();
-        file.sync_all().await.map_err(disk)?;
-        publish(&temporary.0, path, &self.dir).await.map_err(disk)?;
-        tracing::info!(file = key, bytes, "fetched and verified");
-        Ok(bytes)
-    }
 }
 
 /// Gives a file that is durable its name in `dir`, durably.
 async fn publish(temporary: &Path, path: &Path, dir: &Path) -> io::Result<()> {
     tokio::fs::rename(temporary, path).await?;
     tokio::fs::File::open(dir).await?.sync_all().await
-}
-
-fn content_length<B>(response: &http::Response<B>) -> Option<u64> {
-    response
-        .headers()
-        .get(http::header::CONTENT_LENGTH)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
 }
 
 /// A file that goes when it is dropped, unless it was renamed before.
@@ -422,43 +394,6 @@ impl Drop for Temporary {
     fn drop(&mut self) {
         // Gone already after the rename; at worst the next start takes it away.
         let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-/// The hash function a file's name calls for.
-enum Hasher {
-    Sha256(Box<Sha256>),
-    Cid(Box<aleph_cid::verify::Hasher>),
-}
-
-impl Hasher {
-    fn for_file(key: &str) -> Result<Self, ContentError> {
-        if key.len() == 64 {
-            return Ok(Self::Sha256(Box::default()));
-        }
-        let unverifiable = |why: String| ContentError::Unverifiable {
-            hash: key.to_owned(),
-            why,
-        };
-        let cid =
-            aleph_cid::cid::Cid::try_from(key).map_err(|error| unverifiable(error.to_string()))?;
-        let hasher = aleph_cid::verify::Hasher::for_expected(&cid)
-            .map_err(|error| unverifiable(error.to_string()))?;
-        Ok(Self::Cid(Box::new(hasher)))
-    }
-
-    fn update(&mut self, data: &[u8]) {
-        match self {
-            Self::Sha256(hasher) => hasher.update(data),
-            Self::Cid(hasher) => hasher.update(data),
-        }
-    }
-
-    fn finish(self) -> String {
-        match self {
-            Self::Sha256(hasher) => hex::encode(hasher.finalize()),
-            Self::Cid(hasher) => hasher.finalize().as_str().to_owned(),
-        }
     }
 }
 

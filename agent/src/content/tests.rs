@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 
 use super::*;
+use crate::intake::ccn::Ccn;
 
 /// A node that answers every download with what `reply` makes of the number of downloads before.
 async fn node<R: axum::response::IntoResponse>(
@@ -158,7 +159,7 @@ async fn a_file_named_by_a_cid_is_verified_by_it() {
 }
 
 #[test]
-fn what_an_interrupted_download_left_is_gone_at_the_next_start() {
+fn what_an_interrupted_conversion_left_is_gone_at_the_next_start() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("tmp")).unwrap();
     std::fs::write(dir.path().join("tmp/half"), "ha").unwrap();
@@ -172,6 +173,25 @@ fn what_an_interrupted_download_left_is_gone_at_the_next_start() {
     .unwrap();
     assert_eq!(temporaries(dir.path()), 0);
     assert!(dir.path().join("whole").exists());
+}
+
+/// R10: a stale part of a file blocked its download for ever.
+#[test]
+fn what_came_of_a_file_is_kept_a_day_for_whoever_asks_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Ccn::new("http://127.0.0.1:1");
+    let cache = Cache::open(dir.path(), node, converter(), 1000).unwrap();
+    let (old, young) = (
+        dir.path().join("partial/old"),
+        dir.path().join("partial/young"),
+    );
+    std::fs::write(&young, "ha").unwrap();
+    std::fs::write(&old, "ha").unwrap();
+    let then = std::time::SystemTime::now() - PARTIAL - Duration::from_secs(60);
+    let file = std::fs::File::options().write(true).open(&old).unwrap();
+    file.set_modified(then).unwrap();
+    assert_eq!(cache.sweep().unwrap(), 0);
+    assert!(young.exists() && !old.exists());
 }
 
 #[tokio::test]

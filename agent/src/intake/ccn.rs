@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -75,6 +75,26 @@ pub enum CcnError {
         /// Its answer.
         status: StatusCode,
     },
+    /// Several nodes, and not enough of them say the same.
+    #[error(
+        "the core channel nodes do not agree on {what}: {quorum} of {nodes} must, {answered} answered"
+    )]
+    NoQuorum {
+        /// What was asked.
+        what: String,
+        /// How many answered, one way or another.
+        answered: usize,
+        /// How many are configured.
+        nodes: usize,
+        /// How many must agree.
+        quorum: usize,
+    },
+    /// A part of a file came, and not which one.
+    #[error("{url} answered with a part of the file and did not say which")]
+    Range {
+        /// The address.
+        url: String,
+    },
     /// The reply is not what is documented.
     #[error("the reply from {url} is not understood")]
     Json {
@@ -84,6 +104,17 @@ pub enum CcnError {
         #[source]
         source: serde_json::Error,
     },
+}
+
+/// A file from some byte on.
+#[derive(Debug)]
+pub struct Part {
+    /// The first byte that comes.
+    pub start: u64,
+    /// The whole file's length in bytes, when the node says it.
+    pub total: Option<u64>,
+    /// What comes.
+    pub body: Incoming,
 }
 
 /// `GET /api/v0/messages/{hash}`
@@ -105,7 +136,7 @@ pub struct Balance {
 }
 
 /// `GET /api/v0/price/{hash}`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Price {
     /// In the payment type's unit: tokens, tokens a second, credits a second. Decimal digits.
     pub cost: String,
@@ -142,8 +173,8 @@ impl Ccn {
         )
     }
 
-    /// The reply to a GET, whatever its status.
-    async fn get(&self, path: &str) -> Result<Response<Incoming>, CcnError> {
+    /// The reply to a GET, of the bytes from `offset` on when that is asked, whatever its status.
+    async fn get(&self, path: &str, offset: u64) -> Result<Response<Incoming>, CcnError> {
         let url = format!("{}{path}", self.base);
         let uri: Uri = url.parse().map_err(|source| CcnError::Url {
             url: url.clone(),
@@ -152,6 +183,11 @@ impl Ccn {
         let mut request = Request::new(Empty::new());
         *request.method_mut() = Method::GET;
         *request.uri_mut() = uri;
+        if offset > 0
+            && let Ok(range) = HeaderValue::try_from(format!("bytes={offset}-"))
+        {
+            request.headers_mut().insert(header::RANGE, range);
+        }
         match tokio::time::timeout(HEAD_TIMEOUT, self.client.request(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(source)) => Err(CcnError::Connect { url, source }),
@@ -160,7 +196,7 @@ impl Ccn {
     }
 
     async fn bytes(&self, path: &str, cap: usize) -> Result<Option<Bytes>, CcnError> {
-        let response = self.get(path).await?;
+        let response = self.get(path, 0).await?;
         let url = || format!("{}{path}", self.base);
         match response.status() {
             StatusCode::OK => {}
@@ -228,21 +264,43 @@ impl Ccn {
             .await
     }
 
-    /// A file as a stream, with its length when the node says it; `None` when unknown.
+    /// A file as a stream, from `offset` on if the node can do that; `None` when unknown.
     ///
     /// # Errors
     /// [`CcnError`].
-    pub async fn file(&self, hash: &str) -> Result<Option<Response<Incoming>>, CcnError> {
+    pub async fn file(&self, hash: &str, offset: u64) -> Result<Option<Part>, CcnError> {
         let path = format!("/api/v0/storage/raw/{hash}");
-        let response = self.get(&path).await?;
-        match response.status() {
-            StatusCode::OK => Ok(Some(response)),
-            StatusCode::NOT_FOUND => Ok(None),
-            status => Err(CcnError::Status {
-                url: format!("{}{path}", self.base),
-                status,
-            }),
-        }
+        let response = self.get(&path, offset).await?;
+        let length = response.body().size_hint().exact();
+        let part = match response.status() {
+            StatusCode::OK => Part {
+                start: 0,
+                total: length,
+                body: response.into_body(),
+            },
+            StatusCode::PARTIAL_CONTENT => {
+                let range = response.headers().get(header::CONTENT_RANGE);
+                let start = range.and_then(|range| first_byte(range.to_str().ok()?));
+                let Some(start) = start else {
+                    return Err(CcnError::Range {
+                        url: format!("{}{path}", self.base),
+                    });
+                };
+                Part {
+                    start,
+                    total: length.map(|length| start.saturating_add(length)),
+                    body: response.into_body(),
+                }
+            }
+            StatusCode::NOT_FOUND => return Ok(None),
+            status => {
+                return Err(CcnError::Status {
+                    url: format!("{}{path}", self.base),
+                    status,
+                });
+            }
+        };
+        Ok(Some(part))
     }
 
     /// The value of one of an address's aggregates; `None` when there is none.
@@ -280,6 +338,12 @@ impl Ccn {
     pub async fn price(&self, hash: &str) -> Result<Option<Price>, CcnError> {
         self.json(&format!("/api/v0/price/{hash}")).await
     }
+}
+
+/// The first byte of a `Content-Range` (RFC 9110 §14.4): `bytes 5-9/10`, `bytes 5-9/*`.
+fn first_byte(range: &str) -> Option<u64> {
+    let (first, _) = range.strip_prefix("bytes ")?.split_once('-')?;
+    first.trim().parse().ok()
 }
 
 /// Percent-encodes what is not a letter, a digit or one of `-._~`: addresses come out of strangers' messages.

@@ -2,6 +2,7 @@
 //! whatever the core channel node says, and the files it names are resolved and fetched.
 
 pub mod ccn;
+pub mod ccns;
 pub mod watch;
 pub mod workload;
 
@@ -13,15 +14,16 @@ use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use self::ccn::{Ccn, CcnError};
+use self::ccn::CcnError;
+use self::ccns::Ccns;
 use self::workload::{Reference, Resolved, Unsupported, Workload};
 use crate::content::{Cache, Cached, ContentError};
 
 /// Fetches and verifies; clones share connections and cache.
 #[derive(Clone)]
 pub struct Intake {
-    /// The core channel node.
-    pub ccn: Ccn,
+    /// The core channel nodes.
+    pub ccn: Ccns,
     cache: Cache,
 }
 
@@ -48,7 +50,7 @@ struct Kept {
 /// Why there is no workload.
 #[derive(Debug, thiserror::Error)]
 pub enum IntakeError {
-    /// The core channel node gave no answer.
+    /// The core channel nodes gave no answer that counts.
     #[error("cannot ask the core channel node")]
     Ccn(#[from] CcnError),
     /// Nobody knows the message.
@@ -140,7 +142,8 @@ impl IntakeError {
 impl Intake {
     /// Reads from `ccn` and keeps files in `cache`.
     #[must_use]
-    pub const fn new(ccn: Ccn, cache: Cache) -> Self {
+    pub fn new(ccn: impl Into<Ccns>, cache: Cache) -> Self {
+        let ccn = ccn.into();
         Self { ccn, cache }
     }
 
@@ -151,7 +154,7 @@ impl Intake {
     pub async fn message(&self, hash: &ItemHash) -> Result<Verified, IntakeError> {
         let reply = self
             .ccn
-            .message(hash.as_str())
+            .message(hash.as_str(), |message| is_genuine(hash, message))
             .await?
             .ok_or_else(|| IntakeError::Unknown(hash.clone()))?;
         // A message about to be removed for want of funds still runs until it is.
@@ -167,16 +170,13 @@ impl Intake {
         self.verify(hash, message).await
     }
 
-    /// A message's status as the core channel node has it, `None` when it knows nothing.
+    /// A message's status as the core channel nodes have it, `None` when they know nothing.
     ///
     /// # Errors
     /// [`CcnError`].
     pub async fn status(&self, hash: &ItemHash) -> Result<Option<String>, CcnError> {
-        Ok(self
-            .ccn
-            .message(hash.as_str())
-            .await?
-            .map(|reply| reply.status))
+        let reply = self.ccn.message(hash.as_str(), |_| true).await?;
+        Ok(reply.map(|reply| reply.status))
     }
 
     /// Reads again what was verified before.
@@ -258,7 +258,7 @@ impl Intake {
         }
         let bytes = self
             .ccn
-            .content(hash.as_str())
+            .content(hash.as_str(), |bytes| ItemHash::of(bytes) == *hash)
             .await?
             .ok_or_else(|| IntakeError::Unknown(hash.clone()))?;
         if ItemHash::of(&bytes) != *hash {
@@ -360,6 +360,14 @@ impl Intake {
         {
             *cached = self.cache.raw(cached).await.map_err(IntakeError::File)?;
         }
+        for image in workload.squashfs_images() {
+            if let Some(cached) = files.get(&image.hash) {
+                self.cache
+                    .squashfs(cached)
+                    .await
+                    .map_err(IntakeError::File)?;
+            }
+        }
         Ok(Resolved { workload, files })
     }
 }
@@ -373,6 +381,15 @@ pub fn workload(verified: &Verified) -> Result<Workload, IntakeError> {
     Workload::read(hash, &verified.content).map_err(|source| IntakeError::Unsupported {
         hash: hash.clone(),
         source,
+    })
+}
+
+/// Whether a message is the one with this hash, signed by who it says.
+fn is_genuine(hash: &ItemHash, message: &Value) -> bool {
+    Envelope::parse(message).is_ok_and(|envelope| {
+        envelope.item_hash == *hash
+            && envelope.verify_signature().is_ok()
+            && envelope.inline_content().is_ok()
     })
 }
 

@@ -1,5 +1,7 @@
 //! What happens in the network to what runs here: a WebSocket brings forgotten messages and new port wishes within
-//! seconds, a periodic sweep finds whatever the WebSocket missed.
+//! seconds, a periodic sweep finds whatever the WebSocket missed. Every configured node is listened to, and none is
+//! believed: what one says makes all of them be asked. So a fact is acted on when the node that completes the quorum
+//! tells of it.
 
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::Intake;
+use super::ccn::Ccn;
 use crate::ledger::{Ledger, LedgerError, State, now_us};
 use crate::reconcile::Reconciler;
 
@@ -38,11 +41,14 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Starts both watches.
+    /// Starts all watches.
     pub fn start(self) {
         let sweeper = self.clone();
         tokio::spawn(async move { sweeper.sweep_for_ever().await });
-        tokio::spawn(async move { self.listen_for_ever().await });
+        for node in self.intake.ccn.nodes() {
+            let (node, watch) = (node.clone(), self.clone());
+            tokio::spawn(async move { watch.listen_for_ever(&node).await });
+        }
     }
 
     async fn sweep_for_ever(&self) {
@@ -58,12 +64,15 @@ impl Watch {
         for record in self.ledger.all().await? {
             if record.state != State::Erased {
                 self.erase_if_gone(&record.hash).await?;
+                if record.lease.is_some() {
+                    self.reconciler.refresh_ports(&record.hash).await?;
+                }
             }
         }
         Ok(())
     }
 
-    /// Erases a machine whose message is no more. Whoever says so, the core channel node is asked.
+    /// Erases a machine whose message is no more. Whoever says so, the core channel nodes are asked.
     async fn erase_if_gone(&self, hash: &ItemHash) -> Result<(), LedgerError> {
         match self.intake.status(hash).await {
             Ok(Some(status)) if matches!(status.as_str(), "forgotten" | "removed" | "rejected") => {
@@ -77,14 +86,12 @@ impl Watch {
         Ok(())
     }
 
-    async fn listen_for_ever(&self) {
+    async fn listen_for_ever(&self, node: &Ccn) {
         let mut since = now_us() / 1_000_000;
         let mut wait = BACKOFF.0;
         loop {
-            let url = self
-                .intake
-                .ccn
-                .websocket_url(&format!("/api/ws0/messages?startDate={}", since - OVERLAP));
+            let path = format!("/api/ws0/messages?startDate={}", since - OVERLAP);
+            let url = node.websocket_url(&path);
             match self.listen(&url, &mut since).await {
                 Ok(()) => wait = BACKOFF.0,
                 Err(error) => tracing::debug!("message stream: {error}"),
@@ -110,7 +117,7 @@ impl Watch {
             return Ok(());
         };
         let (mut stream, _) = connected?;
-        tracing::info!("listening to the core channel node's messages");
+        tracing::info!(url, "listening to the core channel node's messages");
         while let Ok(Some(frame)) = timeout(SILENCE, stream.next()).await {
             let Message::Text(text) = frame? else {
                 continue;

@@ -129,6 +129,26 @@ pub struct Resolved {
 }
 
 impl Workload {
+    /// The images among them that a guest mounts as squashfs.
+    #[must_use]
+    pub fn squashfs_images(&self) -> Vec<&Reference> {
+        let mut all = match &self.body {
+            Body::Program {
+                runtime,
+                code,
+                encoding: Encoding::Squashfs,
+                ..
+            } => vec![runtime, code],
+            Body::Program { runtime, .. } => vec![runtime],
+            Body::Instance { .. } => vec![],
+        };
+        all.extend(self.volumes.iter().filter_map(|volume| match volume {
+            Volume::Image { image, .. } => Some(image),
+            Volume::Disk { .. } => None,
+        }));
+        all
+    }
+
     /// Every STORE message it names.
     #[must_use]
     pub fn references(&self) -> Vec<&Reference> {

@@ -11,6 +11,10 @@ use crate::config::PortRange;
 /// The first slot; the subnets below are left to the host, as clients of this network expect.
 const FIRST_SLOT: u16 = 4;
 
+/// Numbers that a machine keeps for ports it no longer forwards: whoever changes wishes all day must not use up
+/// everybody's.
+const KEPT_PORTS: u32 = 20;
+
 /// What a machine holds beside its ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
@@ -178,8 +182,8 @@ impl Ledger {
         .await
     }
 
-    /// Makes `wishes` the forwarded ports of a machine. A port it had before gets its old number back; a new one the
-    /// lowest free in `range`, and none when the range is used up. Returns what is forwarded now.
+    /// Makes `wishes` the forwarded ports of a machine. A port it had not long before gets its old number back; a new one
+    /// the lowest free in `range`, and none when the range is used up. Returns what is forwarded now.
     ///
     /// # Errors
     /// [`LedgerError`].
@@ -213,6 +217,11 @@ impl Ledger {
                     params![key, guest_port, host_port, wish.tcp, wish.udp],
                 )?;
             }
+            tx.execute(
+                "DELETE FROM port_mappings WHERE vm = ?1 AND NOT active AND rowid NOT IN
+                 (SELECT rowid FROM port_mappings WHERE vm = ?1 AND NOT active ORDER BY rowid DESC LIMIT ?2)",
+                params![key, KEPT_PORTS],
+            )?;
             ports(tx, &key)
         })
         .await

@@ -263,3 +263,29 @@ async fn a_port_keeps_its_number_until_the_machine_is_erased() {
         2
     );
 }
+
+#[tokio::test]
+async fn whoever_changes_port_wishes_all_day_does_not_use_up_everybodys_numbers() {
+    let (_dir, ledger) = ledger();
+    for digit in ['a', 'b'] {
+        ledger
+            .want_running(&hash(digit), Source::Scheduler, false)
+            .await
+            .unwrap();
+    }
+    let range = PortRange {
+        first: 24000,
+        last: 24099,
+    };
+    for port in 1000..1200 {
+        let ports = ledger
+            .map_ports(&hash('a'), wish(&[22, port]), range)
+            .await
+            .unwrap();
+        assert_eq!(ports.len(), 2, "{port}");
+        assert_eq!(ports[0].host_port, 24000);
+    }
+    let many: Vec<u16> = (1..=20).collect();
+    let ports = ledger.map_ports(&hash('b'), wish(&many), range).await;
+    assert_eq!(ports.unwrap().len(), 20);
+}

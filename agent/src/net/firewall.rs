@@ -1,37 +1,34 @@
-//! The nftables table `inet crn`, built whole from the guests that are, as one transaction.
+//! The node's nftables rules, written whole from the guests that are, as one transaction in nft's own language.
 //!
 //! Nothing here matches traffic that neither comes from nor goes to a `vmtap*` device, and no other table is touched.
+//! Machines are elements of sets and maps: the rules are the same however many there are.
 //!
-//! | chain | what it does |
+//! | table, chain | what it does |
 //! |---|---|
-//! | `prerouting` | ports of the host lead to guests (IPv4) |
-//! | `postrouting` | guests' IPv4 leaves with the host's address; IPv6 is not translated |
-//! | `forward` | guest → outside when MAC and address are the lease's; outside → guest when forwarded or IPv6; else drop |
-//! | `input` | guest → host: answers, neighbour discovery, ping of the gateway; else drop |
+//! | `inet crn` `arrivals` | before anything else: device, MAC and source address together are a lease's, or the packet goes |
+//! | `inet crn` `prerouting` | ports of the host lead to guests (IPv4) |
+//! | `inet crn` `postrouting` | guests' IPv4 leaves with the host's address; IPv6 is not translated |
+//! | `inet crn` `forward` | guest → outside; outside → guest when forwarded, asked for, or IPv6; else drop |
+//! | `inet crn` `input` | guest → host: answers, neighbour discovery, ping of its gateway; else drop |
+//! | `arp crn` `input` | ARP with the lease's own MAC and address |
+//! | `inet crn-limits` | bandwidth and connections of each guest |
+//!
+//! `inet crn` and `arp crn` are made anew each time. `inet crn-limits` does not depend on which guests there are and is
+//! kept: it counts.
 
-use std::borrow::Cow;
-use std::collections::HashSet;
-
-use nftables::batch::Batch;
-use nftables::expr::{
-    CT, Expression, Fib, FibFlag, FibResult, Meta, MetaKey, NamedExpression, Payload, PayloadField,
-    Prefix, SetItem,
-};
-use nftables::schema::{Chain, NfListObject, Nftables, Rule, Table};
-use nftables::stmt::{
-    Accept, Drop, JumpTarget, Match, NAT, NATFamily, Operator, Statement, VerdictMap,
-};
-use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
+use std::fmt::Write as _;
 
 use super::{Plan, Pools};
 
-const TABLE: &str = "crn";
-/// Every TAP of a machine.
-const TAPS: &str = "vmtap*";
-/// `NF_IP_PRI_NAT_DST`, `NF_IP_PRI_FILTER`, `NF_IP_PRI_NAT_SRC`.
-const DSTNAT: i32 = -100;
-const FILTER: i32 = 0;
-const SRCNAT: i32 = 100;
+/// Every table of this node; what else is in the host's firewall is not touched.
+pub(super) const TABLES: [&str; 2] = ["crn", "crn-limits"];
+/// Neighbour discovery of one guest in packets a second, ARP the same: each may make an entry in the host's table,
+/// which is everybody's.
+const DISCOVERY_RATE: u32 = 10;
+/// A limit's bucket holds this part of a second.
+const BURST_PART: u64 = 10;
+/// The least it holds, in KiB: a few frames with all their segments still in one.
+const MIN_BURST_KIB: u64 = 256;
 
 /// One guest and what is open to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,356 +68,243 @@ impl Transport {
     }
 }
 
-/// The transaction that makes the table exactly these guests'; without guests, the one that removes it.
-#[must_use]
-pub fn ruleset(uplink: &str, pools: &Pools, guests: &[Guest]) -> Nftables<'static> {
-    let mut batch = Batch::new();
-    // Adding first makes the deletion good whether the table was there or not.
-    batch.add(table());
-    batch.delete(table());
-    if !guests.is_empty() {
-        batch.add(table());
-        nat(&mut batch, uplink, pools, guests);
-        forward(&mut batch, uplink, guests);
-        input(&mut batch);
-    }
-    batch.to_nftables()
+/// What one guest may use of the network, each way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections open at once that the guest began, and as many that others began to it; `None` is without limit.
+    pub connections: Option<u32>,
+    /// Megabits a second; `None` is without limit.
+    pub megabits: Option<u32>,
 }
 
-fn nat(batch: &mut Batch<'static>, uplink: &str, pools: &Pools, guests: &[Guest]) {
-    base_chain(
-        batch,
-        "prerouting",
-        NfChainType::NAT,
-        NfHook::Prerouting,
-        DSTNAT,
+/// Whether an interface's name can stand in the rules: nothing that nft reads as more than a name.
+#[must_use]
+pub fn is_plain_name(name: &str) -> bool {
+    !name.is_empty()
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"._@-".contains(&byte))
+}
+
+/// The transaction that makes the tables exactly these guests'; without guests, the one that removes them. `uplink`
+/// is a name that [`is_plain_name`].
+#[must_use]
+pub fn ruleset(uplink: &str, pools: &Pools, limits: Limits, guests: &[Guest]) -> String {
+    let mut script = String::new();
+    // Adding first makes the deletion good whether the table was there or not.
+    for table in ["inet crn", "arp crn"] {
+        let _ = writeln!(script, "add table {table}\ndelete table {table}");
+    }
+    if guests.is_empty() {
+        script.push_str("add table inet crn-limits\ndelete table inet crn-limits\n");
+        return script;
+    }
+    script.push_str("table inet crn {\n");
+    sets(&mut script, guests);
+    chains(&mut script, uplink, pools);
+    script.push_str("}\ntable arp crn {\n");
+    arp(&mut script, guests);
+    script.push_str("}\n");
+    limit(&mut script, limits);
+    script
+}
+
+/// The lease's device, MAC and `address`, as the sets of senders have them.
+fn sender(plan: &Plan, address: impl std::fmt::Display) -> String {
+    format!("\"{}\" . {} . {address}", plan.tap, plan.mac_text())
+}
+
+fn sets(script: &mut String, guests: &[Guest]) {
+    let of_each = |element: &dyn Fn(&Plan) -> String| {
+        guests
+            .iter()
+            .map(|guest| element(&guest.plan))
+            .collect::<Vec<_>>()
+    };
+    let mut set = |kind: &str, name: &str, of: &str, elements: Vec<String>| {
+        write_set(script, kind, name, of, &elements);
+    };
+    set(
+        "set",
+        "senders4",
+        "ifname . ether_addr . ipv4_addr",
+        of_each(&|plan| format!("{} comment \"{}\"", sender(plan, plan.ipv4), plan.vm)),
     );
-    for guest in guests {
-        for port in &guest.forwards {
+    set(
+        "set",
+        "senders6",
+        "ifname . ether_addr . ipv6_addr",
+        of_each(&|plan| sender(plan, plan.ipv6)),
+    );
+    set(
+        "set",
+        "cards",
+        "ifname . ether_addr",
+        of_each(&|plan| format!("\"{}\" . {}", plan.tap, plan.mac_text())),
+    );
+    set(
+        "set",
+        "receivers4",
+        "ifname . ipv4_addr",
+        of_each(&|plan| format!("\"{}\" . {}", plan.tap, plan.ipv4)),
+    );
+    set(
+        "set",
+        "receivers6",
+        "ifname . ipv6_addr",
+        of_each(&|plan| format!("\"{}\" . {}", plan.tap, plan.ipv6)),
+    );
+    for transport in [Transport::Tcp, Transport::Udp] {
+        let forwards = guests.iter().flat_map(|guest| {
+            let own = guest.forwards.iter();
+            own.filter(|forward| forward.transport == transport)
+                .map(|forward| {
+                    format!(
+                        "{} comment \"port {} of {}\" : {} . {}",
+                        forward.host, forward.guest, guest.plan.vm, guest.plan.ipv4, forward.guest
+                    )
+                })
+        });
+        let forwards = forwards.collect();
+        let name = format!("forwarded-{}", transport.name());
+        set(
+            "map",
+            &name,
+            "inet_service : ipv4_addr . inet_service",
+            forwards,
+        );
+    }
+}
+
+fn write_set(script: &mut String, kind: &str, name: &str, of: &str, elements: &[String]) {
+    let _ = writeln!(script, "\t{kind} {name} {{\n\t\ttype {of}");
+    // nft has no words for an empty list.
+    if !elements.is_empty() {
+        let elements = elements.join(",\n\t\t\t");
+        let _ = writeln!(script, "\t\telements = {{ {elements} }}");
+    }
+    script.push_str("\t}\n");
+}
+
+fn chains(script: &mut String, uplink: &str, pools: &Pools) {
+    let (pool, prefix) = pools.ipv4();
+    let _ = write!(
+        script,
+        r#"	set discovery {{
+		type ifname
+		size 65535
+		flags dynamic
+	}}
+	chain arrivals {{
+		type filter hook prerouting priority raw; policy accept;
+		iifname "vmtap*" jump identity
+	}}
+	chain identity {{
+		iifname . ether saddr . ip saddr @senders4 return comment "the lease's IPv4"
+		iifname . ether saddr . ip6 saddr @senders6 return comment "the lease's IPv6"
+		iifname . ether saddr @cards ip6 saddr {{ ::, fe80::/64 }} ip6 hoplimit 255 icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} return comment "neighbour discovery, to the host alone"
+		drop comment "not a lease of this device"
+	}}
+	chain prerouting {{
+		type nat hook prerouting priority dstnat; policy accept;
+		iifname "{uplink}" fib daddr type local dnat ip to tcp dport map @forwarded-tcp
+		iifname "{uplink}" fib daddr type local dnat ip to udp dport map @forwarded-udp
+	}}
+	chain postrouting {{
+		type nat hook postrouting priority srcnat; policy accept;
+		ip saddr {pool}/{prefix} oifname "{uplink}" masquerade comment "private addresses do not exist outside"
+	}}
+	chain forward {{
+		type filter hook forward priority filter; policy accept;
+		iifname "vmtap*" oifname "{uplink}" accept comment "who it is was seen on arrival"
+		iifname "vmtap*" drop comment "to another guest, or elsewhere"
+		oifname "vmtap*" jump to-guest
+	}}
+	chain to-guest {{
+		iifname != "{uplink}" drop comment "not from outside"
+		oifname . ip daddr @receivers4 ct state established,related accept comment "answers"
+		oifname . ip daddr @receivers4 ct status dnat accept comment "a forwarded port"
+		oifname . ip6 daddr @receivers6 accept comment "IPv6 is open to the guest's own address"
+		drop comment "nothing asked for it"
+	}}
+	chain input {{
+		type filter hook input priority filter; policy accept;
+		iifname "vmtap*" jump to-host
+	}}
+	chain to-host {{
+		ct state established,related accept comment "answers to the host"
+		icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} update @discovery {{ iifname limit rate {DISCOVERY_RATE}/second burst {DISCOVERY_RATE} packets }} accept
+		icmp type echo-request fib daddr . iif type local accept comment "ping of its gateway"
+		icmpv6 type echo-request fib daddr . iif type local accept comment "ping of its gateway"
+		drop comment "guests have no business with the host"
+	}}
+"#
+    );
+}
+
+fn arp(script: &mut String, guests: &[Guest]) {
+    let unset = std::net::Ipv4Addr::UNSPECIFIED;
+    // From 0.0.0.0 a guest asks whether its address is still free (RFC 5227).
+    let senders = guests
+        .iter()
+        .flat_map(|guest| [guest.plan.ipv4, unset].map(|address| sender(&guest.plan, address)));
+    let of = "ifname . ether_addr . ipv4_addr";
+    let senders: Vec<_> = senders.collect();
+    write_set(script, "set", "senders", of, &senders);
+    let _ = write!(
+        script,
+        r#"	set requests {{
+		type ifname
+		size 65535
+		flags dynamic
+	}}
+	chain input {{
+		type filter hook input priority filter; policy accept;
+		iifname "vmtap*" jump from-guest
+	}}
+	chain from-guest {{
+		iifname . ether saddr . arp saddr ip @senders iifname . arp saddr ether . arp saddr ip @senders arp operation {{ request, reply }} update @requests {{ iifname limit rate {DISCOVERY_RATE}/second burst {DISCOVERY_RATE} packets }} accept
+		drop comment "not a lease of this device"
+	}}
+"#
+    );
+}
+
+/// What counts stays from one transaction to the next: a change of one machine must not give all others their
+/// connections anew.
+fn limit(script: &mut String, limits: Limits) {
+    script.push_str(
+        "add table inet crn-limits
+add chain inet crn-limits forward { type filter hook forward priority filter + 10; policy accept; }
+flush chain inet crn-limits forward
+",
+    );
+    for (key, way) in [("iifname", "sent"), ("oifname", "received")] {
+        let mut rule = |set: &str, words: &str, limit: String| {
+            let _ = writeln!(
+                script,
+                "add set inet crn-limits {set}-{way} {{ type ifname; size 65535; flags dynamic; }}
+add rule inet crn-limits forward {key} \"vmtap*\" {words} @{set}-{way} {{ {key} {limit} }} drop"
+            );
+        };
+        if let Some(most) = limits.connections {
             rule(
-                batch,
-                "prerouting",
-                &format!("port {} of {}", port.guest, guest.plan.vm),
-                vec![
-                    is(meta(MetaKey::Iifname), text(uplink)),
-                    // Only what is for the host itself: its ports are forwarded, not those of whoever is behind it.
-                    is(fib_daddr_type(), text("local")),
-                    is(
-                        payload(port.transport.name(), "dport"),
-                        Expression::Number(u32::from(port.host)),
-                    ),
-                    Statement::DNAT(Some(NAT {
-                        addr: Some(text(guest.plan.ipv4.to_string())),
-                        family: Some(NATFamily::IP),
-                        port: Some(Expression::Number(u32::from(port.guest))),
-                        flags: None,
-                    })),
-                ],
+                "connections",
+                "ct state new add",
+                format!("ct count over {most}"),
+            );
+        }
+        if let Some(megabits) = limits.megabits {
+            let kib = u64::from(megabits) * 1_000_000 / 8 / 1024;
+            let (kib, burst) = (kib.max(1), (kib / BURST_PART).max(MIN_BURST_KIB));
+            rule(
+                "bytes",
+                "update",
+                format!("limit rate over {kib} kbytes/second burst {burst} kbytes"),
             );
         }
     }
-    base_chain(
-        batch,
-        "postrouting",
-        NfChainType::NAT,
-        NfHook::Postrouting,
-        SRCNAT,
-    );
-    let (pool, prefix) = pools.ipv4();
-    rule(
-        batch,
-        "postrouting",
-        "guests' private addresses do not exist outside",
-        vec![
-            is(
-                payload("ip", "saddr"),
-                network(pool.to_string(), u32::from(prefix)),
-            ),
-            is(meta(MetaKey::Oifname), text(uplink)),
-            Statement::Masquerade(None),
-        ],
-    );
 }
 
-fn forward(batch: &mut Batch<'static>, uplink: &str, guests: &[Guest]) {
-    for guest in guests {
-        from_guest(batch, uplink, &guest.plan);
-        to_guest(batch, uplink, &guest.plan);
-    }
-    base_chain(
-        batch,
-        "forward",
-        NfChainType::Filter,
-        NfHook::Forward,
-        FILTER,
-    );
-    rule(
-        batch,
-        "forward",
-        "what a guest sends is its own chain's affair",
-        vec![per_tap(MetaKey::Iifname, guests, |plan| {
-            format!("from-{}", plan.tap)
-        })],
-    );
-    rule(
-        batch,
-        "forward",
-        "from a machine that is not known, or gone",
-        vec![is(meta(MetaKey::Iifname), text(TAPS)), drop()],
-    );
-    rule(
-        batch,
-        "forward",
-        "what a guest receives is its own chain's affair",
-        vec![per_tap(MetaKey::Oifname, guests, |plan| {
-            format!("to-{}", plan.tap)
-        })],
-    );
-    rule(
-        batch,
-        "forward",
-        "to a machine that is not known, or gone",
-        vec![is(meta(MetaKey::Oifname), text(TAPS)), drop()],
-    );
-}
-
-fn from_guest(batch: &mut Batch<'static>, uplink: &str, plan: &Plan) {
-    let chain = format!("from-{}", plan.tap);
-    plain_chain(batch, &chain);
-    let rules = [
-        (
-            "not the leased MAC address",
-            vec![
-                Statement::Match(Match {
-                    left: payload("ether", "saddr"),
-                    right: text(plan.mac_text()),
-                    op: Operator::NEQ,
-                }),
-                drop(),
-            ],
-        ),
-        (
-            "leased IPv4 address to the outside",
-            vec![
-                is(meta(MetaKey::Oifname), text(uplink)),
-                is(payload("ip", "saddr"), text(plan.ipv4.to_string())),
-                accept(),
-            ],
-        ),
-        (
-            "leased IPv6 address to the outside",
-            vec![
-                is(meta(MetaKey::Oifname), text(uplink)),
-                is(payload("ip6", "saddr"), text(plan.ipv6.to_string())),
-                accept(),
-            ],
-        ),
-        ("spoofed, or to another guest", vec![drop()]),
-    ];
-    for (comment, statements) in rules {
-        rule(batch, &chain, comment, statements);
-    }
-}
-
-fn to_guest(batch: &mut Batch<'static>, uplink: &str, plan: &Plan) {
-    let chain = format!("to-{}", plan.tap);
-    plain_chain(batch, &chain);
-    let from_uplink = || is(meta(MetaKey::Iifname), text(uplink));
-    let rules = [
-        ("answers", vec![from_uplink(), known(), accept()]),
-        (
-            "a forwarded port",
-            vec![from_uplink(), has("status", vec![text("dnat")]), accept()],
-        ),
-        (
-            "IPv6 is open to the guest's own address",
-            vec![
-                from_uplink(),
-                is(payload("ip6", "daddr"), text(plan.ipv6.to_string())),
-                accept(),
-            ],
-        ),
-        ("nothing asked for it", vec![drop()]),
-    ];
-    for (comment, statements) in rules {
-        rule(batch, &chain, comment, statements);
-    }
-}
-
-fn input(batch: &mut Batch<'static>) {
-    base_chain(batch, "input", NfChainType::Filter, NfHook::Input, FILTER);
-    let from_guests = || is(meta(MetaKey::Iifname), text(TAPS));
-    let rules = [
-        (
-            "answers to the host",
-            vec![from_guests(), known(), accept()],
-        ),
-        (
-            "neighbour discovery, and ping of the gateway",
-            vec![
-                from_guests(),
-                is(
-                    payload("icmpv6", "type"),
-                    set(["nd-neighbor-solicit", "nd-neighbor-advert", "echo-request"].map(text)),
-                ),
-                accept(),
-            ],
-        ),
-        (
-            "ping of the gateway",
-            vec![
-                from_guests(),
-                is(payload("icmp", "type"), text("echo-request")),
-                accept(),
-            ],
-        ),
-        (
-            "guests have no business with the host",
-            vec![from_guests(), drop()],
-        ),
-    ];
-    for (comment, statements) in rules {
-        rule(batch, "input", comment, statements);
-    }
-}
-
-/// `iifname vmap { "vmtap4" : goto from-vmtap4, … }`: one lookup however many machines there are.
-fn per_tap(key: MetaKey, guests: &[Guest], chain: impl Fn(&Plan) -> String) -> Statement<'static> {
-    let elements = guests
-        .iter()
-        .map(|guest| {
-            let target = JumpTarget {
-                target: Cow::Owned(chain(&guest.plan)),
-            };
-            SetItem::MappingStatement(text(guest.plan.tap.clone()), Statement::Goto(target))
-        })
-        .collect();
-    Statement::VerdictMap(VerdictMap {
-        key: meta(key),
-        data: Expression::Named(NamedExpression::Set(elements)),
-    })
-}
-
-fn table() -> NfListObject<'static> {
-    NfListObject::Table(Table {
-        family: NfFamily::INet,
-        name: TABLE.into(),
-        handle: None,
-    })
-}
-
-fn base_chain(
-    batch: &mut Batch<'static>,
-    name: &'static str,
-    kind: NfChainType,
-    hook: NfHook,
-    priority: i32,
-) {
-    batch.add(NfListObject::Chain(Chain {
-        family: NfFamily::INet,
-        table: TABLE.into(),
-        name: name.into(),
-        _type: Some(kind),
-        hook: Some(hook),
-        prio: Some(priority),
-        policy: Some(NfChainPolicy::Accept),
-        ..Chain::default()
-    }));
-}
-
-fn plain_chain(batch: &mut Batch<'static>, name: &str) {
-    batch.add(NfListObject::Chain(Chain {
-        family: NfFamily::INet,
-        table: TABLE.into(),
-        name: Cow::Owned(name.to_owned()),
-        ..Chain::default()
-    }));
-}
-
-fn rule(
-    batch: &mut Batch<'static>,
-    chain: &str,
-    comment: &str,
-    statements: Vec<Statement<'static>>,
-) {
-    batch.add(NfListObject::Rule(Rule {
-        family: NfFamily::INet,
-        table: TABLE.into(),
-        chain: Cow::Owned(chain.to_owned()),
-        expr: Cow::Owned(statements),
-        comment: Some(Cow::Owned(comment.to_owned())),
-        ..Rule::default()
-    }));
-}
-
-fn is(left: Expression<'static>, right: Expression<'static>) -> Statement<'static> {
-    Statement::Match(Match {
-        left,
-        right,
-        op: Operator::EQ,
-    })
-}
-
-fn known() -> Statement<'static> {
-    has("state", vec![text("established"), text("related")])
-}
-
-/// Whether the connection has one of these bits.
-fn has(key: &'static str, bits: Vec<Expression<'static>>) -> Statement<'static> {
-    let left = Expression::Named(NamedExpression::CT(CT {
-        key: key.into(),
-        family: None,
-        dir: None,
-    }));
-    Statement::Match(Match {
-        left,
-        right: Expression::List(bits),
-        op: Operator::IN,
-    })
-}
-
-fn accept() -> Statement<'static> {
-    Statement::Accept(Some(Accept {}))
-}
-
-fn drop() -> Statement<'static> {
-    Statement::Drop(Some(Drop {}))
-}
-
-fn text(text: impl Into<String>) -> Expression<'static> {
-    Expression::String(Cow::Owned(text.into()))
-}
-
-fn meta(key: MetaKey) -> Expression<'static> {
-    Expression::Named(NamedExpression::Meta(Meta { key }))
-}
-
-fn payload(protocol: &'static str, field: &'static str) -> Expression<'static> {
-    Expression::Named(NamedExpression::Payload(Payload::PayloadField(
-        PayloadField {
-            protocol: protocol.into(),
-            field: field.into(),
-        },
-    )))
-}
-
-fn fib_daddr_type() -> Expression<'static> {
-    let flags = HashSet::from([FibFlag::Daddr]);
-    Expression::Named(NamedExpression::Fib(Fib {
-        result: FibResult::Type,
-        flags,
-    }))
-}
-
-fn network(address: String, prefix: u32) -> Expression<'static> {
-    Expression::Named(NamedExpression::Prefix(Prefix {
-        addr: Box::new(text(address)),
-        len: prefix,
-    }))
-}
-
-fn set<const N: usize>(items: [Expression<'static>; N]) -> Expression<'static> {
-    Expression::Named(NamedExpression::Set(
-        items.into_iter().map(SetItem::Element).collect(),
-    ))
-}
+#[cfg(test)]
+mod tests;

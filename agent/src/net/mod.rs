@@ -2,10 +2,12 @@
 //! ([`firewall`]).
 //!
 //! What comes in: plans and the complete set of guests. What may be touched: devices named `vmtap*`, proxy neighbours
-//! on the uplink, the forwarding switches, the nftables table `inet crn`.
+//! on the uplink, a route for the IPv6 pool, the forwarding switches, the nftables tables named `crn` and `crn-limits`.
 
 mod announce;
 pub mod firewall;
+mod monitor;
+pub mod nft;
 pub mod plan;
 mod sysctl;
 mod tap;
@@ -13,32 +15,43 @@ mod tap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressScope};
 use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags};
-use rtnetlink::packet_route::route::RouteAttribute;
+use rtnetlink::packet_route::route::{RouteAttribute, RouteType};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
+use rustix::io::Errno;
+use tokio::sync::Notify;
 
-pub use firewall::{Forward, Guest, Transport};
+use self::monitor::Monitor;
+use self::nft::{Nft, NftError};
+
+pub use firewall::{Forward, Guest, Limits, Transport};
 pub use plan::{IPV4_PREFIX, IPV6_PREFIX, Kind, Plan, PlanError, Pools};
 pub use sysctl::SysctlError;
 
 /// The kernel's own bound for a device without a smaller one, for uplinks that report none.
 const DEFAULT_MTU: u16 = 1500;
+/// The metric of a route that every other one goes before.
+const LAST_RESORT: u32 = u32::MAX;
 
 /// The host's network, open for work. Clones share one netlink socket.
 #[derive(Debug, Clone)]
 pub struct Net {
     handle: Handle,
     pools: Pools,
+    limits: Limits,
     uplink: String,
     uplink_index: u32,
     /// The uplink's hardware address; `None` where there is none (a tunnel).
     uplink_mac: Option<[u8; 6]>,
     mtu: u16,
+    nft: Arc<Nft>,
+    disturbed: Arc<Notify>,
 }
 
 /// What went wrong with the host's network.
@@ -61,6 +74,9 @@ pub enum NetError {
     /// No interface is configured and there is no default route to tell.
     #[error("no default route: name the interface in network.interface")]
     NoUplink,
+    /// The uplink's name could be read as something else in the firewall's rules.
+    #[error("the interface {0:?} cannot be used: expected letters, digits, dots, dashes")]
+    Uplink(String),
     /// A switch could not be set.
     #[error("cannot prepare the host for forwarding")]
     Sysctl(#[from] SysctlError),
@@ -74,19 +90,24 @@ pub enum NetError {
         source: io::Error,
     },
     /// The firewall's transaction was refused; the old rules stand.
-    #[error("cannot replace the firewall table inet crn")]
-    Firewall(#[source] nftables::helper::NftablesError),
+    #[error("cannot replace the firewall's tables")]
+    Firewall(#[source] NftError),
     /// The thread that does the blocking part is gone: the agent is shutting down.
     #[error("the runtime is shutting down")]
     Shutdown(#[from] tokio::task::JoinError),
 }
 
 impl Net {
-    /// Finds the uplink (`interface`, or the default route's), and switches forwarding on.
+    /// Finds the uplink (`interface`, or the default route's), switches forwarding on, and begins to watch over the
+    /// firewall. Each guest may use what `limits` says.
     ///
     /// # Errors
     /// [`NetError`].
-    pub async fn open(interface: Option<&str>, pools: Pools) -> Result<Self, NetError> {
+    pub async fn open(
+        interface: Option<&str>,
+        pools: Pools,
+        limits: Limits,
+    ) -> Result<Self, NetError> {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(NetError::Socket)?;
         tokio::spawn(connection);
         let uplink_index = match interface {
@@ -114,16 +135,45 @@ impl Net {
                 _ => {}
             }
         }
+        if !firewall::is_plain_name(&uplink) {
+            return Err(NetError::Uplink(uplink));
+        }
         let name = uplink.clone();
         tokio::task::spawn_blocking(move || sysctl::forward(&name)).await??;
-        Ok(Self {
+        let (nft, disturbed) = (Arc::<Nft>::default(), Arc::<Notify>::default());
+        let monitor = Monitor::open().map_err(NetError::Socket)?;
+        monitor
+            .watch(Arc::clone(&nft), &disturbed)
+            .map_err(NetError::Socket)?;
+        let net = Self {
             handle,
             pools,
+            limits,
             uplink,
             uplink_index,
             uplink_mac,
             mtu,
-        })
+            nft,
+            disturbed,
+        };
+        net.end_pool().await?;
+        Ok(net)
+    }
+
+    /// What is in the IPv6 pool and no machine's ends here. Where the pool is routed to this host, its router and the
+    /// default route would otherwise send such packets to and fro until their hops are used up; where the pool is the
+    /// uplink's own network, that network's route goes before this one.
+    async fn end_pool(&self) -> Result<(), NetError> {
+        let (pool, prefix) = self.pools.ipv6();
+        let route = RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(pool, prefix)
+            .kind(RouteType::Unreachable)
+            .priority(LAST_RESORT)
+            .build();
+        match self.handle.route().add(route).execute().await {
+            Err(error) if has_errno(&error, &[Errno::EXIST]) => Ok(()),
+            other => other.map_err(failed("route", format!("{pool}/{prefix}"))),
+        }
     }
 
     /// The uplink's name.
@@ -221,6 +271,17 @@ impl Net {
         add(IpAddr::V6(plan.ipv6_network), IPV6_PREFIX)
             .await
             .map_err(failed("give an IPv6 address to", &plan.tap))?;
+        // Known from the start and for good: what a guest says about who has which address is not listened to.
+        for address in [IpAddr::V4(plan.ipv4), IpAddr::V6(plan.ipv6)] {
+            self.handle
+                .neighbours()
+                .add(index, address)
+                .link_layer_address(&plan.mac)
+                .replace()
+                .execute()
+                .await
+                .map_err(failed("tell the MAC address behind", &plan.tap))?;
+        }
         self.handle
             .neighbours()
             .add(self.uplink_index, IpAddr::V6(plan.ipv6))
@@ -282,10 +343,13 @@ impl Net {
     /// # Errors
     /// [`NetError::Firewall`].
     pub async fn apply(&self, guests: &[Guest]) -> Result<(), NetError> {
-        let rules = firewall::ruleset(&self.uplink, &self.pools, guests);
-        nftables::helper::apply_ruleset_async(&rules)
-            .await
-            .map_err(NetError::Firewall)
+        let rules = firewall::ruleset(&self.uplink, &self.pools, self.limits, guests);
+        self.nft.apply(&rules).await.map_err(NetError::Firewall)
+    }
+
+    /// Returns when somebody else has changed the firewall's tables, once for all changes since it was asked last.
+    pub async fn disturbed(&self) {
+        self.disturbed.notified().await;
     }
 }
 
@@ -318,14 +382,16 @@ fn gone(result: Result<(), rtnetlink::Error>) -> Result<(), rtnetlink::Error> {
 }
 
 fn is_missing(error: &rtnetlink::Error) -> bool {
-    use rustix::io::Errno;
+    let gone = [Errno::NODEV, Errno::NOENT, Errno::SRCH, Errno::NXIO];
+    has_errno(error, &gone)
+}
+
+fn has_errno(error: &rtnetlink::Error, wanted: &[Errno]) -> bool {
     let rtnetlink::Error::NetlinkError(message) = error else {
         return false;
     };
-    matches!(
-        message.to_io().raw_os_error().map(Errno::from_raw_os_error),
-        Some(Errno::NODEV | Errno::NOENT | Errno::SRCH | Errno::NXIO)
-    )
+    let errno = message.to_io().raw_os_error();
+    errno.is_some_and(|errno| wanted.contains(&Errno::from_raw_os_error(errno)))
 }
 
 async fn index_of(handle: &Handle, name: &str) -> Result<Option<u32>, NetError> {

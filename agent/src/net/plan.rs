@@ -113,6 +113,13 @@ impl Pools {
         (self.ipv4, self.ipv4_prefix)
     }
 
+    /// The /64 every machine's IPv6 address is in: address and prefix length.
+    #[must_use]
+    pub fn ipv6(&self) -> (Ipv6Addr, u8) {
+        let [a, b, c, d, ..] = self.ipv6.segments();
+        (Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0), 64)
+    }
+
     /// A machine's addresses: IPv4 by its slot, IPv6 and MAC by its hash.
     ///
     /// # Errors

@@ -125,6 +125,10 @@ pub trait Hypervisor: Send + Sync {
     fn erase<'a>(&'a self, hash: &'a ItemHash) -> BoxFuture<'a, Result<(), HostError>>;
     /// Makes the firewall's rules those of exactly these machines.
     fn apply(&self, networks: Vec<NetworkOf>) -> BoxFuture<'_, Result<(), HostError>>;
+    /// Returns when somebody else has changed the firewall's rules. A host whose rules nobody else can reach never does.
+    fn rules_disturbed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
     /// The socket behind which the guest's ports are.
     fn vsock(&self, hash: &ItemHash) -> PathBuf;
     /// The guest's console log.

@@ -420,6 +420,10 @@ impl Hypervisor for Kvm {
         .boxed()
     }
 
+    fn rules_disturbed(&self) -> BoxFuture<'_, ()> {
+        self.net.disturbed().boxed()
+    }
+
     fn vsock(&self, hash: &ItemHash) -> PathBuf {
         self.sockets(hash).join("vsock.sock")
     }

@@ -265,8 +265,8 @@ impl Reconciler {
         let (Some(kind), Some(owner)) = (record.kind, record.owner) else {
             return Ok(());
         };
-        ports::refresh(&self.shared, hash, kind, &owner).await?;
-        if let Err(error) = self.shared.firewall.publish().await {
+        let changed = ports::refresh(&self.shared, hash, kind, &owner).await?;
+        if changed && let Err(error) = self.shared.firewall.publish().await {
             tracing::error!(vm = %hash, "{error}");
         }
         Ok(())

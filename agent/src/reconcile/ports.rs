@@ -12,61 +12,79 @@ use crate::ledger::{Kind, LedgerError, PortWish};
 const MAX_PORTS: usize = 20;
 const SSH: u16 = 22;
 
-/// Reads the owner's wishes and records the mappings. When they cannot be read, what is forwarded stays; a machine
-/// that has nothing yet gets port 22.
+/// Reads the owner's wishes and records the mappings; returns whether that changed anything. When they cannot be read,
+/// what is forwarded stays (spec crn-api §9.2 R5); a machine that has nothing yet gets port 22.
 pub(super) async fn refresh(
     shared: &Shared,
     hash: &ItemHash,
     kind: Kind,
     owner: &str,
-) -> Result<(), LedgerError> {
+) -> Result<bool, LedgerError> {
     if kind != Kind::Instance {
-        return Ok(());
+        return Ok(false);
     }
-    let wishes = match shared.intake.ccn.aggregate(owner, "port-forwarding").await {
-        Ok(aggregate) => wishes(aggregate.as_ref(), hash.as_str()),
-        Err(error) => {
-            tracing::warn!(vm = %hash, "port forwarding stays as it is: {}", crate::chain(&error));
-            let known = shared
-                .ledger
-                .get(hash)
-                .await?
-                .map(|record| record.ports)
-                .unwrap_or_default();
+    let read = match shared.intake.ccn.aggregate(owner, "port-forwarding").await {
+        Ok(aggregate) => wishes(aggregate.as_ref(), hash.as_str())
+            .ok_or_else(|| "the aggregate has something else in its place".to_owned()),
+        Err(error) => Err(crate::chain(&error)),
+    };
+    let known = shared.ledger.get(hash).await?.map(|record| record.ports);
+    let known = known.unwrap_or_default();
+    let wishes = match read {
+        Ok(wishes) => wishes,
+        Err(reason) => {
+            tracing::warn!(vm = %hash, "port forwarding stays as it is: {reason}");
             if !known.is_empty() {
-                return Ok(());
+                return Ok(false);
             }
-            wishes(None, hash.as_str())
+            ssh_only()
         }
     };
     let ports = shared
         .ledger
         .map_ports(hash, wishes, shared.config.network.host_ports)
         .await?;
-    tracing::debug!(vm = %hash, ?ports, "ports forwarded");
-    Ok(())
+    let changed = ports != known;
+    if changed {
+        tracing::info!(vm = %hash, ?ports, "ports forwarded");
+    }
+    Ok(changed)
 }
 
-/// `{"<hash>": {"ports": {"80": {"tcp": true, "udp": false}}}}`; what does not read is passed over.
-fn wishes(aggregate: Option<&Value>, hash: &str) -> BTreeMap<u16, PortWish> {
-    let mut wishes = BTreeMap::from([(
-        SSH,
-        PortWish {
-            tcp: true,
-            udp: false,
-        },
-    )]);
-    let ports = aggregate
-        .and_then(|aggregate| aggregate.get(hash))
-        .and_then(|entry| entry.get("ports"))
-        .and_then(Value::as_object);
-    for (port, flags) in ports.into_iter().flatten() {
+fn ssh_only() -> BTreeMap<u16, PortWish> {
+    let ssh = PortWish {
+        tcp: true,
+        udp: false,
+    };
+    BTreeMap::from([(SSH, ssh)])
+}
+
+/// `{"<hash>": {"ports": {"80": {"tcp": true, "udp": false}}}}`. A port that does not read is passed over; `None` when
+/// something else stands where the machine's ports should be.
+fn wishes(aggregate: Option<&Value>, hash: &str) -> Option<BTreeMap<u16, PortWish>> {
+    let mut wishes = ssh_only();
+    let entry = match aggregate {
+        None => None,
+        Some(aggregate) => aggregate.as_object()?.get(hash),
+    };
+    // A machine's entry is taken away by writing null over it.
+    let Some(entry) = entry.filter(|entry| !entry.is_null()) else {
+        return Some(wishes);
+    };
+    let ports = match entry.as_object()?.get("ports") {
+        None | Some(Value::Null) => return Some(wishes),
+        Some(ports) => ports.as_object()?,
+    };
+    for (port, flags) in ports {
         let flag = |name| flags.get(name).and_then(Value::as_bool).unwrap_or(false);
         let (tcp, udp) = (flag("tcp"), flag("udp"));
         let Ok(port) = port.parse::<u16>() else {
             continue;
         };
-        if port == 0 || !(tcp || udp) || wishes.len() >= MAX_PORTS {
+        if port == 0 || !(tcp || udp) {
+            continue;
+        }
+        if wishes.len() >= MAX_PORTS && !wishes.contains_key(&port) {
             continue;
         }
         let wish = wishes.entry(port).or_insert(PortWish {
@@ -76,7 +94,7 @@ fn wishes(aggregate: Option<&Value>, hash: &str) -> BTreeMap<u16, PortWish> {
         wish.tcp |= tcp;
         wish.udp |= udp;
     }
-    wishes
+    Some(wishes)
 }
 
 #[cfg(test)]
@@ -88,9 +106,16 @@ mod tests {
 
     #[test]
     fn port_22_is_always_forwarded() {
-        assert_eq!(wishes(None, "h").keys().copied().collect::<Vec<_>>(), [22]);
+        assert_eq!(
+            wishes(None, "h")
+                .unwrap()
+                .keys()
+                .copied()
+                .collect::<Vec<_>>(),
+            [22]
+        );
         let off = json!({"h": {"ports": {"22": {"tcp": false, "udp": false}}}});
-        assert!(wishes(Some(&off), "h")[&22].tcp);
+        assert!(wishes(Some(&off), "h").unwrap()[&22].tcp);
     }
 
     #[test]
@@ -100,7 +125,7 @@ mod tests {
             "other": {"ports": {"81": {"tcp": true}}},
             "gone": null,
         });
-        let wishes = wishes(Some(&aggregate), "h");
+        let wishes = wishes(Some(&aggregate), "h").unwrap();
         assert_eq!(wishes.keys().copied().collect::<Vec<_>>(), [22, 53, 80]);
         assert_eq!(
             wishes[&53],
@@ -111,12 +136,50 @@ mod tests {
         );
     }
 
+    #[test]
+    fn what_is_no_list_of_ports_is_not_taken_for_an_empty_one() {
+        for aggregate in [
+            json!([]),
+            json!("gone"),
+            json!({"h": []}),
+            json!({"h": {"ports": ["80"]}}),
+        ] {
+            assert_eq!(wishes(Some(&aggregate), "h"), None, "{aggregate}");
+        }
+        for aggregate in [json!({}), json!({"h": null}), json!({"h": {"ports": {}}})] {
+            assert_eq!(wishes(Some(&aggregate), "h"), Some(ssh_only()));
+        }
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<u32>().prop_map(Value::from),
+            "h|ports|tcp|udp|[0-9]{1,6}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 32, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map("h|ports|tcp|udp|[0-9]{1,6}", inner, 0..6)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
     proptest! {
+        #[test]
+        fn whatever_stands_in_an_aggregate_port_22_is_forwarded(aggregate in any_json()) {
+            if let Some(wishes) = wishes(Some(&aggregate), "h") {
+                prop_assert!(wishes[&22].tcp);
+            }
+        }
+
         #[test]
         fn an_aggregate_never_asks_for_more_than_allowed(ports in prop::collection::vec(any::<u16>(), 0..64)) {
             let ports: serde_json::Map<_, _> = ports.iter().map(|p| (p.to_string(), json!({"tcp": true}))).collect();
             let aggregate = json!({"h": {"ports": ports}});
-            prop_assert!(wishes(Some(&aggregate), "h").len() <= MAX_PORTS);
+            prop_assert!(wishes(Some(&aggregate), "h").unwrap().len() <= MAX_PORTS);
         }
     }
 }

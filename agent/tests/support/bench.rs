@@ -18,7 +18,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 pub struct Bench {
     pools: Pools,
@@ -29,6 +29,8 @@ pub struct Bench {
     /// Guests that say nothing after their start.
     pub mute: AtomicUsize,
     pub networks: Mutex<Vec<NetworkOf>>,
+    /// Somebody else has changed the rules.
+    pub disturbed: Notify,
 }
 
 impl Bench {
@@ -41,6 +43,7 @@ impl Bench {
             starts: AtomicUsize::new(0),
             mute: AtomicUsize::new(0),
             networks: Mutex::default(),
+            disturbed: Notify::new(),
         }
     }
 
@@ -193,6 +196,10 @@ impl Hypervisor for Bench {
     fn apply(&self, networks: Vec<NetworkOf>) -> BoxFuture<'_, Result<(), HostError>> {
         *self.networks.lock().unwrap() = networks;
         async { Ok(()) }.boxed()
+    }
+
+    fn rules_disturbed(&self) -> BoxFuture<'_, ()> {
+        self.disturbed.notified().boxed()
     }
 
     fn vsock(&self, hash: &ItemHash) -> PathBuf {

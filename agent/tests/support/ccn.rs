@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use aleph_message::{Envelope, ItemHash, Keypair, MessageType};
@@ -25,6 +26,7 @@ struct Held {
     files: Mutex<HashMap<String, Vec<u8>>>,
     aggregates: Mutex<HashMap<(String, String), Value>>,
     balances: Mutex<HashMap<String, u64>>,
+    broken: AtomicBool,
     stream: broadcast::Sender<String>,
 }
 
@@ -35,6 +37,7 @@ impl FakeCcn {
             files: Mutex::default(),
             aggregates: Mutex::default(),
             balances: Mutex::default(),
+            broken: AtomicBool::new(false),
             stream: broadcast::channel(16).0,
         });
         let router = Router::new()
@@ -105,6 +108,17 @@ impl FakeCcn {
             .0 = status.to_owned();
     }
 
+    /// A message and its status, as they are given to whoever asks.
+    pub fn message(&self, hash: &ItemHash) -> (String, Value) {
+        self.held.messages.lock().unwrap()[hash.as_str()].clone()
+    }
+
+    /// Says something else where a message was.
+    pub fn set_message(&self, hash: &ItemHash, message: Value) {
+        let mut messages = self.held.messages.lock().unwrap();
+        messages.get_mut(hash.as_str()).unwrap().1 = message;
+    }
+
     pub fn set_file(&self, file: &ItemHash, bytes: &[u8]) {
         self.held
             .files
@@ -119,6 +133,11 @@ impl FakeCcn {
             .lock()
             .unwrap()
             .insert((address.to_owned(), key.to_owned()), value);
+    }
+
+    /// From now on every aggregate is a failure, or not any more.
+    pub fn break_aggregates(&self, broken: bool) {
+        self.held.broken.store(broken, Ordering::SeqCst);
     }
 
     pub fn set_credits(&self, address: &str, credits: u64) {
@@ -181,6 +200,9 @@ async fn aggregate(
     Path(address): Path<String>,
     Query(query): Query<HashMap<String, String>>,
 ) -> Response {
+    if held.broken.load(Ordering::SeqCst) {
+        return StatusCode::BAD_GATEWAY.into_response();
+    }
     let address = address.trim_end_matches(".json").to_owned();
     let key = query["keys"].clone();
     match held

@@ -22,6 +22,7 @@ use crn_agent::config::{Config, Trust};
 use crn_agent::content::Cache;
 use crn_agent::content::raw::Converter;
 use crn_agent::intake::Intake;
+use crn_agent::intake::ccns::Ccns;
 use crn_agent::intake::watch::Watch;
 use crn_agent::ledger::{Ledger, Record, State};
 use crn_agent::reconcile::Reconciler;
@@ -39,6 +40,34 @@ pub use ccn::FakeCcn;
 
 /// How long a test waits for what must happen.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The superblock of an empty squashfs, and something that tells it from others.
+pub fn squashfs(label: &str) -> Vec<u8> {
+    let mut image = vec![0; 96];
+    let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, b"hsqs");
+    put(4, &1u32.to_le_bytes());
+    put(12, &131_072u32.to_le_bytes());
+    put(20, &6u16.to_le_bytes());
+    put(22, &17u16.to_le_bytes());
+    put(26, &1u16.to_le_bytes());
+    put(28, &4u16.to_le_bytes());
+    // The tables, each a few bytes behind the one before.
+    for (at, start) in [
+        (64, 96u64),
+        (72, 104),
+        (80, u64::MAX),
+        (88, u64::MAX),
+        (48, 112),
+        (56, u64::MAX),
+    ] {
+        put(at, &start.to_le_bytes());
+    }
+    put(40, &128u64.to_le_bytes());
+    image.resize(128, 0);
+    image.extend(label.bytes());
+    image
+}
 
 /// A running node.
 pub struct Node {
@@ -59,6 +88,12 @@ impl Node {
     pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let dir = Arc::new(tempfile::tempdir().unwrap());
         Self::start_in(dir, FakeCcn::start().await, Keypair::generate(), change).await
+    }
+
+    /// One that believes what two of three core channel nodes say; the first is its own.
+    pub async fn start_among(others: &[FakeCcn; 2]) -> Self {
+        let urls = others.iter().map(FakeCcn::url).collect();
+        Self::start_with(|config| config.trust.ccns = urls).await
     }
 
     /// The same node's next agent, over the same disk.
@@ -96,7 +131,7 @@ impl Node {
         let config = Arc::new(config);
         std::fs::create_dir_all(config.state_dir.join("vm")).unwrap();
         let ledger = Ledger::open(&config.state_dir.join("agent.sqlite")).unwrap();
-        let client = crn_agent::intake::ccn::Ccn::new(&config.ccn);
+        let client = Ccns::new(config.ccns(), config.trust.quorum);
         let converter = Converter {
             program: config.converter.clone(),
             max_bytes: 1 << 30,
