@@ -9,6 +9,7 @@ use tokio::sync::{Notify, broadcast};
 
 use crate::config::Config;
 use crate::files::Blobs;
+use crate::limits::Guard;
 use crate::store::messages::Message;
 use crate::store::{Store, StoreError};
 
@@ -51,6 +52,12 @@ pub enum StartError {
     /// The database cannot be used.
     #[error("cannot use the database")]
     Store(#[from] StoreError),
+    /// Another process uses the data directory.
+    #[error("{path} is used by another ccn-lite")]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
     /// `node.key` does not hold a key.
     #[error("{path} holds no valid key")]
     Key {
@@ -72,10 +79,14 @@ pub struct Inner {
     pub blobs: Blobs,
     /// This node's key.
     pub key: Keypair,
+    /// What nobody may do to everybody else.
+    pub guard: Guard,
     /// What happens to messages.
     pub events: broadcast::Sender<Event>,
     /// Tells the worker that a message may be due.
     pub due: Notify,
+    /// Held until the node is gone.
+    _lock: std::fs::File,
 }
 
 /// Handle on the node, cheap to clone.
@@ -128,19 +139,38 @@ fn load_key(data_dir: &Path) -> Result<Keypair, StartError> {
     Ok(key)
 }
 
+/// Keeps others from serving the same directory for as long as the file is open; the system lets go when a process ends,
+/// however it does.
+fn lock(data_dir: &Path) -> Result<std::fs::File, StartError> {
+    use rustix::fs::FlockOperation;
+    let path = data_dir.join("lock");
+    let file = std::fs::File::create(&path).map_err(io(&path))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StartError::InUse {
+            path: data_dir.to_owned(),
+        }),
+        Err(error) => Err(io(&path)(error.into())),
+    }
+}
+
 impl Node {
     /// Opens the data directory, creating what is missing, and applies the genesis.
     pub async fn open(config: Config) -> Result<Self, StartError> {
         let dir = &config.data_dir;
         std::fs::create_dir_all(dir).map_err(io(dir))?;
+        let lock = lock(dir)?;
         let key = load_key(dir)?;
         let files = dir.join("files");
         let blobs = Blobs::open(&files).map_err(io(&files))?;
         let store = Store::open(&dir.join("ccn-lite.sqlite"))?;
         crate::genesis::apply(&store, &config, &key.address()).await?;
         let (events, _) = broadcast::channel(EVENTS);
+        let guard = Guard::new(config.limits.clone(), config.data_dir.clone());
         Ok(Self(Arc::new(Inner {
             config,
+            guard,
+            _lock: lock,
             store,
             blobs,
             key,

@@ -4,6 +4,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use crate::files::UploadError;
+use crate::limits::Limited;
 use crate::store::StoreError;
 
 /// A refused or failed request: status and plain text.
@@ -48,6 +49,16 @@ impl ApiError {
         }
         tracing::error!(error = chain, "request failed");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal server error")
+    }
+}
+
+impl From<Limited> for ApiError {
+    fn from(limited: Limited) -> Self {
+        let status = match limited {
+            Limited::Messages { .. } | Limited::Bytes { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Limited::Disk { .. } => StatusCode::INSUFFICIENT_STORAGE,
+        };
+        Self::new(status, limited.to_string())
     }
 }
 

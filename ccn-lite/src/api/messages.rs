@@ -11,7 +11,7 @@ use super::{check_hash, paged};
 use crate::node::Node;
 use crate::store::After;
 use crate::store::messages::{self, Filter};
-use crate::store::{StoreError, pending};
+use crate::store::{StoreError, pending, removals};
 
 /// Reads the filters a list and a WebSocket have in common.
 pub fn filter(params: &Params) -> Result<Filter, ApiError> {
@@ -172,7 +172,17 @@ async fn list_gone(
     let mut page = params.page(20, true)?;
     page.page = number.unwrap_or(page.page);
     if filter.statuses[0] == "removed" {
-        return Ok(Json(paged("messages", Vec::new(), page, 0)));
+        let (rows, total) = node
+            .store
+            .read::<_, ApiError, _>(move |conn| Ok(removals::list(conn, &filter, ascending, page)?))
+            .await?;
+        let items = rows.iter().map(|removed| {
+            let mut item = render::removed(removed);
+            item["status"] = json!("removed");
+            item["removed_at"] = json!(removed.removed_at);
+            item
+        });
+        return Ok(Json(paged("messages", items.collect(), page, total)));
     }
     let (rows, total) = node
         .store
@@ -245,10 +255,7 @@ pub async fn one(
                     };
                     body["message"] = render::message(&m);
                     if status == "removing" {
-                        body["reason"] = match m.payment_type.as_deref() {
-                            Some("credit") => json!("credit_insufficient"),
-                            _ => json!("balance_insufficient"),
-                        };
+                        body["reason"] = render::reason(m.payment_type.as_deref());
                     }
                 }
                 "pending" => {
@@ -260,6 +267,14 @@ pub async fn one(
                         body["message"] = r.envelope;
                         body["error_code"] = json!(r.error_code);
                         body["details"] = json!(r.details);
+                    }
+                }
+                "removed" => {
+                    if let Some(removed) = removals::get(conn, &hash)? {
+                        body["message"] = render::removed(&removed);
+                        body["reason"] = render::reason(Some(&removed.payment_type));
+                        body["removed_at"] = json!(removed.removed_at);
+                        body["size"] = json!(removed.size);
                     }
                 }
                 _ => {
@@ -310,13 +325,20 @@ pub async fn content(
     Ok(Json(content))
 }
 
-/// `GET /messages/{hash}/consumed_credits`. Nothing is consumed here: expenses are posted by another service.
+/// `GET /messages/{hash}/consumed_credits`: what expenses took for the message.
 pub async fn consumed_credits(
     State(node): State<Node>,
     Path(hash): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
     status_of(&node, &hash).await?;
-    Ok(Json(json!({"item_hash": hash, "consumed_credits": 0})))
+    let resource = hash.clone();
+    let consumed = node
+        .store
+        .read::<_, StoreError, _>(move |conn| crate::store::credits::consumed(conn, &resource))
+        .await?;
+    Ok(Json(
+        json!({"item_hash": hash, "consumed_credits": consumed}),
+    ))
 }
 
 /// `GET /messages/hashes`.

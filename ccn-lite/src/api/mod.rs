@@ -2,6 +2,8 @@
 
 mod accounts;
 mod aggregates;
+mod costs;
+mod credits;
 pub mod error;
 mod info;
 mod messages;
@@ -121,16 +123,22 @@ pub fn router(node: Node) -> Router {
         .route("/addresses/{address}/files", get(accounts::files))
         .route("/addresses/{address}/post_types", get(accounts::post_types))
         .route("/addresses/{address}/channels", get(accounts::channels))
-        .route(
-            "/addresses/{address}/credit_history",
-            get(accounts::credit_history),
-        )
+        .route("/addresses/{address}/credit_history", get(credits::history))
         .route(
             "/addresses/{address}/credit_history/summary",
-            get(accounts::credit_summary),
+            get(credits::summary),
         )
         .route("/channels/list.json", get(accounts::all_channels))
+        .route("/balances", get(credits::balances))
+        .route("/credit_balances", get(credits::credit_balances))
+        .route("/costs", get(costs::list))
         .route("/price/estimate", post(prices::estimate))
+        .route("/price/estimate/instance", post(prices::estimate_instance))
+        .route("/price/recalculate", post(prices::recalculate_publicly))
+        .route(
+            "/price/{hash}/recalculate",
+            post(prices::recalculate_publicly),
+        )
         .route("/price/{hash}", get(prices::of_message))
         .route("/storage/add_json", post(upload::storage_json))
         .route("/ipfs/add_json", post(upload::ipfs_json))
@@ -164,6 +172,17 @@ pub fn router(node: Node) -> Router {
         .route("/api/ws0/messages", get(websocket::messages))
         .route("/version", get(info::version))
         .route("/metrics.json", get(info::metrics))
+        .with_state(node)
+}
+
+/// What only those may do who have access to the machine: served on a socket in the data directory.
+pub fn admin(node: Node) -> Router {
+    Router::new()
+        .route("/api/v0/price/recalculate", post(prices::recalculate_all))
+        .route(
+            "/api/v0/price/{hash}/recalculate",
+            post(prices::recalculate),
+        )
         .with_state(node)
 }
 

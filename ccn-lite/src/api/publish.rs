@@ -64,13 +64,12 @@ pub async fn messages(State(node): State<Node>, body: Bytes) -> Result<Response,
 
 /// `POST /ipfs/pubsub/pub`, the older way.
 pub async fn pubsub(State(node): State<Node>, body: Bytes) -> Result<Response, ApiError> {
-    /// The one topic messages are published on.
-    const TOPIC: &str = "ALEPH-TEST";
+    let topic = &node.config.topics.messages;
     let body = parse(&body)?;
-    if body["topic"].as_str() != Some(TOPIC) {
+    if body["topic"].as_str() != Some(topic) {
         return Err(ApiError::new(
             StatusCode::FORBIDDEN,
-            format!("Unauthorized P2P topic, expected {TOPIC}"),
+            format!("Unauthorized P2P topic, expected {topic}"),
         ));
     }
     let data = body["data"]

@@ -6,6 +6,7 @@ use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
 use crate::store::messages::{Forgotten, Message};
+use crate::store::removals::Removed;
 
 const ISO: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]");
@@ -51,6 +52,31 @@ pub enum ContentFormat {
     Headers,
     /// None.
     None,
+}
+
+/// Why a message is on its way out, or gone.
+pub fn reason(payment_type: Option<&str>) -> Value {
+    match payment_type {
+        Some("credit") => json!("credit_insufficient"),
+        _ => json!("balance_insufficient"),
+    }
+}
+
+/// What is left of a removed message.
+pub fn removed(r: &Removed) -> Value {
+    json!({
+        "sender": r.sender,
+        "chain": r.chain,
+        "signature": r.signature,
+        "type": r.kind,
+        "item_type": r.item_type,
+        "item_hash": r.item_hash,
+        "time": r.time,
+        "channel": r.channel,
+        "owner": r.owner,
+        "payment_type": r.payment_type,
+        "size": r.size,
+    })
 }
 
 /// A message in a list.

@@ -58,6 +58,11 @@ pub struct Uploaded {
 }
 
 impl Blobs {
+    /// The directory of another process: nothing is created or removed by opening it.
+    pub fn at(root: &Path) -> Self {
+        Self { root: root.into() }
+    }
+
     /// Opens `root`, creating it, and removes what interrupted uploads left.
     pub fn open(root: &Path) -> io::Result<Self> {
         let incoming = root.join("incoming");

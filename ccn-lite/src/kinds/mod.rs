@@ -96,6 +96,20 @@ pub fn provides(v: &Verified) -> Vec<String> {
     }
 }
 
+/// Takes away a message that is no longer paid; its files go when nobody else claims them.
+pub fn remove(conn: &Connection, target: &Message, now: f64) -> Result<(), StoreError> {
+    let hash = &target.item_hash;
+    let mut file_size = None;
+    match target.kind.as_str() {
+        "STORE" => file_size = store::unapply(conn, target, now)?,
+        _ => crate::store::vms::remove(conn, hash)?,
+    }
+    if target.item_type != "inline" {
+        crate::store::files::unpin(conn, hash, now, now + store::GRACE_PERIOD)?;
+    }
+    crate::store::removals::finish(conn, target, now, file_size)
+}
+
 /// Undoes the effects of `target` and leaves its skeleton; with it goes what cannot exist without it.
 fn unapply(
     conn: &Connection,

@@ -95,6 +95,7 @@ mod tests {
         store_and_program_cost: 100,
         hold_and_stream: 200,
         credit_only: 300,
+        credit_precision: 0,
     };
 
     #[test]

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::files::MAX_CONTENT_BYTES;
 use crate::kinds;
+use crate::ledger;
 use crate::node::{Event, Node};
 use crate::store::messages::{self, Message};
 use crate::store::pending::{self, Pending};
@@ -308,6 +309,7 @@ fn apply(
         accounts::insert_cost(conn, cost)?;
     }
     kinds::apply(conn, v, received)?;
+    ledger::apply(conn, &node.config, v, received)?;
     let mut woken = pending::wake(conn, v.hash(), received)?;
     for name in kinds::provides(v) {
         woken |= pending::wake(conn, &name, received)?;

@@ -67,6 +67,27 @@ pub fn get(conn: &Connection, owner: &str, key: &str) -> Result<Option<Aggregate
         .optional()?)
 }
 
+/// What an aggregate held at `time` (Unix seconds); none when it did not exist yet.
+pub fn as_of(
+    conn: &Connection,
+    owner: &str,
+    key: &str,
+    time: f64,
+) -> Result<Option<Value>, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT content FROM aggregate_elements WHERE owner = ? AND key = ? AND created <= ? \
+         ORDER BY created, item_hash",
+    )?;
+    let mut rows = statement.query(params![owner, key, time])?;
+    let mut merged: Option<Map<String, Value>> = None;
+    while let Some(row) = rows.next()? {
+        let element: Map<String, Value> =
+            serde_json::from_str(row.get_ref(0)?.as_str().unwrap_or_default())?;
+        merged.get_or_insert_default().extend(element);
+    }
+    Ok(merged.map(Value::Object))
+}
+
 /// All aggregates of an owner, of the given keys when there are any.
 pub fn of_owner(
     conn: &Connection,

@@ -153,6 +153,33 @@ pub fn insert(conn: &Connection, m: &Message) -> Result<(), StoreError> {
     set_status(conn, &m.item_hash, &m.status, m.reception_time)
 }
 
+/// Hands every message in force to `look`, by hash; one that cannot be decoded ends it.
+pub fn each(conn: &Connection, mut look: impl FnMut(Message)) -> Result<(), StoreError> {
+    let mut statement = conn.prepare(&format!(
+        "SELECT {COLUMNS} FROM messages ORDER BY item_hash"
+    ))?;
+    let rows = statement.query_map([], message)?;
+    for row in rows {
+        look(row?);
+    }
+    Ok(())
+}
+
+/// Messages whose status is recorded differently than they are kept, in either direction.
+pub fn without_status(conn: &Connection) -> Result<Vec<String>, StoreError> {
+    let mut statement = conn.prepare(
+        "SELECT m.item_hash FROM messages m LEFT JOIN statuses s USING (item_hash) WHERE s.status IS NOT m.status \
+         UNION ALL SELECT item_hash FROM statuses s WHERE NOT CASE s.status \
+           WHEN 'pending' THEN EXISTS (SELECT 1 FROM pending p WHERE p.item_hash = s.item_hash) \
+           WHEN 'rejected' THEN EXISTS (SELECT 1 FROM rejected r WHERE r.item_hash = s.item_hash) \
+           WHEN 'forgotten' THEN EXISTS (SELECT 1 FROM forgotten f WHERE f.item_hash = s.item_hash) \
+           WHEN 'removed' THEN EXISTS (SELECT 1 FROM removed r WHERE r.item_hash = s.item_hash) \
+           ELSE EXISTS (SELECT 1 FROM messages m WHERE m.item_hash = s.item_hash) END",
+    )?;
+    let rows = statement.query_map([], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 /// Which messages a list holds.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
@@ -321,6 +348,16 @@ pub fn stats(
     let rows = statement.query_map(c.params().as_slice(), |row| {
         Ok((row.get(0)?, row.get(1)?, row.get(2)?))
     })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Messages in force of types that cost something, oldest first.
+pub fn all_that_cost(conn: &Connection) -> Result<Vec<String>, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT item_hash FROM messages WHERE type IN ('STORE', 'PROGRAM', 'INSTANCE', 'V-PROGRAM') \
+         ORDER BY time, item_hash",
+    )?;
+    let rows = statement.query_map([], |row| row.get(0))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 

@@ -7,10 +7,13 @@
 pub mod accounts;
 pub mod aggregates;
 pub mod assignments;
+pub mod credits;
 pub mod files;
+pub mod maintain;
 pub mod messages;
 pub mod pending;
 pub mod posts;
+pub mod removals;
 pub mod vms;
 
 use std::path::{Path, PathBuf};
@@ -21,7 +24,11 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// Schema steps; the n-th brings `user_version` from n to n + 1.
-const MIGRATIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("assignments.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("schema.sql"),
+    include_str!("assignments.sql"),
+    include_str!("money.sql"),
+];
 /// Jobs that may wait for the writer.
 const QUEUE: usize = 256;
 /// Jobs committed together at most.
@@ -294,6 +301,16 @@ impl Conditions {
         self.params.push(value.into());
     }
 
+    /// Adds `sql`, which holds as many `?` as there are values.
+    pub fn with_all(
+        &mut self,
+        sql: &str,
+        values: impl IntoIterator<Item = rusqlite::types::Value>,
+    ) {
+        self.sql.push(sql.into());
+        self.params.extend(values);
+    }
+
     /// Continues a list that is ordered by the time in `column`, and by item hash where times are equal.
     pub fn after(&mut self, column: &str, ascending: bool, after: &After) {
         // Time and hash may run in opposite directions, so the pair comparison is spelled out.
@@ -323,6 +340,11 @@ impl Conditions {
         } else {
             format!(" WHERE {}", self.sql.join(" AND "))
         }
+    }
+
+    /// The values in order.
+    pub fn values(&self) -> &[rusqlite::types::Value] {
+        &self.params
     }
 
     /// The parameters in order.
