@@ -228,29 +228,13 @@ async fn credits_come_from_the_authority_in_its_channel_and_never_from_nothing()
 
     // Elsewhere, or from anybody else, it is a post like any other.
     let granted = grants(json!([grant(&a, 100)]));
-    ccn.take(&post(
-        &authority,
-        "aleph_credit_distribution",
-        None,
-        time,
-        granted.clone(),
-    ))
-    .await;
-    ccn.take(&credits(
-        &alice,
-        "aleph_credit_distribution",
-        time,
-        granted.clone(),
-    ))
-    .await;
+    let kind = "aleph_credit_distribution";
+    ccn.take(&post(&authority, kind, None, time - 2.0, granted.clone()))
+        .await;
+    ccn.take(&credits(&alice, kind, time - 1.0, granted.clone()))
+        .await;
     assert_eq!(credit_balance(&ccn, &a).await, 0);
-    ccn.take(&credits(
-        &authority,
-        "aleph_credit_distribution",
-        time,
-        granted,
-    ))
-    .await;
+    ccn.take(&credits(&authority, kind, time, granted)).await;
     assert_eq!(credit_balance(&ccn, &a).await, 100);
 
     let transfer = |entries: Value| json!({"transfer": {"credits": entries}});

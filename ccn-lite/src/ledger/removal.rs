@@ -1,7 +1,7 @@
 //! What can no longer be paid goes: first out of force, a day later for good (spec ccn-api §4.6).
 //!
 //! Means are handed out in the order in which messages were taken; who comes too late waits in `removing`. Enough money
-//! again, and it is back. Nothing is polled: means are looked at when they change, and when credits expire.
+//! again, and it is back. Accounts are looked at when their means change, and when credits expire.
 
 use std::time::Duration;
 
@@ -16,10 +16,8 @@ use crate::store::{StoreError, accounts, credits, files, messages, now, removals
 
 /// From being out of force to being gone, seconds.
 const GRACE: f64 = 25.0 * 3600.0;
-/// Longest sleep without looking, seconds.
-const IDLE: f64 = 600.0;
-/// Pause after a database error.
-const PAUSE: Duration = Duration::from_secs(10);
+/// How often the clock is compared with what is to end: two look-ups in an index.
+const INTERVAL: Duration = Duration::from_secs(2);
 
 /// Looks at everything `address` pays for again.
 ///
@@ -97,45 +95,36 @@ fn finish(conn: &Connection, now: f64) -> Result<(), StoreError> {
 
 async fn round(node: &Node, seen: f64) -> Result<f64, StoreError> {
     let until = now();
-    let config = node.config.clone();
-    node.store
-        .write::<_, StoreError, _>(move |conn| {
-            for address in credits::expired(conn, seen, until)? {
-                recheck(conn, &config, &address, until)?;
-            }
-            finish(conn, until)
+    let due = node
+        .store
+        .read::<_, StoreError, _>(move |conn| {
+            let expired = !credits::expired(conn, seen, until)?.is_empty();
+            Ok(expired || !removals::due(conn, until)?.is_empty())
         })
         .await?;
+    if due {
+        let config = node.config.clone();
+        node.store
+            .write::<_, StoreError, _>(move |conn| {
+                for address in credits::expired(conn, seen, until)? {
+                    recheck(conn, &config, &address, until)?;
+                }
+                finish(conn, until)
+            })
+            .await?;
+    }
     Ok(until)
-}
-
-async fn next(node: &Node, seen: f64) -> Result<f64, StoreError> {
-    node.store
-        .read::<_, StoreError, _>(move |conn| {
-            let expiry = credits::next_expiry(conn, seen)?.unwrap_or(f64::MAX);
-            Ok(removals::next_due(conn)?.unwrap_or(f64::MAX).min(expiry))
-        })
-        .await
 }
 
 /// Acts when credits expire and when a grace ends, for ever. What happened while the node was off is made up for first.
 pub async fn run(node: Node) {
     let mut seen = 0.0;
     loop {
-        let sleep = match round(&node, seen).await {
-            Ok(until) => {
-                seen = until;
-                match next(&node, seen).await {
-                    Ok(at) => Duration::from_secs_f64((at - now()).clamp(0.05, IDLE)),
-                    Err(_) => PAUSE,
-                }
-            }
+        match round(&node, seen).await {
+            Ok(until) => seen = until,
             Err(StoreError::Closed) => return,
-            Err(error) => {
-                tracing::error!(%error, "cannot look for what is no longer paid");
-                PAUSE
-            }
-        };
-        tokio::time::sleep(sleep).await;
+            Err(error) => tracing::error!(%error, "cannot look for what is no longer paid"),
+        }
+        tokio::time::sleep(INTERVAL).await;
     }
 }

@@ -125,15 +125,6 @@ pub fn expired(conn: &Connection, from: f64, to: f64) -> Result<Vec<String>, Sto
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// When the next credits expire after `now`, Unix seconds.
-pub fn next_expiry(conn: &Connection, now: f64) -> Result<Option<f64>, StoreError> {
-    Ok(conn
-        .prepare_cached(
-            "SELECT min(expiration) FROM credit_lots WHERE expiration > ? AND remaining > 0",
-        )?
-        .query_row([now], |row| row.get(0))?)
-}
-
 /// Something that happened to an account's credits.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Entry {

@@ -33,13 +33,6 @@ pub fn due(conn: &Connection, now: f64) -> Result<Vec<String>, StoreError> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// When the next message goes, Unix seconds.
-pub fn next_due(conn: &Connection) -> Result<Option<f64>, StoreError> {
-    Ok(conn
-        .prepare_cached("SELECT min(delete_by) FROM removing")?
-        .query_row([], |row| row.get(0))?)
-}
-
 /// What is left of a removed message.
 #[derive(Debug, Clone)]
 pub struct Removed {

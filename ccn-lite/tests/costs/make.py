@@ -222,7 +222,10 @@ def main():
     settings = {"compatible_gpus": [{"device_id": device, "model": model} for device, (model, _, _) in GPUS.items()]}
     lines = [{"kinds": KINDS, "settings": settings, "pricing": [aggregate(tariff) for tariff in lists[1:]]}]
     for _ in range(WORKLOADS):
-        w, payment = workload(rng), rng.choice(["hold", "superfluid", "credit", "credit"])
+        w = workload(rng)
+        # Files cannot be paid by the second.
+        stream = [] if w["kind"] == "store" else ["superfluid"]
+        payment = rng.choice(["hold", "credit", "credit", *stream])
         number = rng.choice([0, 0, *range(1, len(lists))])
         rows = costs(w, lists[number], payment)
         column = {"hold": 2, "superfluid": 3, "credit": 4}[payment]
