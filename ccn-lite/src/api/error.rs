@@ -1,17 +1,24 @@
 //! Errors as HTTP answers.
 
+use aleph_message::Rejection;
+use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
 
 use crate::files::UploadError;
+use crate::files::archive::ArchiveError;
+use crate::files::car::CarError;
+use crate::pipeline::SubmitError;
 use crate::store::StoreError;
 
-/// A refused or failed request: status and plain text.
+/// A refused or failed request: status and plain text, or the network's code and details as JSON.
 #[derive(Debug, thiserror::Error)]
 #[error("{status}: {text}")]
 pub struct ApiError {
     status: StatusCode,
     text: String,
+    body: Option<Value>,
 }
 
 impl ApiError {
@@ -20,6 +27,7 @@ impl ApiError {
         Self {
             status,
             text: text.into(),
+            body: None,
         }
     }
 
@@ -51,6 +59,41 @@ impl ApiError {
     }
 }
 
+impl From<Rejection> for ApiError {
+    fn from(rejection: Rejection) -> Self {
+        Self {
+            status: StatusCode::UNPROCESSABLE_ENTITY,
+            text: rejection.to_string(),
+            body: Some(json!({
+                "error_code": rejection.code.as_i32(),
+                "error": rejection.code.name(),
+                "details": rejection.details,
+            })),
+        }
+    }
+}
+
+impl From<SubmitError> for ApiError {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::Invalid(rejection) => rejection.into(),
+            SubmitError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ArchiveError> for ApiError {
+    fn from(error: ArchiveError) -> Self {
+        match error {
+            ArchiveError::Io(error) | ArchiveError::Car(CarError::Io(error)) => error.into(),
+            ArchiveError::TooLarge { .. } => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string())
+            }
+            error => Self::unprocessable(error.to_string()),
+        }
+    }
+}
+
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         Self::internal(&error)
@@ -76,6 +119,9 @@ impl From<UploadError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        (self.status, self.text).into_response()
+        match self.body {
+            Some(body) => (self.status, Json(body)).into_response(),
+            None => (self.status, self.text).into_response(),
+        }
     }
 }

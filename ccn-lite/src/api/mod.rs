@@ -2,9 +2,14 @@
 
 mod accounts;
 mod aggregates;
+mod car;
 pub mod error;
+mod filter;
 mod info;
+mod list;
 mod messages;
+mod metadata;
+mod metrics;
 mod params;
 mod posts;
 mod prices;
@@ -21,11 +26,10 @@ use axum::http::{HeaderValue, Method, Request, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use serde_json::{Value, json};
 
 use crate::node::Node;
-use crate::store::Page;
 use error::ApiError;
+use list::paged;
 
 /// Largest JSON body, as on the public network's nodes.
 const MAX_BODY: usize = 1 << 20;
@@ -50,18 +54,6 @@ fn page_number(segment: &str) -> Result<u64, ApiError> {
         .ok()
         .filter(|page| *page > 0)
         .ok_or_else(|| ApiError::unprocessable("page: counts from 1"))
-}
-
-/// A page of a list.
-fn paged(key: &str, items: Vec<Value>, page: Page, total: u64) -> Value {
-    let mut body = json!({
-        "pagination_per_page": page.limit,
-        "pagination_page": page.page,
-        "pagination_total": total,
-        "pagination_item": key,
-    });
-    body[key] = Value::Array(items);
-    body
 }
 
 /// Everyone may read and write: authority is in the signatures, so any origin is fine.
@@ -149,11 +141,13 @@ pub fn router(node: Node) -> Router {
         .route("/storage/raw/{hash}", get(storage::raw))
         .route("/storage/{hash}", get(storage::base64_json))
         .route("/info/public.json", get(info::public))
+        .route("/programs/on/message", get(info::on_message))
         .route("/version", get(info::version))
         .layer(DefaultBodyLimit::max(MAX_BODY));
     let uploads = Router::new()
         .route("/storage/add_file", post(upload::storage_file))
         .route("/ipfs/add_file", post(upload::ipfs_file))
+        .route("/ipfs/add_car", post(car::add_car))
         // Enforced while the file streams to disk, by who sends it.
         .layer(DefaultBodyLimit::disable());
     Router::new()
@@ -163,7 +157,9 @@ pub fn router(node: Node) -> Router {
         .route("/api/v1/addresses/stats.json", get(accounts::stats_v1))
         .route("/api/ws0/messages", get(websocket::messages))
         .route("/version", get(info::version))
-        .route("/metrics.json", get(info::metrics))
+        .route("/api/ws0/status", get(websocket::status))
+        .route("/metrics", get(metrics::metrics))
+        .route("/metrics.json", get(metrics::metrics_json))
         .with_state(node)
 }
 

@@ -7,7 +7,7 @@ use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 
 use super::error::ApiError;
-use crate::store::Page;
+use crate::store::{After, Page};
 
 /// Largest page in cursor mode.
 const CURSOR_PAGE: u64 = 200;
@@ -68,6 +68,61 @@ impl Params {
             .unwrap_or_default()
     }
 
+    /// The first non-empty of several lists, every item of which must be `known`.
+    pub fn words(
+        &self,
+        names: &[&str],
+        known: impl Fn(&str) -> bool,
+    ) -> Result<Vec<String>, ApiError> {
+        for name in names {
+            let list = self.list(name);
+            if let Some(word) = list.iter().find(|word| !known(word)) {
+                return Err(ApiError::unprocessable(format!(
+                    "{name}: {word:?} is not a known value"
+                )));
+            }
+            if !list.is_empty() {
+                return Ok(list);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// One of a few words.
+    pub fn one_of(
+        &self,
+        name: &str,
+        words: &[&'static str],
+    ) -> Result<Option<&'static str>, ApiError> {
+        let Some(value) = self.get(name) else {
+            return Ok(None);
+        };
+        match words.iter().find(|word| **word == value) {
+            Some(word) => Ok(Some(word)),
+            None => Err(ApiError::unprocessable(format!(
+                "{name}: {value:?} is none of {}",
+                words.join(", ")
+            ))),
+        }
+    }
+
+    /// `startDate` and `endDate`, Unix seconds; 0 counts as absent.
+    pub fn period(&self) -> Result<(Option<f64>, Option<f64>), ApiError> {
+        let seconds = |name: &str| match self.number::<f64>(name)? {
+            Some(value) if !value.is_finite() || value < 0.0 => Err(ApiError::unprocessable(
+                format!("{name}: must be a time in seconds"),
+            )),
+            value => Ok(value.filter(|value| *value > 0.0)),
+        };
+        let (start, end) = (seconds("startDate")?, seconds("endDate")?);
+        match (start, end) {
+            (Some(start), Some(end)) if end < start => {
+                Err(ApiError::unprocessable("endDate is before startDate"))
+            }
+            period => Ok(period),
+        }
+    }
+
     /// The first non-empty of several lists.
     pub fn first_list(&self, names: &[&str]) -> Vec<String> {
         names
@@ -102,6 +157,16 @@ impl Params {
                 "sortOrder: {other:?} is neither 1 nor -1"
             ))),
         }
+    }
+
+    /// `pagination` and `page` of a list that is sent while it is read: any length, 0 for all of it.
+    pub fn any_page(&self, default: u64) -> Result<Page, ApiError> {
+        let limit = self.number::<u64>("pagination")?.unwrap_or(default);
+        let page = self.number::<u64>("page")?.unwrap_or(1);
+        if page == 0 {
+            return Err(ApiError::unprocessable("page: counts from 1"));
+        }
+        Ok(Page { limit, page })
     }
 
     /// `pagination` and `page`.
@@ -146,6 +211,15 @@ pub struct Cursor {
     pub time: f64,
     /// Hash.
     pub hash: String,
+}
+
+impl From<Cursor> for After {
+    fn from(cursor: Cursor) -> Self {
+        Self {
+            time: cursor.time,
+            hash: cursor.hash,
+        }
+    }
 }
 
 impl Cursor {

@@ -1,6 +1,8 @@
 //! The cost rows of a message.
 
-use aleph_message::{Body, Content, Executable, ItemHash, PaymentType, VolumeSource};
+use aleph_message::{
+    Body, Content, Executable, ItemHash, MachineResources, PaymentType, VolumeSource,
+};
 
 use super::{Decimal, Prices, Product, ProductPrice, Rates};
 
@@ -157,7 +159,7 @@ pub fn costs(
                 product,
                 price_of(product)?,
                 multiplier,
-                &program.executable,
+                &program.executable.resources,
                 volumes.collect(),
                 payment,
             )
@@ -191,11 +193,20 @@ pub fn costs(
                 product,
                 price_of(product)?,
                 1,
-                &instance.executable,
+                &instance.executable.resources,
                 volumes.collect(),
                 payment,
             )
         }
+        // Verified volumes cost nothing.
+        Body::VerifiableProgram(program) => machine(
+            Product::InstanceConfidential,
+            price_of(Product::InstanceConfidential)?,
+            1,
+            &program.resources,
+            Vec::new(),
+            payment,
+        ),
         Body::Post(_) | Body::Aggregate(_) | Body::Forget(_) => Ok(Vec::new()),
     }
 }
@@ -296,7 +307,7 @@ fn machine(
     product: Product,
     price: &ProductPrice,
     multiplier: u64,
-    executable: &Executable,
+    resources: &MachineResources,
     volumes: Vec<Volume>,
     payment: PaymentType,
 ) -> Result<Vec<CostRow>, CostError> {
@@ -304,8 +315,7 @@ fn machine(
         .unit
         .as_ref()
         .ok_or(CostError::Unpriced(product.key()))?;
-    let units = u64::from(executable.resources.vcpus)
-        .max(executable.resources.memory.div_ceil(unit.memory_mib));
+    let units = u64::from(resources.vcpus).max(resources.memory.div_ceil(unit.memory_mib));
     let charged = Decimal::from(units * multiplier);
     let execution = CostRow {
         cost_type: CostType::Execution,

@@ -49,10 +49,21 @@ pub fn get(conn: &Connection, hash: &str) -> Result<Option<(i64, String)>, Store
         .optional()?)
 }
 
-/// Makes a file known.
-pub fn insert(conn: &Connection, hash: &str, size: u64, now: f64) -> Result<(), StoreError> {
-    conn.prepare_cached("INSERT OR IGNORE INTO files VALUES (?, ?, 'file', ?)")?
-        .execute(params![hash, i64::try_from(size).unwrap_or(i64::MAX), now])?;
+/// Makes a `file` or `directory` known.
+pub fn insert(
+    conn: &Connection,
+    hash: &str,
+    size: u64,
+    kind: &str,
+    now: f64,
+) -> Result<(), StoreError> {
+    conn.prepare_cached("INSERT OR IGNORE INTO files VALUES (?, ?, ?, ?)")?
+        .execute(params![
+            hash,
+            i64::try_from(size).unwrap_or(i64::MAX),
+            kind,
+            now
+        ])?;
     Ok(())
 }
 

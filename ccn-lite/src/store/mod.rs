@@ -7,10 +7,13 @@
 pub mod accounts;
 pub mod aggregates;
 pub mod assignments;
+pub mod counters;
 pub mod files;
+pub mod forgotten;
 pub mod messages;
 pub mod pending;
 pub mod posts;
+pub mod statuses;
 pub mod vms;
 
 use std::path::{Path, PathBuf};
@@ -21,7 +24,11 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// Schema steps; the n-th brings `user_version` from n to n + 1.
-const MIGRATIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("assignments.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("schema.sql"),
+    include_str!("assignments.sql"),
+    include_str!("lists.sql"),
+];
 /// Jobs that may wait for the writer.
 const QUEUE: usize = 256;
 /// Jobs committed together at most.
@@ -292,6 +299,16 @@ impl Conditions {
     pub fn with(&mut self, sql: &str, value: impl Into<rusqlite::types::Value>) {
         self.sql.push(sql.into());
         self.params.push(value.into());
+    }
+
+    /// Adds `sql`, which holds a `?` for each value.
+    pub fn with_all(
+        &mut self,
+        sql: &str,
+        values: impl IntoIterator<Item = rusqlite::types::Value>,
+    ) {
+        self.sql.push(sql.into());
+        self.params.extend(values);
     }
 
     /// Continues a list that is ordered by the time in `column`, and by item hash where times are equal.
