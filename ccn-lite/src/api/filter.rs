@@ -26,7 +26,12 @@ const IN_FORCE: [&str; 2] = ["processed", "removing"];
 /// 422, naming the parameter.
 pub fn filter(params: &Params) -> Result<Filter, ApiError> {
     let mut statuses = params.words(
-        &["msgStatuses", "msgStatus", "messageStatuses", "messageStatus"],
+        &[
+            "msgStatuses",
+            "msgStatus",
+            "messageStatuses",
+            "messageStatus",
+        ],
         |word| STATUSES.contains(&word),
     )?;
     if statuses.is_empty() {

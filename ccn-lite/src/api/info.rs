@@ -23,10 +23,7 @@ pub async fn public() -> Json<Value> {
 }
 
 /// `GET /programs/on/message`: programs that start on messages, with what they subscribe to.
-pub async fn on_message(
-    State(node): State<Node>,
-    params: Params,
-) -> Result<Json<Value>, ApiError> {
+pub async fn on_message(State(node): State<Node>, params: Params) -> Result<Json<Value>, ApiError> {
     let ascending = params.ascending()?;
     let programs = node
         .store
@@ -34,9 +31,7 @@ pub async fn on_message(
         .await?;
     let items = programs
         .into_iter()
-        .map(|(hash, message)| {
-            json!({"item_hash": hash, "content": {"on": {"message": message}}})
-        })
+        .map(|(hash, message)| json!({"item_hash": hash, "content": {"on": {"message": message}}}))
         .collect();
     Ok(Json(Value::Array(items)))
 }

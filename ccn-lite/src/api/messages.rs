@@ -5,12 +5,12 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::check_hash;
 use super::error::ApiError;
 use super::filter::{STATUSES, ascending, content_format, filter};
 use super::list::{by_cursor, paged, streamed};
 use super::params::{Cursor, Params};
 use super::render::{self, iso};
-use super::check_hash;
 use crate::node::Node;
 use crate::store::messages::{self, Filter, Message};
 use crate::store::{After, StoreError, forgotten, pending, statuses};
@@ -38,11 +38,7 @@ fn place(message: &Message) -> Cursor {
     }
 }
 
-async fn list_page(
-    node: Node,
-    params: Params,
-    number: Option<u64>,
-) -> Result<Response, ApiError> {
+async fn list_page(node: Node, params: Params, number: Option<u64>) -> Result<Response, ApiError> {
     let filter = filter(&params)?;
     let format = content_format(&params)?;
     let ascending = ascending(&params)?;
@@ -117,9 +113,7 @@ async fn list_gone(
     }
     let (rows, total) = node
         .store
-        .read::<_, ApiError, _>(move |conn| {
-            Ok(forgotten::list(conn, &filter, ascending, page)?)
-        })
+        .read::<_, ApiError, _>(move |conn| Ok(forgotten::list(conn, &filter, ascending, page)?))
         .await?;
     let items = rows
         .iter()

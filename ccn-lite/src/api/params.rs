@@ -251,6 +251,8 @@ impl Cursor {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -269,5 +271,35 @@ mod tests {
         };
         assert_eq!(Cursor::decode(&cursor.encode()).unwrap(), cursor);
         assert!(Cursor::decode("%%%").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_safe_as_a_cursor_and_any_place_makes_one(
+            text in "\\PC{0,80}", time in -1e12..1e12_f64, hash in "\\PC{0,80}",
+        ) {
+            let _ = Cursor::decode(&text);
+            let cursor = Cursor { time, hash };
+            prop_assert_eq!(Cursor::decode(&cursor.encode()).unwrap(), cursor);
+        }
+
+        #[test]
+        fn any_query_is_refused_or_makes_a_bounded_page(
+            names in prop::collection::vec("(pagination|page|cursor|startDate|end_date|sortOrder|hashes|msgType)", 0..6),
+            values in prop::collection::vec("(-?[0-9]{0,25}|[0-9.e+-]{0,6}|POST|nan|inf|,|\\PC{0,8})", 6),
+        ) {
+            let params = Params(names.into_iter().zip(values).collect());
+            if let Ok(page) = params.page(20, true) {
+                prop_assert!(page.limit <= MAX_PAGE && page.page > 0);
+                let _ = page.clause();
+            }
+            if let Ok(Some((page, _))) = params.cursor(20) {
+                prop_assert!((1..=CURSOR_PAGE).contains(&page.limit));
+            }
+            if let Ok((Some(start), Some(end))) = params.period() {
+                prop_assert!(start.is_finite() && start <= end);
+            }
+            let _ = crate::api::filter::filter(&params);
+        }
     }
 }

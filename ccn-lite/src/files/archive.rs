@@ -225,7 +225,10 @@ impl Archive {
                 Kind::File | Kind::Raw => node.data.len() as u64,
                 _ => 0,
             },
-            tree: self.index.get(cid.digest()).map_or(0, |place| place.1.into()),
+            tree: self
+                .index
+                .get(cid.digest())
+                .map_or(0, |place| place.1.into()),
             entries: 1,
         };
         for (position, link) in node.links.iter().enumerate() {

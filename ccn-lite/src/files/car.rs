@@ -94,7 +94,14 @@ fn read_cbor(bytes: &mut &[u8]) -> Option<(u8, u64)> {
     let argument = argument
         .iter()
         .fold(0_u64, |value, byte| value << 8 | u64::from(*byte));
-    Some((major, if width == 0 { u64::from(info) } else { argument }))
+    Some((
+        major,
+        if width == 0 {
+            u64::from(info)
+        } else {
+            argument
+        },
+    ))
 }
 
 fn read_header(mut bytes: &[u8]) -> Result<Cid, CarError> {
@@ -234,7 +241,10 @@ mod tests {
         let mut reader = Reader::new(bytes)?;
         let mut blocks = Vec::new();
         while let Some(block) = reader.next_block()? {
-            assert_eq!(&bytes[block.at as usize..][..block.bytes.len()], block.bytes);
+            assert_eq!(
+                &bytes[block.at as usize..][..block.bytes.len()],
+                block.bytes
+            );
             blocks.push((block.cid, block.bytes));
         }
         Ok((reader.root, blocks))

@@ -125,7 +125,8 @@ fn read_link(mut bytes: &[u8]) -> Result<Link, MalformedNode> {
     while let Some(field) = read_field(&mut bytes)? {
         match field {
             (1, Field::Bytes(hash)) => {
-                cid = Some(Cid::from_bytes(hash).map_err(|_| MalformedNode("unknown kind of link"))?);
+                cid =
+                    Some(Cid::from_bytes(hash).map_err(|_| MalformedNode("unknown kind of link"))?);
             }
             (2, Field::Bytes(text)) => {
                 name = String::from_utf8(text.to_vec())

@@ -136,10 +136,8 @@ impl Blobs {
         let Some(layout) = layout_of(&path, name)? else {
             return Ok(None);
         };
-        let mut out = BufWriter::with_capacity(
-            BUFFER,
-            tempfile::tempfile_in(self.root.join("incoming"))?,
-        );
+        let mut out =
+            BufWriter::with_capacity(BUFFER, tempfile::tempfile_in(self.root.join("incoming"))?);
         car::write_header(&mut out, name)?;
         let mut builder = TreeBuilder::new(layout);
         let mut sink =

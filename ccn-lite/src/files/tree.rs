@@ -90,16 +90,16 @@ impl TreeBuilder {
         Ok(())
     }
 
-    fn flush<E>(
-        &mut self,
-        sink: &mut impl FnMut(&Cid, &[u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
+    fn flush<E>(&mut self, sink: &mut impl FnMut(&Cid, &[u8]) -> Result<(), E>) -> Result<(), E> {
         let file_size = self.chunk.len() as u64;
         let (codec, block) = if self.layout.raw_leaves {
             (Codec::Raw, std::mem::take(&mut self.chunk))
         } else {
             let data = std::mem::take(&mut self.chunk);
-            (Codec::DagPb, Node::file(data, Vec::new(), Vec::new()).encode())
+            (
+                Codec::DagPb,
+                Node::file(data, Vec::new(), Vec::new()).encode(),
+            )
         };
         let cid = Cid::of(self.layout.version, codec, &block);
         sink(&cid, &block)?;
@@ -231,8 +231,14 @@ mod tests {
     fn known_vectors_of_small_files() {
         for (bytes, text) in [
             (&b""[..], "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH"),
-            (b"hello world", "Qmf412jQZiuVUtdgnB36FXFX7xg5V6KEbSJ4dpQuhkLyfD"),
-            (b"hello world\n", "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o"),
+            (
+                b"hello world",
+                "Qmf412jQZiuVUtdgnB36FXFX7xg5V6KEbSJ4dpQuhkLyfD",
+            ),
+            (
+                b"hello world\n",
+                "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o",
+            ),
         ] {
             assert_eq!(cid(Layout::V0, bytes).to_string(), text);
         }

@@ -53,7 +53,10 @@ fn permit_again(conn: &Connection, target: &Message, sender: &str) -> Result<(),
         }
         _ => None,
     };
-    permit(conn, &action_of(original.as_ref().unwrap_or(target), sender))
+    permit(
+        conn,
+        &action_of(original.as_ref().unwrap_or(target), sender),
+    )
 }
 
 /// The action that created `target`, seen as done by `sender`.

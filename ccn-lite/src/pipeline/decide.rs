@@ -134,13 +134,13 @@ pub(super) fn decide_new(
     };
     match waiting {
         // A stranger's signature under the same content must not decide about what waits.
-        Some(p) if p.envelope["signature"].as_str() != signature => Ok(Decision::Known(
-            if refusal.rejection.code.is_retryable() {
+        Some(p) if p.envelope["signature"].as_str() != signature => {
+            Ok(Decision::Known(if refusal.rejection.code.is_retryable() {
                 Outcome::Pending
             } else {
                 Outcome::Rejected(refusal.rejection)
-            },
-        )),
+            }))
+        }
         // Its own attempts go on; this one was extra.
         Some(_) if refusal.rejection.code.is_retryable() => Ok(Decision::Known(Outcome::Pending)),
         _ if refusal.rejection.code.is_retryable() => {
@@ -176,7 +176,13 @@ pub(super) fn decide_queued(
         return Ok(Decision::Postponed);
     }
     let rejection = refusal.rejection;
-    reject(conn, &p.item_hash, &p.envelope, &rejection, p.reception_time)?;
+    reject(
+        conn,
+        &p.item_hash,
+        &p.envelope,
+        &rejection,
+        p.reception_time,
+    )?;
     Ok(Decision::Rejected(rejection))
 }
 
@@ -315,4 +321,3 @@ fn to_row(v: &Verified, reception_time: f64) -> Message {
     }
     row
 }
-

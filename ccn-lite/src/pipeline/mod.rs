@@ -171,7 +171,12 @@ pub async fn process(node: &Node, pending: Pending) -> Result<Outcome, StoreErro
 fn announce(node: &Node, hash: &str, decision: Decision) -> Outcome {
     match decision {
         Decision::Processed(row, woken) => {
-            tracing::info!(item_hash = hash, kind = row.kind, sender = row.sender, "processed");
+            tracing::info!(
+                item_hash = hash,
+                kind = row.kind,
+                sender = row.sender,
+                "processed"
+            );
             if woken {
                 node.due.notify_one();
             }

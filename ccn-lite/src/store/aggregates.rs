@@ -165,7 +165,10 @@ pub fn list(
         let names = [after.owner.clone(), after.key.clone()];
         c.with_all(
             &format!("({column} {op} ? OR ({column} = ? AND (owner, key) > (?, ?)))"),
-            [after.time, after.time].map(Into::into).into_iter().chain(names.map(Into::into)),
+            [after.time, after.time]
+                .map(Into::into)
+                .into_iter()
+                .chain(names.map(Into::into)),
         );
     }
     let direction = if order.ascending { "ASC" } else { "DESC" };

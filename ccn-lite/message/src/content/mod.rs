@@ -15,8 +15,8 @@ pub(crate) mod post;
 pub(crate) mod program;
 pub(crate) mod store;
 mod trusted;
-pub(crate) mod vprogram;
 pub(crate) mod volume;
+pub(crate) mod vprogram;
 
 use aggregate::AggregateContent;
 use executable::{Executable, Payment};

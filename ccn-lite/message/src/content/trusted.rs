@@ -25,9 +25,7 @@ pub(super) const DEFAULT_SNP_POLICY: i128 = 0x30000;
 /// Whether `policy` can be a SEV-SNP guest policy.
 pub(super) fn check_snp_policy(policy: i128) -> Result<(), String> {
     if !(0..1 << 64).contains(&policy) || policy & SNP_RESERVED_BIT == 0 {
-        return Err(
-            "SEV-SNP guest policy must be 64 bits with the reserved bit 17 set".to_owned(),
-        );
+        return Err("SEV-SNP guest policy must be 64 bits with the reserved bit 17 set".to_owned());
     }
     Ok(())
 }
