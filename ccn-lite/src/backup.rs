@@ -102,14 +102,24 @@ fn copy_files(
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
         }
-        match copy_synced(&from.path(&hash), &path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let collected = files::get(&live, &hash)?.is_none();
-                anyhow::ensure!(collected, "file {hash} is known and missing");
-                tracing::warn!(file = hash, "was collected while the copy was made");
+        let mut found = false;
+        for (from, to) in [
+            (from.path(&hash), path),
+            (from.archive_path(&hash), to.archive_path(&hash)),
+        ] {
+            match copy_synced(&from, &to) {
+                Ok(()) => found = true,
+                // Few files have an archive, and directories are nothing else.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    return Err(error).with_context(|| format!("cannot copy file {hash}"));
+                }
             }
-            Err(error) => return Err(error).with_context(|| format!("cannot copy file {hash}")),
+        }
+        if !found {
+            let collected = files::get(&live, &hash)?.is_none();
+            anyhow::ensure!(collected, "file {hash} is known and missing");
+            tracing::warn!(file = hash, "was collected while the copy was made");
         }
         bar.inc(1);
     }

@@ -91,16 +91,31 @@ impl Guard {
         }
     }
 
-    /// Lets a message of `bytes` (with its file, if that comes along) from `sender` in.
+    /// Lets a message of `bytes` from `sender` in.
     ///
     /// # Errors
     /// When the sender is too fast or the disk too full.
     pub fn admit(&self, sender: &str, bytes: u64) -> Result<(), Limited> {
         self.check_disk()?;
-        self.admit_at(sender, bytes, Instant::now())
+        self.admit_at(sender, 1, bytes, Instant::now())
     }
 
-    fn admit_at(&self, sender: &str, bytes: u64, now: Instant) -> Result<(), Limited> {
+    /// Lets a file of `bytes` that comes with a message from `sender` in.
+    ///
+    /// # Errors
+    /// When the sender is too fast or the disk too full.
+    pub fn admit_file(&self, sender: &str, bytes: u64) -> Result<(), Limited> {
+        self.check_disk()?;
+        self.admit_at(sender, 0, bytes, Instant::now())
+    }
+
+    fn admit_at(
+        &self,
+        sender: &str,
+        messages: u32,
+        bytes: u64,
+        now: Instant,
+    ) -> Result<(), Limited> {
         let per_minute = (
             self.limits.messages_per_minute,
             self.limits.bytes_per_minute,
@@ -126,7 +141,7 @@ impl Guard {
         }
         let allowance = senders.entry(sender.to_owned()).or_insert(full);
         let mut after = allowance.refilled(&full, now);
-        after.messages -= 1.0;
+        after.messages -= f64::from(messages);
         after.bytes -= bytes as f64;
         let wait = |missing: f64, rate: f64| (missing * 60.0 / rate).ceil() as u64;
         if per_minute.0 > 0 && after.messages < 0.0 {
@@ -226,16 +241,16 @@ mod tests {
         let guard = guard(60, 0);
         let start = Instant::now();
         for _ in 0..60 {
-            assert_eq!(guard.admit_at("a", 1, start), Ok(()));
+            assert_eq!(guard.admit_at("a", 1, 1, start), Ok(()));
         }
-        let refused = guard.admit_at("a", 1, start).unwrap_err();
+        let refused = guard.admit_at("a", 1, 1, start).unwrap_err();
         assert_eq!(
             refused.to_string(),
             "too many messages from a: at most 60 a minute, try again in 1 s"
         );
-        assert_eq!(guard.admit_at("b", 1, start), Ok(()));
+        assert_eq!(guard.admit_at("b", 1, 1, start), Ok(()));
         assert_eq!(
-            guard.admit_at("a", 1, start + Duration::from_secs(1)),
+            guard.admit_at("a", 1, 1, start + Duration::from_secs(1)),
             Ok(())
         );
         assert!(
@@ -249,8 +264,8 @@ mod tests {
     fn bytes_are_counted_and_a_large_file_is_taken_once() {
         let guard = guard(0, 600);
         let start = Instant::now();
-        assert_eq!(guard.admit_at("a", 5000, start), Ok(()));
-        let refused = guard.admit_at("a", 1, start).unwrap_err();
+        assert_eq!(guard.admit_at("a", 1, 5000, start), Ok(()));
+        let refused = guard.admit_at("a", 1, 1, start).unwrap_err();
         assert!(
             matches!(
                 refused,
@@ -262,7 +277,7 @@ mod tests {
             "{refused:?}"
         );
         assert_eq!(
-            guard.admit_at("a", 1, start + Duration::from_secs(441)),
+            guard.admit_at("a", 1, 1, start + Duration::from_secs(441)),
             Ok(())
         );
     }
@@ -272,7 +287,7 @@ mod tests {
         let guard = guard(60, 0);
         let start = Instant::now();
         for sender in 0..=MAX_SENDERS {
-            let _ = guard.admit_at(&sender.to_string(), 1, start);
+            let _ = guard.admit_at(&sender.to_string(), 1, 1, start);
         }
         assert!(guard.senders.lock().unwrap().len() <= MAX_SENDERS);
     }

@@ -2,9 +2,10 @@
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use aleph_message::Keypair;
+use axum::extract::ws::Utf8Bytes;
 use tokio::sync::{Notify, broadcast};
 
 use crate::config::Config;
@@ -16,24 +17,29 @@ use crate::store::{Store, StoreError};
 /// Events a slow listener may fall behind before it loses some.
 const EVENTS: usize = 1024;
 
-/// What happened to a message, sent after it is committed.
-#[derive(Debug, Clone)]
-pub enum Event {
-    /// It is in force.
-    Processed(Arc<Message>),
-    /// It is refused.
-    Rejected(Arc<str>),
-    /// It waits for something.
-    Postponed(Arc<str>),
+/// A message that came into force, sent to listeners after it is committed.
+#[derive(Debug)]
+pub struct Published {
+    /// The message.
+    pub message: Message,
+    /// Its JSON, written once for all who want it.
+    frame: OnceLock<Utf8Bytes>,
 }
 
-impl Event {
-    /// The message's item hash.
-    pub fn item_hash(&self) -> &str {
-        match self {
-            Self::Processed(message) => &message.item_hash,
-            Self::Rejected(hash) | Self::Postponed(hash) => hash,
+impl Published {
+    /// A message to tell about.
+    pub fn new(message: Message) -> Self {
+        Self {
+            message,
+            frame: OnceLock::new(),
         }
+    }
+
+    /// The message as one WebSocket frame, written by `render` when this is the first who asks.
+    pub fn frame(&self, render: impl FnOnce(&Message) -> String) -> Utf8Bytes {
+        self.frame
+            .get_or_init(|| render(&self.message).into())
+            .clone()
     }
 }
 
@@ -81,8 +87,8 @@ pub struct Inner {
     pub key: Keypair,
     /// What nobody may do to everybody else.
     pub guard: Guard,
-    /// What happens to messages.
-    pub events: broadcast::Sender<Event>,
+    /// Messages as they come into force.
+    pub events: broadcast::Sender<Arc<Published>>,
     /// Tells the worker that a message may be due.
     pub due: Notify,
     /// Held until the node is gone.

@@ -5,9 +5,10 @@ use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
 
+use super::check_hash;
 use super::error::ApiError;
+use super::list::paged;
 use super::params::Params;
-use super::{check_hash, paged};
 use crate::money::{CostRow, detail_json};
 use crate::node::Node;
 use crate::pipeline::charge;

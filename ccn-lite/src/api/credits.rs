@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
-use super::paged;
+use super::list::paged;
 use super::params::Params;
 use super::render::iso;
 use crate::money::Decimal;

@@ -204,6 +204,15 @@ pub fn costs(
             };
             machine::costs(&machine, volumes, payment, tariff)
         }
+        Body::VerifiableProgram(program) => {
+            let machine = Machine {
+                product: Product::InstanceConfidential,
+                resources: &program.resources,
+                multiplier: 1,
+            };
+            // Verified volumes cost nothing.
+            machine::costs(&machine, Vec::new(), payment, tariff)
+        }
         Body::Post(_) | Body::Aggregate(_) | Body::Forget(_) => Ok(Vec::new()),
     }
 }

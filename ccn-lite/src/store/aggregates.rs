@@ -115,29 +115,84 @@ pub fn with_key(conn: &Connection, key: &str) -> Result<Vec<Aggregate>, StoreErr
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// A page of aggregates and how many there are.
+/// How a list of aggregates is ordered.
+#[derive(Debug, Clone, Copy)]
+pub struct Order {
+    /// By the time of the first element instead of the last.
+    pub by_creation: bool,
+    /// Oldest first.
+    pub ascending: bool,
+}
+
+impl Order {
+    fn column(self) -> &'static str {
+        if self.by_creation {
+            "created"
+        } else {
+            "last_updated"
+        }
+    }
+
+    /// The time `aggregate` is ordered by.
+    pub fn time(self, aggregate: &Aggregate) -> f64 {
+        if self.by_creation {
+            aggregate.created
+        } else {
+            aggregate.last_updated
+        }
+    }
+}
+
+/// The last row of a part of a list.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The time it is ordered by.
+    pub time: f64,
+    /// Its owner.
+    pub owner: String,
+    /// Its key.
+    pub key: String,
+}
+
+fn conditions(owners: &[String], keys: &[String]) -> Conditions {
+    let mut c = Conditions::default();
+    c.any("owner IN ({})", owners);
+    c.any("key IN ({})", keys);
+    c
+}
+
+/// How many aggregates there are.
+pub fn count(conn: &Connection, owners: &[String], keys: &[String]) -> Result<u64, StoreError> {
+    let c = conditions(owners, keys);
+    let total: i64 = conn
+        .prepare_cached(&format!("SELECT count(*) FROM aggregates{}", c.clause()))?
+        .query_row(c.params().as_slice(), |row| row.get(0))?;
+    Ok(total.unsigned_abs())
+}
+
+/// A page of aggregates, after a place when one is given.
 pub fn list(
     conn: &Connection,
     owners: &[String],
     keys: &[String],
-    by_creation: bool,
-    ascending: bool,
+    order: Order,
     page: Page,
-) -> Result<(Vec<Aggregate>, u64), StoreError> {
-    let mut c = Conditions::default();
-    c.any("owner IN ({})", owners);
-    c.any("key IN ({})", keys);
-    let total: i64 = conn.query_row(
-        &format!("SELECT count(*) FROM aggregates{}", c.clause()),
-        c.params().as_slice(),
-        |row| row.get(0),
-    )?;
-    let column = if by_creation {
-        "created"
-    } else {
-        "last_updated"
-    };
-    let direction = if ascending { "ASC" } else { "DESC" };
+    after: Option<&Place>,
+) -> Result<Vec<Aggregate>, StoreError> {
+    let mut c = conditions(owners, keys);
+    let column = order.column();
+    if let Some(after) = after {
+        let op = if order.ascending { ">" } else { "<" };
+        let names = [after.owner.clone(), after.key.clone()];
+        c.with_all(
+            &format!("({column} {op} ? OR ({column} = ? AND (owner, key) > (?, ?)))"),
+            [after.time, after.time]
+                .map(Into::into)
+                .into_iter()
+                .chain(names.map(Into::into)),
+        );
+    }
+    let direction = if order.ascending { "ASC" } else { "DESC" };
     let sql = format!(
         "SELECT {COLUMNS} FROM aggregates{} ORDER BY {column} {direction}, owner, key{}",
         c.clause(),
@@ -145,7 +200,7 @@ pub fn list(
     );
     let mut statement = conn.prepare_cached(&sql)?;
     let rows = statement.query_map(c.params().as_slice(), decode)?;
-    Ok((rows.collect::<Result<_, _>>()?, total.unsigned_abs()))
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 fn put(conn: &Connection, a: &Aggregate) -> Result<(), StoreError> {

@@ -69,10 +69,21 @@ pub fn unknown_pins(conn: &Connection) -> Result<Vec<String>, StoreError> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Makes a file known.
-pub fn insert(conn: &Connection, hash: &str, size: u64, now: f64) -> Result<(), StoreError> {
-    conn.prepare_cached("INSERT OR IGNORE INTO files VALUES (?, ?, 'file', ?)")?
-        .execute(params![hash, i64::try_from(size).unwrap_or(i64::MAX), now])?;
+/// Makes a `file` or `directory` known.
+pub fn insert(
+    conn: &Connection,
+    hash: &str,
+    size: u64,
+    kind: &str,
+    now: f64,
+) -> Result<(), StoreError> {
+    conn.prepare_cached("INSERT OR IGNORE INTO files VALUES (?, ?, ?, ?)")?
+        .execute(params![
+            hash,
+            i64::try_from(size).unwrap_or(i64::MAX),
+            kind,
+            now
+        ])?;
     Ok(())
 }
 

@@ -7,13 +7,16 @@
 pub mod accounts;
 pub mod aggregates;
 pub mod assignments;
+pub mod counters;
 pub mod credits;
 pub mod files;
+pub mod forgotten;
 pub mod maintain;
 pub mod messages;
 pub mod pending;
 pub mod posts;
 pub mod removals;
+pub mod statuses;
 pub mod vms;
 
 use std::path::{Path, PathBuf};
@@ -27,7 +30,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 const MIGRATIONS: [&str; 3] = [
     include_str!("schema.sql"),
     include_str!("assignments.sql"),
-    include_str!("money.sql"),
+    concat!(include_str!("lists.sql"), include_str!("money.sql")),
 ];
 /// Jobs that may wait for the writer.
 const QUEUE: usize = 256;
@@ -55,12 +58,31 @@ pub enum StoreError {
         /// Newest known.
         known: usize,
     },
+    /// There is no space left to write to.
+    #[error("the disk is full")]
+    DiskFull,
     /// The writer is gone: the process is shutting down.
     #[error("database is closed")]
     Closed,
 }
 
-type Done = Box<dyn FnOnce(Result<(), String>) + Send>;
+/// Why a transaction failed, for everybody whose job was in it.
+#[derive(Debug, Clone)]
+struct Failure {
+    reason: String,
+    is_full: bool,
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self {
+            is_full: error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+            reason: error.to_string(),
+        }
+    }
+}
+
+type Done = Box<dyn FnOnce(Result<(), Failure>) + Send>;
 type Job = Box<dyn FnOnce(&Connection) -> (bool, Done) + Send>;
 
 /// Handle on the database, cheap to clone.
@@ -110,9 +132,7 @@ fn open_writer(path: &Path) -> Result<Connection, StoreError> {
 
 fn run_batch(conn: &Connection, jobs: Vec<Job>) {
     let mut done = Vec::with_capacity(jobs.len());
-    let mut outcome = conn
-        .execute_batch("BEGIN IMMEDIATE")
-        .map_err(|error| error.to_string());
+    let mut outcome = conn.execute_batch("BEGIN IMMEDIATE").map_err(Failure::from);
     if outcome.is_ok() {
         for job in jobs {
             let mut step = conn.execute_batch("SAVEPOINT job");
@@ -125,14 +145,12 @@ fn run_batch(conn: &Connection, jobs: Vec<Job>) {
             };
             step = step.and_then(|()| conn.execute_batch(end));
             if let Err(error) = step {
-                outcome = Err(error.to_string());
+                outcome = Err(error.into());
                 break;
             }
         }
         if outcome.is_ok() {
-            outcome = conn
-                .execute_batch("COMMIT")
-                .map_err(|error| error.to_string());
+            outcome = conn.execute_batch("COMMIT").map_err(Failure::from);
         }
         if outcome.is_err()
             && let Err(error) = conn.execute_batch("ROLLBACK")
@@ -140,8 +158,8 @@ fn run_batch(conn: &Connection, jobs: Vec<Job>) {
             tracing::warn!(%error, "rollback failed");
         }
     }
-    if let Err(error) = &outcome {
-        tracing::error!(%error, "transaction failed");
+    if let Err(failure) = &outcome {
+        tracing::error!(error = failure.reason, "transaction failed");
     }
     for finish in done {
         finish(outcome.clone());
@@ -209,7 +227,9 @@ impl Store {
             let keep = result.is_ok();
             let done: Done = Box::new(move |commit| {
                 let result = match (result, commit) {
-                    (Ok(_), Err(error)) => Err(StoreError::Commit(error).into()),
+                    // What a job wrote before the disk was full is gone with everything else in the transaction.
+                    (_, Err(failure)) if failure.is_full => Err(StoreError::DiskFull.into()),
+                    (Ok(_), Err(failure)) => Err(StoreError::Commit(failure.reason).into()),
                     (result, _) => result,
                 };
                 // A caller that went away does not need its answer.
@@ -301,7 +321,7 @@ impl Conditions {
         self.params.push(value.into());
     }
 
-    /// Adds `sql`, which holds as many `?` as there are values.
+    /// Adds `sql`, which holds a `?` for each value.
     pub fn with_all(
         &mut self,
         sql: &str,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
-use crn_tests::bench::{boot, disk, measure, report};
+use crn_tests::bench::{boot, ccn, disk, measure, report};
 use crn_tests::nested;
 
 /// What is measured.
@@ -17,9 +17,11 @@ enum Suite {
     Boot,
     /// Reads and writes of a disk.
     Disk,
+    /// The core channel node.
+    Ccn,
 }
 
-/// Measures crn-vmm and QEMU's microvm in one machine whose clock counts instructions.
+/// Measures crn-vmm and QEMU's microvm in one machine whose clock counts instructions, and ccn-lite on this one.
 #[derive(Parser)]
 struct Arguments {
     /// Which suites; all of them by default.
@@ -34,6 +36,12 @@ struct Arguments {
     /// Our VMM, a release build.
     #[arg(long, default_value = "target/out/staging/usr/bin/crn-vmm")]
     vmm: PathBuf,
+    /// Our core channel node, a release build.
+    #[arg(long, default_value = "target/out/staging/usr/bin/ccn-lite")]
+    ccn: PathBuf,
+    /// Messages the core channel node is measured with.
+    #[arg(long, default_value_t = 1_000_000)]
+    messages: u64,
     /// Run the reference alone.
     #[arg(long)]
     reference_only: bool,
@@ -68,13 +76,27 @@ fn main() -> anyhow::Result<ExitCode> {
         retries: arguments.retries,
     };
     let mut missed = false;
+    let chosen = |suite| arguments.suites.is_empty() || arguments.suites.contains(&suite);
+    if chosen(Suite::Ccn) {
+        let values = ccn::run(&ccn::Setup {
+            program: arguments.ccn,
+            messages: arguments.messages,
+            directory: arguments.output.join("ccn"),
+        })?;
+        report::save(&values, &arguments.output.join("ccn.json"))?;
+        println!("{}", report::table(&values));
+        missed |= !values.iter().all(report::Value::meets_goal);
+    }
+    if !chosen(Suite::Boot) && !chosen(Suite::Disk) {
+        return Ok(ExitCode::from(u8::from(arguments.strict && missed)));
+    }
     for suite in [Suite::Boot, Suite::Disk] {
-        if !arguments.suites.is_empty() && !arguments.suites.contains(&suite) {
+        if !chosen(suite) {
             continue;
         }
         let (name, outcome) = match suite {
             Suite::Boot => ("boot", boot::run(&setup)?),
-            Suite::Disk => ("disk", disk::run(&setup)?),
+            _ => ("disk", disk::run(&setup)?),
         };
         report::save(
             &outcome.values,
