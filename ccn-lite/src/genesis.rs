@@ -9,9 +9,10 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::config::Config;
-use crate::money;
-use crate::store::accounts::{self, Lot};
+use crate::money::{self, Decimal};
+use crate::store::accounts;
 use crate::store::aggregates::{self, Element};
+use crate::store::credits::{self, Entry, Lot};
 use crate::store::{Store, StoreError};
 
 fn name_hash(parts: &[&str]) -> String {
@@ -88,7 +89,10 @@ fn collect(config: &Config, address: &str) -> BTreeMap<(String, String), Map<Str
     let pricing = &config.authorities.pricing;
     let mut all = BTreeMap::new();
     all.insert(
-        (pricing.clone(), "settings".to_owned()),
+        (
+            config.authorities.settings().to_owned(),
+            "settings".to_owned(),
+        ),
         default_settings(address),
     );
     if let Value::Object(prices) = money::default_price_aggregate() {
@@ -129,21 +133,37 @@ fn write(conn: &Connection, config: &Config, address: &str) -> Result<(), StoreE
         )?;
     }
     for balance in &config.genesis.balances {
-        accounts::set_balance(conn, &balance.address, "ETH", &balance.amount, 0)?;
+        let amount: Decimal = balance.amount.parse().unwrap_or_default();
+        accounts::set_balance(
+            conn,
+            &balance.address,
+            &balance.chain,
+            None,
+            &amount.to_fixed(),
+            0,
+        )?;
     }
     for credit in &config.genesis.credits {
         let amount = i64::try_from(credit.amount).unwrap_or(i64::MAX);
-        accounts::grant(
+        let lot = Lot {
+            address: credit.address.clone(),
+            credit_ref: name_hash(&["genesis", &credit.address.to_lowercase()]),
+            credit_index: 0,
+            amount,
+            remaining: amount,
+            expiration: None,
+            message_time: 0.0,
+            payment_method: Some("genesis".into()),
+        };
+        credits::grant(conn, &lot)?;
+        credits::record(
             conn,
-            &Lot {
-                address: credit.address.clone(),
-                credit_ref: name_hash(&["genesis", &credit.address.to_lowercase()]),
-                credit_index: 0,
+            &Entry {
+                address: lot.address,
                 amount,
-                remaining: amount,
-                expiration: None,
-                message_time: 0.0,
-                payment_method: Some("genesis".into()),
+                credit_ref: lot.credit_ref,
+                payment_method: lot.payment_method,
+                ..Entry::default()
             },
         )?;
     }

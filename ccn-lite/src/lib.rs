@@ -5,12 +5,16 @@
 //! scheduler.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod api;
+pub mod backup;
 pub mod config;
 pub mod files;
 pub mod genesis;
 pub mod key;
 pub mod kinds;
+pub mod ledger;
+pub mod limits;
 pub mod money;
 pub mod node;
 pub mod outbound;
@@ -19,3 +23,4 @@ pub mod publish;
 pub mod scheduler;
 pub mod serve;
 pub mod store;
+pub mod verify;

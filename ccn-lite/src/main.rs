@@ -4,10 +4,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use ccn_lite::backup::{self, BackupArgs};
 use ccn_lite::config::Config;
 use ccn_lite::key::{self, KeyArgs};
 use ccn_lite::publish::{self, PublishArgs};
 use ccn_lite::serve::Server;
+use ccn_lite::verify::{self, VerifyArgs};
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -34,6 +36,10 @@ enum Command {
         /// Configuration file.
         config: PathBuf,
     },
+    /// Copy everything a node keeps, also while it runs.
+    Backup(BackupArgs),
+    /// Check everything a node keeps: the database, every message, every file.
+    Verify(VerifyArgs),
     /// Store a file on a node.
     Publish(PublishArgs),
     /// Make keys and tell their addresses.
@@ -96,8 +102,11 @@ async fn main() -> anyhow::Result<()> {
         Command::Serve { config } => serve(Config::load(&config)?).await,
         Command::CheckConfig { config } => {
             Config::load(&config)?;
+            println!("{}: good", config.display());
             Ok(())
         }
+        Command::Backup(args) => backup::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Publish(args) => publish::run(args).await,
         Command::Key(args) => key::run(&args),
     }

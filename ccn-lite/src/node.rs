@@ -2,37 +2,44 @@
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use aleph_message::Keypair;
+use axum::extract::ws::Utf8Bytes;
 use tokio::sync::{Notify, broadcast};
 
 use crate::config::Config;
 use crate::files::Blobs;
+use crate::limits::Guard;
 use crate::store::messages::Message;
 use crate::store::{Store, StoreError};
 
 /// Events a slow listener may fall behind before it loses some.
 const EVENTS: usize = 1024;
 
-/// What happened to a message, sent after it is committed.
-#[derive(Debug, Clone)]
-pub enum Event {
-    /// It is in force.
-    Processed(Arc<Message>),
-    /// It is refused.
-    Rejected(Arc<str>),
-    /// It waits for something.
-    Postponed(Arc<str>),
+/// A message that came into force, sent to listeners after it is committed.
+#[derive(Debug)]
+pub struct Published {
+    /// The message.
+    pub message: Message,
+    /// Its JSON, written once for all who want it.
+    frame: OnceLock<Utf8Bytes>,
 }
 
-impl Event {
-    /// The message's item hash.
-    pub fn item_hash(&self) -> &str {
-        match self {
-            Self::Processed(message) => &message.item_hash,
-            Self::Rejected(hash) | Self::Postponed(hash) => hash,
+impl Published {
+    /// A message to tell about.
+    pub fn new(message: Message) -> Self {
+        Self {
+            message,
+            frame: OnceLock::new(),
         }
+    }
+
+    /// The message as one WebSocket frame, written by `render` when this is the first who asks.
+    pub fn frame(&self, render: impl FnOnce(&Message) -> String) -> Utf8Bytes {
+        self.frame
+            .get_or_init(|| render(&self.message).into())
+            .clone()
     }
 }
 
@@ -51,6 +58,12 @@ pub enum StartError {
     /// The database cannot be used.
     #[error("cannot use the database")]
     Store(#[from] StoreError),
+    /// Another process uses the data directory.
+    #[error("{path} is used by another ccn-lite")]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
     /// `node.key` does not hold a key.
     #[error("{path} holds no valid key")]
     Key {
@@ -72,10 +85,14 @@ pub struct Inner {
     pub blobs: Blobs,
     /// This node's key.
     pub key: Keypair,
-    /// What happens to messages.
-    pub events: broadcast::Sender<Event>,
+    /// What nobody may do to everybody else.
+    pub guard: Guard,
+    /// Messages as they come into force.
+    pub events: broadcast::Sender<Arc<Published>>,
     /// Tells the worker that a message may be due.
     pub due: Notify,
+    /// Held until the node is gone.
+    _lock: std::fs::File,
 }
 
 /// Handle on the node, cheap to clone.
@@ -128,19 +145,38 @@ fn load_key(data_dir: &Path) -> Result<Keypair, StartError> {
     Ok(key)
 }
 
+/// Keeps others from serving the same directory for as long as the file is open; the system lets go when a process ends,
+/// however it does.
+fn lock(data_dir: &Path) -> Result<std::fs::File, StartError> {
+    use rustix::fs::FlockOperation;
+    let path = data_dir.join("lock");
+    let file = std::fs::File::create(&path).map_err(io(&path))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StartError::InUse {
+            path: data_dir.to_owned(),
+        }),
+        Err(error) => Err(io(&path)(error.into())),
+    }
+}
+
 impl Node {
     /// Opens the data directory, creating what is missing, and applies the genesis.
     pub async fn open(config: Config) -> Result<Self, StartError> {
         let dir = &config.data_dir;
         std::fs::create_dir_all(dir).map_err(io(dir))?;
+        let lock = lock(dir)?;
         let key = load_key(dir)?;
         let files = dir.join("files");
         let blobs = Blobs::open(&files).map_err(io(&files))?;
         let store = Store::open(&dir.join("ccn-lite.sqlite"))?;
         crate::genesis::apply(&store, &config, &key.address()).await?;
         let (events, _) = broadcast::channel(EVENTS);
+        let guard = Guard::new(config.limits.clone(), config.data_dir.clone());
         Ok(Self(Arc::new(Inner {
             config,
+            guard,
+            _lock: lock,
             store,
             blobs,
             key,

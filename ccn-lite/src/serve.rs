@@ -7,8 +7,10 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
+use crate::admin;
 use crate::api;
 use crate::config::Config;
+use crate::ledger::removal;
 use crate::node::{Node, StartError};
 use crate::pipeline::worker;
 use crate::scheduler::{self, Scheduler};
@@ -70,12 +72,14 @@ impl Server {
         let mut tasks = vec![
             tokio::spawn(worker::run(node.clone())),
             tokio::spawn(worker::collect(node.clone())),
+            tokio::spawn(removal::run(node.clone())),
         ];
         if node.config.scheduler.enabled {
             let scheduler = Scheduler::default();
             router = router.merge(scheduler::routes(scheduler.clone()));
-            tasks.push(tokio::spawn(scheduler.run(node)));
+            tasks.push(tokio::spawn(scheduler.run(node.clone())));
         }
+        tasks.push(tokio::spawn(admin::run(node)));
         let router = api::with_cors(router);
         let (stopping, mut stopped) = watch::channel(false);
         let serving = axum::serve(self.listener, router)

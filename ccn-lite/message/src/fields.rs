@@ -164,6 +164,13 @@ pub(crate) fn boolean(value: &Value) -> Parsed<bool> {
     }
 }
 
+/// `true` or `false` only.
+pub(crate) fn strict_boolean(value: &Value) -> Parsed<bool> {
+    value
+        .as_bool()
+        .ok_or_else(|| FieldError::new("Input should be a valid boolean"))
+}
+
 /// A number, or text that reads as one.
 pub(crate) fn float(value: &Value) -> Parsed<f64> {
     let number = match value {

@@ -35,6 +35,10 @@ pub use content::program::{
 };
 pub use content::store::StoreContent;
 pub use content::volume::{MachineVolume, ParentVolume, VolumePersistence, VolumeSource};
+pub use content::vprogram::{
+    TeeVerification, VerifiableProgramContent, VerifiableProgramEnvironment,
+    VerifiableProgramRuntime, VerifiedVolume, VerifiedWorkload,
+};
 pub use content::{Base, Body, Content};
 pub use envelope::{Envelope, MAX_CHANNEL_CHARS, MAX_INLINE_CHARS};
 pub use error::{ErrorCode, Rejection};

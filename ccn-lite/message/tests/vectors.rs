@@ -251,14 +251,6 @@ fn times_may_be_dates() {
 }
 
 #[test]
-fn v_program_is_known_but_not_accepted() {
-    let message = post(|fields| drop(fields.insert("type".into(), "V-PROGRAM".into())));
-    let rejection = Envelope::parse_with_content(&message).unwrap_err();
-    assert_eq!(rejection.code, ErrorCode::InvalidFormat);
-    assert!(rejection.reason().contains("not accepted by this node"));
-}
-
-#[test]
 fn what_is_signed_here_parses_and_verifies() {
     let key = aleph_message::Keypair::generate();
     let content = serde_json::json!({"key": "k", "content": {"a": 1}});

@@ -10,10 +10,10 @@ use super::error::ApiError;
 use super::paged;
 use super::params::Params;
 use super::render::iso;
+use crate::money::Decimal;
 use crate::node::Node;
 use crate::pipeline::charge;
-use crate::store::accounts::{self, Lot};
-use crate::store::{StoreError, files, messages, now};
+use crate::store::{StoreError, accounts, credits, files, messages, now};
 
 /// `GET /addresses/{address}/balance`. Unknown addresses have nothing, which is an answer too.
 pub async fn balance(
@@ -28,20 +28,21 @@ pub async fn balance(
         .read::<_, StoreError, _>(move |conn| {
             let now = now();
             let mut details = Map::new();
-            let mut total = 0.0;
+            let mut total = Decimal::zero();
             for row in accounts::balances(conn, &address)? {
                 if chain.as_ref().is_some_and(|chain| *chain != row.chain) {
                     continue;
                 }
-                let amount: f64 = row.balance.parse().unwrap_or(0.0);
-                total += amount;
-                details.insert(row.chain, json!(amount));
+                let amount: Decimal = row.balance.parse().unwrap_or_default();
+                details.insert(row.chain, json!(amount.to_f64()));
+                total = total.plus(&amount);
             }
             let lots = with_lots
-                .then(|| accounts::lots(conn, &address))
+                .then(|| credits::lots(conn, &address))
                 .transpose()?
                 .map(|lots| {
                     lots.iter()
+                        .filter(|lot| lot.remaining > 0)
                         .filter(|lot| lot.expiration.is_none_or(|at| at > now))
                         .map(|lot| {
                             json!({
@@ -53,10 +54,10 @@ pub async fn balance(
                 });
             Ok(json!({
                 "address": address,
-                "balance": total,
+                "balance": total.to_f64(),
                 "details": (!details.is_empty()).then_some(details),
                 "locked_amount": charge::locked_amount(conn, &address)?,
-                "credit_balance": accounts::credit_balance(conn, &address, now)?,
+                "credit_balance": credits::balance(conn, &address, now)?,
                 "credit_balance_details": lots,
             }))
         })
@@ -205,77 +206,5 @@ pub async fn stats_v1(State(node): State<Node>, params: Params) -> Result<Json<V
         "pagination_page": page.page,
         "pagination_total": total,
         "pagination_item": "addresses",
-    })))
-}
-
-async fn history(node: &Node, address: &str) -> Result<Vec<Lot>, ApiError> {
-    let address = address.to_owned();
-    Ok(node
-        .store
-        .read::<_, StoreError, _>(move |conn| accounts::lots(conn, &address))
-        .await?)
-}
-
-/// `GET /addresses/{address}/credit_history`: every lot was one entry.
-pub async fn credit_history(
-    State(node): State<Node>,
-    Path(address): Path<String>,
-    params: Params,
-) -> Result<Json<Value>, ApiError> {
-    let page = params.page(0, true)?;
-    let mut lots = history(&node, &address).await?;
-    if lots.is_empty() {
-        return Err(ApiError::not_found(
-            "No credit history found for this address",
-        ));
-    }
-    if !params.ascending()? {
-        lots.reverse();
-    }
-    let total = lots.len() as u64;
-    let skip = page.limit.saturating_mul(page.page - 1);
-    let items = lots
-        .iter()
-        .skip(usize::try_from(skip).unwrap_or(usize::MAX))
-        .take(usize::try_from(page.limit).unwrap_or(usize::MAX))
-        .map(|lot| {
-            json!({
-                "amount": lot.amount,
-                "price": null,
-                "bonus_amount": null,
-                "tx_hash": null,
-                "token": null,
-                "chain": null,
-                "provider": null,
-                "origin": null,
-                "origin_ref": null,
-                "payment_method": lot.payment_method,
-                "credit_ref": lot.credit_ref,
-                "credit_index": lot.credit_index,
-                "expiration_date": lot.expiration.map(iso),
-                "message_timestamp": iso(lot.message_time),
-                "expense_count": null,
-                "expense_size_mib": null,
-            })
-        })
-        .collect();
-    let mut body = paged("credit_history", items, page, total);
-    body["address"] = json!(address);
-    Ok(Json(body))
-}
-
-/// `GET /addresses/{address}/credit_history/summary`.
-pub async fn credit_summary(
-    State(node): State<Node>,
-    Path(address): Path<String>,
-) -> Result<Json<Value>, ApiError> {
-    let lots = history(&node, &address).await?;
-    let incoming: i64 = lots.iter().map(|lot| lot.amount).sum();
-    Ok(Json(json!({
-        "address": address,
-        "entry_count": lots.len(),
-        "total_amount": incoming,
-        "total_incoming": incoming,
-        "total_outgoing": 0,
     })))
 }

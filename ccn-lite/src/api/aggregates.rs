@@ -5,12 +5,16 @@ use axum::extract::{Path, State};
 use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
-use super::params::Params;
+use super::list::{by_cursor, paged};
+use super::params::{Cursor, Params};
 use super::render::iso;
-use super::{paged, without_json};
+use super::without_json;
 use crate::node::Node;
-use crate::store::Page;
-use crate::store::aggregates::{self, Aggregate};
+use crate::store::aggregates::{self, Aggregate, Order, Place};
+use crate::store::{Page, StoreError};
+
+/// Largest page of aggregates and of authorizations.
+const MAX_PAGE: u64 = 500;
 
 /// `GET /aggregates/{address}.json`.
 pub async fn of_address(
@@ -60,37 +64,66 @@ pub async fn of_address(
 
 /// `GET /aggregates`.
 pub async fn list(State(node): State<Node>, params: Params) -> Result<Json<Value>, ApiError> {
-    let mut page = params.page(20, false)?;
-    page.limit = page.limit.min(500);
     let ascending = params.ascending()?;
-    let by_creation = params.get("sortBy") == Some("creation_time");
+    let by = params.one_of("sortBy", &["last_modified", "creation_time"])?;
+    let order = Order {
+        by_creation: by == Some("creation_time"),
+        ascending,
+    };
     let (owners, keys) = (params.list("addresses"), params.list("keys"));
+    let item = |a: &Aggregate| {
+        json!({
+            "address": a.owner,
+            "key": a.key,
+            "content": a.content,
+            "created": iso(a.created),
+            "last_updated": iso(a.last_updated),
+        })
+    };
+    if let Some((page, cursor)) = params.cursor(20)? {
+        let after = cursor.map(place_of).transpose()?;
+        let rows = node
+            .store
+            .read::<_, StoreError, _>(move |conn| {
+                aggregates::list(conn, &owners, &keys, order, page, after.as_ref())
+            })
+            .await?;
+        let last = rows.last().map(|a| Cursor {
+            time: order.time(a),
+            // Neither part can hold a line break in a place that matters: the first one ends the owner.
+            hash: format!("{}\n{}", a.owner, a.key),
+        });
+        let items = rows.iter().map(item).collect();
+        return Ok(by_cursor("aggregates", items, page, last));
+    }
+    let page = params.page(20, false)?;
+    if page.limit > MAX_PAGE {
+        return Err(ApiError::unprocessable(format!(
+            "pagination: at most {MAX_PAGE}"
+        )));
+    }
     let (rows, total) = node
         .store
-        .read::<_, ApiError, _>(move |conn| {
-            Ok(aggregates::list(
-                conn,
-                &owners,
-                &keys,
-                by_creation,
-                ascending,
-                page,
-            )?)
+        .read::<_, StoreError, _>(move |conn| {
+            let rows = aggregates::list(conn, &owners, &keys, order, page, None)?;
+            Ok((rows, aggregates::count(conn, &owners, &keys)?))
         })
         .await?;
-    let items = rows
-        .into_iter()
-        .map(|a| {
-            json!({
-                "address": a.owner,
-                "key": a.key,
-                "content": a.content,
-                "created": iso(a.created),
-                "last_updated": iso(a.last_updated),
-            })
-        })
-        .collect();
+    let items = rows.iter().map(item).collect();
     Ok(Json(paged("aggregates", items, page, total)))
+}
+
+/// The row a cursor of this list names.
+fn place_of(cursor: Cursor) -> Result<Place, ApiError> {
+    let (owner, key) = cursor
+        .hash
+        .split_once('\n')
+        .ok_or_else(|| ApiError::unprocessable("cursor: invalid"))?;
+    Ok(Place {
+        time: cursor.time,
+        owner: owner.to_owned(),
+        key: key.to_owned(),
+    })
 }
 
 fn rules(security: &Aggregate) -> &[Value] {
@@ -135,7 +168,7 @@ fn without_address(rule: &Value) -> Value {
 }
 
 fn authorizations(address: &str, found: Vec<(String, Value)>, mut page: Page) -> Json<Value> {
-    page.limit = page.limit.min(500);
+    page.limit = page.limit.min(MAX_PAGE);
     let mut grouped: Map<String, Value> = Map::new();
     for (other, rule) in found {
         let list = grouped.entry(other).or_insert_with(|| json!([]));

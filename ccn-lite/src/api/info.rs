@@ -1,14 +1,16 @@
-//! What the node says about itself.
+//! What the node says about itself and its programs.
 
 use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
+use super::params::Params;
 use crate::node::Node;
-use crate::store::{StoreError, messages, pending};
+use crate::store::{StoreError, messages};
 
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Version of this node.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// `GET /version`.
 pub async fn version() -> Json<Value> {
@@ -20,20 +22,16 @@ pub async fn public() -> Json<Value> {
     Json(json!({"node_multi_addresses": []}))
 }
 
-/// `GET /metrics.json`.
-pub async fn metrics(State(node): State<Node>) -> Result<Json<Value>, ApiError> {
-    let (messages, pending) = node
+/// `GET /programs/on/message`: programs that start on messages, with what they subscribe to.
+pub async fn on_message(State(node): State<Node>, params: Params) -> Result<Json<Value>, ApiError> {
+    let ascending = params.ascending()?;
+    let programs = node
         .store
-        .read::<_, StoreError, _>(|conn| {
-            let all = messages::count(conn, &messages::Filter::default())?;
-            Ok((all, pending::count(conn)?))
-        })
+        .read::<_, StoreError, _>(move |conn| messages::subscriptions(conn, ascending))
         .await?;
-    Ok(Json(json!({
-        "pyaleph_build_info": {"version": VERSION},
-        "pyaleph_status_peers_total": 0,
-        "pyaleph_status_sync_messages_total": messages,
-        "pyaleph_status_sync_pending_messages_total": pending,
-        "pyaleph_status_sync_pending_txs_total": 0,
-    })))
+    let items = programs
+        .into_iter()
+        .map(|(hash, message)| json!({"item_hash": hash, "content": {"on": {"message": message}}}))
+        .collect();
+    Ok(Json(Value::Array(items)))
 }

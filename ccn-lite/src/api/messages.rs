@@ -2,74 +2,21 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::check_hash;
 use super::error::ApiError;
+use super::filter::{STATUSES, ascending, content_format, filter};
+use super::list::{by_cursor, paged, streamed};
 use super::params::{Cursor, Params};
-use super::render::{self, ContentFormat, iso};
-use super::{check_hash, paged};
+use super::render::{self, iso};
 use crate::node::Node;
-use crate::store::After;
-use crate::store::messages::{self, Filter};
-use crate::store::{StoreError, pending};
-
-/// Reads the filters a list and a WebSocket have in common.
-pub fn filter(params: &Params) -> Result<Filter, ApiError> {
-    let statuses = params.first_list(&["msgStatuses", "msgStatus", "messageStatuses"]);
-    let seconds = |name: &str| -> Result<Option<f64>, ApiError> {
-        let value: Option<f64> = params.number(name)?;
-        match value {
-            Some(v) if !v.is_finite() || v < 0.0 => Err(ApiError::unprocessable(format!(
-                "{name}: must be a time in seconds"
-            ))),
-            Some(0.0) | None => Ok(None),
-            value => Ok(value),
-        }
-    };
-    let filter = Filter {
-        types: params.first_list(&["msgTypes", "msgType", "messageType", "messageTypes"]),
-        statuses: if statuses.is_empty() {
-            vec!["processed".into(), "removing".into()]
-        } else {
-            statuses
-        },
-        senders: params.list("addresses"),
-        owners: params.list("owners"),
-        refs: params.list("refs"),
-        content_hashes: params.list("contentHashes"),
-        content_keys: params.list("contentKeys"),
-        content_types: params.list("contentTypes"),
-        chains: params.list("chains"),
-        channels: params.list("channels"),
-        tags: params.list("tags"),
-        hashes: params.list("hashes"),
-        payment_types: params.list("paymentTypes"),
-        start: seconds("startDate")?,
-        end: seconds("endDate")?,
-    };
-    if let (Some(start), Some(end)) = (filter.start, filter.end)
-        && end < start
-    {
-        return Err(ApiError::unprocessable("endDate is before startDate"));
-    }
-    Ok(filter)
-}
-
-/// `contentFormat` and its older spelling `excludeContent`.
-pub fn content_format(params: &Params) -> Result<ContentFormat, ApiError> {
-    match params.get("contentFormat") {
-        None if params.flag("excludeContent") => Ok(ContentFormat::None),
-        None | Some("full") => Ok(ContentFormat::Full),
-        Some("headers") => Ok(ContentFormat::Headers),
-        Some("none") => Ok(ContentFormat::None),
-        Some(other) => Err(ApiError::unprocessable(format!(
-            "contentFormat: unknown value {other:?}"
-        ))),
-    }
-}
+use crate::store::messages::{self, Filter, Message};
+use crate::store::{After, StoreError, forgotten, pending, removals, statuses};
 
 /// `GET /messages.json`.
-pub async fn list(State(node): State<Node>, params: Params) -> Result<Json<Value>, ApiError> {
+pub async fn list(State(node): State<Node>, params: Params) -> Result<Response, ApiError> {
     list_page(node, params, None).await
 }
 
@@ -78,72 +25,60 @@ pub async fn list_numbered(
     State(node): State<Node>,
     Path(page): Path<String>,
     params: Params,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Response, ApiError> {
     let page = super::page_number(&page)?;
     list_page(node, params, Some(page)).await
 }
 
-async fn list_page(
-    node: Node,
-    params: Params,
-    number: Option<u64>,
-) -> Result<Json<Value>, ApiError> {
+/// Where a list goes on after its last row.
+fn place(message: &Message) -> Cursor {
+    Cursor {
+        time: message.time,
+        hash: message.item_hash.clone(),
+    }
+}
+
+async fn list_page(node: Node, params: Params, number: Option<u64>) -> Result<Response, ApiError> {
     let filter = filter(&params)?;
     let format = content_format(&params)?;
-    let ascending = params.ascending()?;
-    if filter
-        .statuses
-        .iter()
-        .any(|s| s == "forgotten" || s == "removed")
-    {
+    let ascending = ascending(&params)?;
+    let gone = |status: &String| status == "forgotten" || status == "removed";
+    if filter.statuses.iter().any(gone) {
         return list_gone(node, params, filter, ascending, number).await;
     }
     if let Some((page, cursor)) = params.cursor(20)? {
-        let after = cursor.map(|c| After {
-            time: c.time,
-            hash: c.hash,
-        });
         let rows = node
             .store
-            .read::<_, ApiError, _>(move |conn| {
-                Ok(messages::list(
-                    conn,
-                    &filter,
-                    ascending,
-                    page,
-                    after.as_ref(),
-                )?)
+            .read::<_, StoreError, _>(move |conn| {
+                let after = cursor.map(After::from);
+                messages::list(conn, &filter, ascending, page, after.as_ref())
             })
             .await?;
-        let next = (rows.len() as u64 == page.limit)
-            .then(|| rows.last())
-            .flatten()
-            .map(|m| {
-                Cursor {
-                    time: m.time,
-                    hash: m.item_hash.clone(),
-                }
-                .encode()
-            });
         let items: Vec<Value> = rows.iter().map(|m| render::list_item(m, format)).collect();
-        return Ok(Json(json!({
-            "messages": items,
-            "pagination_per_page": page.limit,
-            "next_cursor": next,
-            "pagination_item": "messages",
-        })));
+        let next = rows.last().map(place);
+        return Ok(by_cursor("messages", items, page, next).into_response());
     }
-    let mut page = params.page(20, true)?;
+    let mut page = params.any_page(20)?;
     page.page = number.unwrap_or(page.page);
-    let (rows, total) = node
+    let counted = filter.clone();
+    let total = node
         .store
-        .read::<_, ApiError, _>(move |conn| {
-            let rows = messages::list(conn, &filter, ascending, page, None)?;
-            Ok((rows, messages::count(conn, &filter)?))
-        })
+        .read::<_, StoreError, _>(move |conn| messages::count(conn, &counted))
         .await?;
-    let items = rows.iter().map(|m| render::list_item(m, format)).collect();
-    Ok(Json(paged("messages", items, page, total)))
+    streamed("messages", page, total, move |page, after| {
+        let (store, filter) = (node.store.clone(), filter.clone());
+        async move {
+            let rows = store
+                .read::<_, StoreError, _>(move |conn| {
+                    messages::list(conn, &filter, ascending, page, after.as_ref())
+                })
+                .await?;
+            let place = rows.last().map(|m| place(m).into());
+            let items = rows.iter().map(|m| render::list_item(m, format)).collect();
+            Ok((items, place))
+        }
+    })
+    .await
 }
 
 async fn list_gone(
@@ -152,7 +87,7 @@ async fn list_gone(
     filter: Filter,
     ascending: bool,
     number: Option<u64>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Response, ApiError> {
     if filter.statuses.len() != 1 {
         return Err(ApiError::bad_request(
             "forgotten and removed messages cannot be listed together with others",
@@ -163,6 +98,8 @@ async fn list_gone(
         || !filter.content_hashes.is_empty()
         || !filter.content_keys.is_empty()
         || !filter.tags.is_empty()
+        || params.get("startBlock").is_some()
+        || params.get("endBlock").is_some()
         || params.has("cursor");
     if unsupported {
         return Err(ApiError::bad_request(
@@ -172,13 +109,21 @@ async fn list_gone(
     let mut page = params.page(20, true)?;
     page.page = number.unwrap_or(page.page);
     if filter.statuses[0] == "removed" {
-        return Ok(Json(paged("messages", Vec::new(), page, 0)));
+        let (rows, total) = node
+            .store
+            .read::<_, ApiError, _>(move |conn| Ok(removals::list(conn, &filter, ascending, page)?))
+            .await?;
+        let items = rows.iter().map(|removed| {
+            let mut item = render::removed(removed);
+            item["status"] = json!("removed");
+            item["removed_at"] = json!(removed.removed_at);
+            item
+        });
+        return Ok(Json(paged("messages", items.collect(), page, total)).into_response());
     }
     let (rows, total) = node
         .store
-        .read::<_, ApiError, _>(move |conn| {
-            Ok(messages::list_forgotten(conn, &filter, ascending, page)?)
-        })
+        .read::<_, ApiError, _>(move |conn| Ok(forgotten::list(conn, &filter, ascending, page)?))
         .await?;
     let items = rows
         .iter()
@@ -189,7 +134,7 @@ async fn list_gone(
             item
         })
         .collect();
-    Ok(Json(paged("messages", items, page, total)))
+    Ok(Json(paged("messages", items, page, total)).into_response())
 }
 
 async fn status_of(node: &Node, hash: &str) -> Result<(String, f64), ApiError> {
@@ -245,10 +190,7 @@ pub async fn one(
                     };
                     body["message"] = render::message(&m);
                     if status == "removing" {
-                        body["reason"] = match m.payment_type.as_deref() {
-                            Some("credit") => json!("credit_insufficient"),
-                            _ => json!("balance_insufficient"),
-                        };
+                        body["reason"] = render::reason(m.payment_type.as_deref());
                     }
                 }
                 "pending" => {
@@ -262,8 +204,16 @@ pub async fn one(
                         body["details"] = json!(r.details);
                     }
                 }
+                "removed" => {
+                    if let Some(removed) = removals::get(conn, &hash)? {
+                        body["message"] = render::removed(&removed);
+                        body["reason"] = render::reason(Some(&removed.payment_type));
+                        body["removed_at"] = json!(removed.removed_at);
+                        body["size"] = json!(removed.size);
+                    }
+                }
                 _ => {
-                    if let Some(f) = messages::forgotten(conn, &hash)? {
+                    if let Some(f) = forgotten::get(conn, &hash)? {
                         body["message"] = render::forgotten(&f, true);
                         body["forgotten_by"] = f.forgotten_by;
                     }
@@ -310,27 +260,49 @@ pub async fn content(
     Ok(Json(content))
 }
 
-/// `GET /messages/{hash}/consumed_credits`. Nothing is consumed here: expenses are posted by another service.
+/// `GET /messages/{hash}/consumed_credits`: what expenses took for the message.
 pub async fn consumed_credits(
     State(node): State<Node>,
     Path(hash): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
     status_of(&node, &hash).await?;
-    Ok(Json(json!({"item_hash": hash, "consumed_credits": 0})))
+    let resource = hash.clone();
+    let consumed = node
+        .store
+        .read::<_, StoreError, _>(move |conn| crate::store::credits::consumed(conn, &resource))
+        .await?;
+    Ok(Json(
+        json!({"item_hash": hash, "consumed_credits": consumed}),
+    ))
 }
 
-/// `GET /messages/hashes`.
+/// `GET /messages/hashes`: what this node knows, by when it got it.
 pub async fn hashes(State(node): State<Node>, params: Params) -> Result<Json<Value>, ApiError> {
-    let filter = filter(&params)?;
+    let (start, end) = params.period()?;
+    let filter = statuses::Filter {
+        statuses: params.words(&["status"], |word| STATUSES.contains(&word))?,
+        start,
+        end,
+    };
     let ascending = params.ascending()?;
     let page = params.page(20, true)?;
-    let (hashes, total) = node
+    let hash_only = params.get("hashOnly").is_none() || params.flag("hashOnly");
+    let (rows, total) = node
         .store
-        .read::<_, StoreError, _>(move |conn| {
-            let rows = messages::list(conn, &filter, ascending, page, None)?;
-            let hashes: Vec<Value> = rows.into_iter().map(|m| json!(m.item_hash)).collect();
-            Ok((hashes, messages::count(conn, &filter)?))
-        })
+        .read::<_, StoreError, _>(move |conn| statuses::list(conn, &filter, ascending, page))
         .await?;
-    Ok(Json(paged("hashes", hashes, page, total)))
+    let items = rows
+        .into_iter()
+        .map(|row| {
+            if hash_only {
+                return json!(row.item_hash);
+            }
+            json!({
+                "status": row.status,
+                "item_hash": row.item_hash,
+                "reception_time": iso(row.reception_time),
+            })
+        })
+        .collect();
+    Ok(Json(paged("hashes", items, page, total)))
 }

@@ -7,7 +7,7 @@ use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 
 use super::error::ApiError;
-use crate::store::Page;
+use crate::store::{After, Page};
 
 /// Largest page in cursor mode.
 const CURSOR_PAGE: u64 = 200;
@@ -68,6 +68,61 @@ impl Params {
             .unwrap_or_default()
     }
 
+    /// The first non-empty of several lists, every item of which must be `known`.
+    pub fn words(
+        &self,
+        names: &[&str],
+        known: impl Fn(&str) -> bool,
+    ) -> Result<Vec<String>, ApiError> {
+        for name in names {
+            let list = self.list(name);
+            if let Some(word) = list.iter().find(|word| !known(word)) {
+                return Err(ApiError::unprocessable(format!(
+                    "{name}: {word:?} is not a known value"
+                )));
+            }
+            if !list.is_empty() {
+                return Ok(list);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// One of a few words.
+    pub fn one_of(
+        &self,
+        name: &str,
+        words: &[&'static str],
+    ) -> Result<Option<&'static str>, ApiError> {
+        let Some(value) = self.get(name) else {
+            return Ok(None);
+        };
+        match words.iter().find(|word| **word == value) {
+            Some(word) => Ok(Some(word)),
+            None => Err(ApiError::unprocessable(format!(
+                "{name}: {value:?} is none of {}",
+                words.join(", ")
+            ))),
+        }
+    }
+
+    /// `startDate` and `endDate`, Unix seconds; 0 counts as absent.
+    pub fn period(&self) -> Result<(Option<f64>, Option<f64>), ApiError> {
+        let seconds = |name: &str| match self.number::<f64>(name)? {
+            Some(value) if !value.is_finite() || value < 0.0 => Err(ApiError::unprocessable(
+                format!("{name}: must be a time in seconds"),
+            )),
+            value => Ok(value.filter(|value| *value > 0.0)),
+        };
+        let (start, end) = (seconds("startDate")?, seconds("endDate")?);
+        match (start, end) {
+            (Some(start), Some(end)) if end < start => {
+                Err(ApiError::unprocessable("endDate is before startDate"))
+            }
+            period => Ok(period),
+        }
+    }
+
     /// The first non-empty of several lists.
     pub fn first_list(&self, names: &[&str]) -> Vec<String> {
         names
@@ -102,6 +157,16 @@ impl Params {
                 "sortOrder: {other:?} is neither 1 nor -1"
             ))),
         }
+    }
+
+    /// `pagination` and `page` of a list that is sent while it is read: any length, 0 for all of it.
+    pub fn any_page(&self, default: u64) -> Result<Page, ApiError> {
+        let limit = self.number::<u64>("pagination")?.unwrap_or(default);
+        let page = self.number::<u64>("page")?.unwrap_or(1);
+        if page == 0 {
+            return Err(ApiError::unprocessable("page: counts from 1"));
+        }
+        Ok(Page { limit, page })
     }
 
     /// `pagination` and `page`.
@@ -148,6 +213,15 @@ pub struct Cursor {
     pub hash: String,
 }
 
+impl From<Cursor> for After {
+    fn from(cursor: Cursor) -> Self {
+        Self {
+            time: cursor.time,
+            hash: cursor.hash,
+        }
+    }
+}
+
 impl Cursor {
     /// Opaque text for clients.
     pub fn encode(&self) -> String {
@@ -177,6 +251,8 @@ impl Cursor {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -195,5 +271,35 @@ mod tests {
         };
         assert_eq!(Cursor::decode(&cursor.encode()).unwrap(), cursor);
         assert!(Cursor::decode("%%%").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_safe_as_a_cursor_and_any_place_makes_one(
+            text in "\\PC{0,80}", time in -1e12..1e12_f64, hash in "\\PC{0,80}",
+        ) {
+            let _ = Cursor::decode(&text);
+            let cursor = Cursor { time, hash };
+            prop_assert_eq!(Cursor::decode(&cursor.encode()).unwrap(), cursor);
+        }
+
+        #[test]
+        fn any_query_is_refused_or_makes_a_bounded_page(
+            names in prop::collection::vec("(pagination|page|cursor|startDate|end_date|sortOrder|hashes|msgType)", 0..6),
+            values in prop::collection::vec("(-?[0-9]{0,25}|[0-9.e+-]{0,6}|POST|nan|inf|,|\\PC{0,8})", 6),
+        ) {
+            let params = Params(names.into_iter().zip(values).collect());
+            if let Ok(page) = params.page(20, true) {
+                prop_assert!(page.limit <= MAX_PAGE && page.page > 0);
+                let _ = page.clause();
+            }
+            if let Ok(Some((page, _))) = params.cursor(20) {
+                prop_assert!((1..=CURSOR_PAGE).contains(&page.limit));
+            }
+            if let Ok((Some(start), Some(end))) = params.period() {
+                prop_assert!(start.is_finite() && start <= end);
+            }
+            let _ = crate::api::filter::filter(&params);
+        }
     }
 }

@@ -1,17 +1,21 @@
 //! Posts with their amends merged.
 
-use axum::Json;
+use aleph_message::ItemHash;
 use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
+use super::filter::ascending;
+use super::list::{by_cursor, streamed};
+use super::page_number;
 use super::params::{Cursor, Params};
 use super::render::iso;
-use super::{page_number, paged};
 use crate::node::Node;
-use crate::store::After;
+use crate::store::messages::{self, Message};
 use crate::store::posts::{self, Filter, Merged};
-use crate::store::{StoreError, messages};
+use crate::store::{After, Page, StoreError};
 
 /// Which shape rows have.
 #[derive(Clone, Copy)]
@@ -35,15 +39,16 @@ fn row_v1(m: &Merged) -> Value {
     })
 }
 
-fn row_v0(conn: &rusqlite::Connection, m: &Merged) -> Result<Option<Value>, StoreError> {
+/// A post and its messages stand and fall in one transaction, so they are there.
+fn message_of(conn: &Connection, hash: &str) -> Result<Message, StoreError> {
+    messages::get(conn, hash)?.ok_or(StoreError::Sqlite(rusqlite::Error::QueryReturnedNoRows))
+}
+
+fn row_v0(conn: &Connection, m: &Merged) -> Result<Value, StoreError> {
     let shown = m.latest.as_ref().unwrap_or(&m.original);
-    let (Some(message), Some(original)) = (
-        messages::get(conn, &shown.item_hash)?,
-        messages::get(conn, &m.original.item_hash)?,
-    ) else {
-        return Ok(None);
-    };
-    Ok(Some(json!({
+    let message = message_of(conn, &shown.item_hash)?;
+    let original = message_of(conn, &m.original.item_hash)?;
+    Ok(json!({
         "chain": message.chain,
         "item_hash": message.item_hash,
         "sender": m.original.owner,
@@ -63,21 +68,49 @@ fn row_v0(conn: &rusqlite::Connection, m: &Merged) -> Result<Option<Value>, Stor
         "hash": m.original.item_hash,
         "ref": shown.reference,
         "address": m.original.owner,
-    })))
+    }))
 }
 
 fn filter(params: &Params) -> Result<Filter, ApiError> {
-    let nonzero = |value: Option<f64>| value.filter(|v| *v > 0.0);
+    let (start, end) = params.period()?;
     Ok(Filter {
         owners: params.list("addresses"),
-        hashes: params.list("hashes"),
+        hashes: params.words(&["hashes"], |word| word.parse::<ItemHash>().is_ok())?,
         refs: params.list("refs"),
         types: params.list("types"),
         tags: params.list("tags"),
         channels: params.list("channels"),
-        start: nonzero(params.number("startDate")?),
-        end: nonzero(params.number("endDate")?),
+        start,
+        end,
     })
+}
+
+/// Where a list goes on after its last row.
+fn place(merged: &Merged) -> Cursor {
+    Cursor {
+        time: merged.original.last_updated,
+        hash: merged.original.item_hash.clone(),
+    }
+}
+
+/// Rows as JSON, and the place of the last.
+fn rows(
+    conn: &Connection,
+    filter: &Filter,
+    ascending: bool,
+    page: Page,
+    after: Option<&After>,
+    version: Version,
+) -> Result<(Vec<Value>, Option<Cursor>), StoreError> {
+    let merged = posts::list(conn, filter, ascending, page, after)?;
+    let mut items = Vec::with_capacity(merged.len());
+    for row in &merged {
+        items.push(match version {
+            Version::V0 => row_v0(conn, row)?,
+            Version::V1 => row_v1(row),
+        });
+    }
+    Ok((items, merged.last().map(place)))
 }
 
 async fn list(
@@ -85,62 +118,42 @@ async fn list(
     params: Params,
     version: Version,
     number: Option<u64>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Response, ApiError> {
     let filter = filter(&params)?;
-    let ascending = params.ascending()?;
-    let cursor = params.cursor(20)?;
-    let by_cursor = cursor.is_some();
-    let (page, after) = match cursor {
-        Some((page, cursor)) => (
-            page,
-            cursor.map(|c| After {
-                time: c.time,
-                hash: c.hash,
-            }),
-        ),
-        None => {
-            let mut page = params.page(20, true)?;
-            page.page = number.unwrap_or(page.page);
-            (page, None)
-        }
-    };
-    let (rows, next, total) = node
-        .store
-        .read::<_, ApiError, _>(move |conn| {
-            let (rows, total) = posts::list(conn, &filter, ascending, page, after.as_ref())?;
-            let next = (rows.len() as u64 == page.limit)
-                .then(|| rows.last())
-                .flatten()
-                .map(|m| {
-                    Cursor {
-                        time: m.original.last_updated,
-                        hash: m.original.item_hash.clone(),
-                    }
-                    .encode()
-                });
-            let mut items = Vec::with_capacity(rows.len());
-            for merged in &rows {
-                match version {
-                    Version::V0 => items.extend(row_v0(conn, merged)?),
-                    Version::V1 => items.push(row_v1(merged)),
-                }
-            }
-            Ok((items, next, total))
-        })
-        .await?;
-    if by_cursor {
-        return Ok(Json(json!({
-            "posts": rows,
-            "pagination_per_page": page.limit,
-            "next_cursor": next,
-            "pagination_item": "posts",
-        })));
+    let ascending = ascending(&params)?;
+    if let Some((page, cursor)) = params.cursor(20)? {
+        let (items, last) = node
+            .store
+            .read::<_, StoreError, _>(move |conn| {
+                let after = cursor.map(After::from);
+                rows(conn, &filter, ascending, page, after.as_ref(), version)
+            })
+            .await?;
+        return Ok(by_cursor("posts", items, page, last).into_response());
     }
-    Ok(Json(paged("posts", rows, page, total)))
+    let mut page = params.any_page(20)?;
+    page.page = number.unwrap_or(page.page);
+    let counted = filter.clone();
+    let total = node
+        .store
+        .read::<_, StoreError, _>(move |conn| posts::count(conn, &counted))
+        .await?;
+    streamed("posts", page, total, move |page, after| {
+        let (store, filter) = (node.store.clone(), filter.clone());
+        async move {
+            let (items, last) = store
+                .read::<_, StoreError, _>(move |conn| {
+                    rows(conn, &filter, ascending, page, after.as_ref(), version)
+                })
+                .await?;
+            Ok((items, last.map(After::from)))
+        }
+    })
+    .await
 }
 
 /// `GET /api/v0/posts.json`.
-pub async fn list_v0(State(node): State<Node>, params: Params) -> Result<Json<Value>, ApiError> {
+pub async fn list_v0(State(node): State<Node>, params: Params) -> Result<Response, ApiError> {
     list(node, params, Version::V0, None).await
 }
 
@@ -149,12 +162,12 @@ pub async fn list_v0_numbered(
     State(node): State<Node>,
     Path(page): Path<String>,
     params: Params,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Response, ApiError> {
     list(node, params, Version::V0, Some(page_number(&page)?)).await
 }
 
 /// `GET /api/v1/posts.json`.
-pub async fn list_v1(State(node): State<Node>, params: Params) -> Result<Json<Value>, ApiError> {
+pub async fn list_v1(State(node): State<Node>, params: Params) -> Result<Response, ApiError> {
     list(node, params, Version::V1, None).await
 }
 
@@ -163,6 +176,6 @@ pub async fn list_v1_numbered(
     State(node): State<Node>,
     Path(page): Path<String>,
     params: Params,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Response, ApiError> {
     list(node, params, Version::V1, Some(page_number(&page)?)).await
 }

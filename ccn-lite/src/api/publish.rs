@@ -11,7 +11,7 @@ use aleph_message::Rejection;
 
 use super::error::ApiError;
 use crate::node::Node;
-use crate::pipeline::{self, Outcome, SubmitError};
+use crate::pipeline::{self, Outcome};
 
 /// The HTTP status and the word for an outcome.
 pub fn status(outcome: &Outcome) -> (StatusCode, &'static str) {
@@ -25,12 +25,7 @@ pub fn status(outcome: &Outcome) -> (StatusCode, &'static str) {
 
 /// 422 with code and details.
 pub fn refusal(rejection: &Rejection) -> Response {
-    let body = json!({
-        "error_code": rejection.code.as_i32(),
-        "error": rejection.code.name(),
-        "details": rejection.details,
-    });
-    (StatusCode::UNPROCESSABLE_ENTITY, Json(body)).into_response()
+    ApiError::from(rejection.clone()).into_response()
 }
 
 fn parse(body: &[u8]) -> Result<Value, ApiError> {
@@ -40,16 +35,13 @@ fn parse(body: &[u8]) -> Result<Value, ApiError> {
 
 /// `POST /messages`.
 pub async fn messages(State(node): State<Node>, body: Bytes) -> Result<Response, ApiError> {
-    let body = parse(&body)?;
-    let Some(message) = body.get("message") else {
-        return Err(ApiError::unprocessable("message: field required"));
+    let mut body = parse(&body)?;
+    let message = match body.get_mut("message") {
+        Some(message) => message.take(),
+        None => return Err(ApiError::unprocessable("message: field required")),
     };
     let sync = body.get("sync").and_then(Value::as_bool).unwrap_or(false);
-    let outcome = match pipeline::submit(&node, message, sync).await {
-        Ok(outcome) => outcome,
-        Err(SubmitError::Invalid(rejection)) => return Ok(refusal(&rejection)),
-        Err(SubmitError::Store(error)) => return Err(error.into()),
-    };
+    let outcome = pipeline::submit(&node, message, sync).await?;
     let (code, word) = status(&outcome);
     let mut answer = json!({
         "publication_status": {"status": "success", "failed": []},
@@ -63,23 +55,21 @@ pub async fn messages(State(node): State<Node>, body: Bytes) -> Result<Response,
 }
 
 /// `POST /ipfs/pubsub/pub`, the older way.
-pub async fn pubsub(State(node): State<Node>, body: Bytes) -> Result<Response, ApiError> {
-    /// The one topic messages are published on.
-    const TOPIC: &str = "ALEPH-TEST";
+pub async fn pubsub(State(node): State<Node>, body: Bytes) -> Result<Json<Value>, ApiError> {
+    let topic = &node.config.topics.messages;
     let body = parse(&body)?;
-    if body["topic"].as_str() != Some(TOPIC) {
+    if body["topic"].as_str() != Some(topic) {
         return Err(ApiError::new(
             StatusCode::FORBIDDEN,
-            format!("Unauthorized P2P topic, expected {TOPIC}"),
+            format!("Unauthorized P2P topic, expected {topic}"),
         ));
     }
-    let data = body["data"]
-        .as_str()
-        .ok_or_else(|| ApiError::unprocessable("data: expected JSON text"))?;
-    let message = parse(data.as_bytes())?;
-    match pipeline::submit(&node, &message, false).await {
-        Ok(_) => Ok(Json(json!({"status": "success", "failed": []})).into_response()),
-        Err(SubmitError::Invalid(rejection)) => Ok(refusal(&rejection)),
-        Err(SubmitError::Store(error)) => Err(error.into()),
-    }
+    let message = match &body["data"] {
+        Value::String(text) => parse(text.as_bytes())?,
+        // Some clients put the message in without writing it as text first.
+        message @ Value::Object(_) => message.clone(),
+        _ => return Err(ApiError::unprocessable("data: expected JSON text")),
+    };
+    pipeline::submit(&node, message, false).await?;
+    Ok(Json(json!({"status": "success", "failed": []})))
 }

@@ -1,11 +1,14 @@
 //! Rows as the JSON clients know.
 
+use aleph_message::Content;
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
-use crate::store::messages::{Forgotten, Message};
+use crate::store::forgotten::Forgotten;
+use crate::store::messages::Message;
+use crate::store::removals::Removed;
 
 const ISO: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]");
@@ -37,9 +40,23 @@ fn envelope(m: &Message) -> Map<String, Value> {
     map
 }
 
-/// A message on its own: `GET /messages/{hash}` and live WebSocket frames.
+/// A message on its own: `GET /messages/{hash}` and live WebSocket frames. Its content has all defaults written out.
 pub fn message(m: &Message) -> Value {
-    Value::Object(envelope(m))
+    let mut map = envelope(m);
+    if let Some(content) = completed(m) {
+        map.insert("content".into(), content);
+    }
+    Value::Object(map)
+}
+
+/// The content as its schema reads it; `None` for one that came in under other rules.
+fn completed(m: &Message) -> Option<Value> {
+    let content = Content::parse(m.kind.parse().ok()?, m.content.clone()).ok()?;
+    let mut value = serde_json::to_value(&content.body).ok()?;
+    if m.content["key"].is_object() {
+        value["key"] = m.content["key"].clone();
+    }
+    Some(value)
 }
 
 /// How much of the content a list shows.
@@ -51,6 +68,31 @@ pub enum ContentFormat {
     Headers,
     /// None.
     None,
+}
+
+/// Why a message is on its way out, or gone.
+pub fn reason(payment_type: Option<&str>) -> Value {
+    match payment_type {
+        Some("credit") => json!("credit_insufficient"),
+        _ => json!("balance_insufficient"),
+    }
+}
+
+/// What is left of a removed message.
+pub fn removed(r: &Removed) -> Value {
+    json!({
+        "sender": r.sender,
+        "chain": r.chain,
+        "signature": r.signature,
+        "type": r.kind,
+        "item_type": r.item_type,
+        "item_hash": r.item_hash,
+        "time": r.time,
+        "channel": r.channel,
+        "owner": r.owner,
+        "payment_type": r.payment_type,
+        "size": r.size,
+    })
 }
 
 /// A message in a list.

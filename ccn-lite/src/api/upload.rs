@@ -1,6 +1,5 @@
 //! Uploading files: streamed to disk while they are hashed, stored only when everything about them is right.
 
-use aleph_message::{Body, Envelope, ItemType, Rejection};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::multipart::Multipart;
@@ -12,23 +11,17 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::error::ApiError;
-use super::publish::{self, refusal};
+use super::metadata::{Engine, StoreMessage};
 use crate::files::Uploaded;
+use crate::files::cid::Cid;
 use crate::kinds::store::GRACE_PERIOD;
 use crate::node::Node;
-use crate::pipeline::{self, Outcome, Refusal, SubmitError, charge};
-use crate::store::{StoreError, files, now, pending};
+use crate::store::{files, now, pending};
 
 /// Chunks in flight between the socket and the disk.
 const IN_FLIGHT: usize = 16;
 /// Largest `metadata` part: an envelope with its inline content, twice over.
 const MAX_METADATA: usize = 1 << 20;
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Engine {
-    Storage,
-    Ipfs,
-}
 
 /// Streams `body` into a nameless file of at most `limit` bytes.
 async fn receive<S, E>(
@@ -41,6 +34,7 @@ where
     S: Stream<Item = Result<Bytes, E>> + Unpin,
     E: std::fmt::Display,
 {
+    node.guard.check_disk()?;
     let (sender, mut receiver) = mpsc::channel::<Bytes>(IN_FLIGHT);
     let blobs = node.blobs.clone();
     let (abort, aborted) = tokio::sync::oneshot::channel::<()>();
@@ -84,37 +78,72 @@ where
     }
 }
 
-/// Names the file, makes it known for a day, and wakes who waited for it.
-async fn keep(node: &Node, uploaded: Uploaded) -> Result<String, ApiError> {
-    let name = uploaded.name().to_owned();
+/// Names the file and makes it known.
+async fn keep(node: &Node, uploaded: Uploaded, name: String) -> Result<String, ApiError> {
     let size = uploaded.size;
     let (blobs, hash) = (node.blobs.clone(), name.clone());
     tokio::task::spawn_blocking(move || blobs.publish(uploaded, &hash))
         .await
         .map_err(|error| ApiError::internal(&error))??;
-    let hash = name.clone();
+    make_known(node, name.clone(), size, "file").await?;
+    Ok(name)
+}
+
+/// Makes a stored file known for a day, and wakes who waited for it.
+pub(super) async fn make_known(
+    node: &Node,
+    hash: String,
+    size: u64,
+    kind: &'static str,
+) -> Result<(), ApiError> {
+    let blobs = node.blobs.clone();
     let woken = node
         .store
-        .write::<_, StoreError, _>(move |conn| {
+        .write::<_, ApiError, _>(move |conn| {
+            // Where an older copy of the same file loses its name, too, so that it cannot take this one along.
+            if !blobs.exists(&hash)? {
+                return Err(ApiError::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "The file was removed while it was uploaded, try again",
+                ));
+            }
             let now = now();
-            files::insert(conn, &hash, size, now)?;
+            files::insert(conn, &hash, size, kind, now)?;
             files::pin_grace(conn, &hash, now, now + GRACE_PERIOD)?;
-            pending::wake(conn, &hash, now)
+            Ok(pending::wake(conn, &hash, now)?)
         })
         .await?;
     if woken {
         node.due.notify_one();
     }
-    Ok(name)
+    Ok(())
 }
 
-struct Form {
-    file: Uploaded,
+/// Whether the body is a form.
+pub(super) fn is_form(request: &Request) -> bool {
+    request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.to_ascii_lowercase().starts_with("multipart/"))
+}
+
+/// What came in a form.
+pub(super) struct Form {
+    pub(super) file: Uploaded,
     file_name: Option<String>,
-    metadata: Option<Bytes>,
+    pub(super) metadata: Option<Bytes>,
 }
 
-async fn read_form(node: &Node, mut form: Multipart, engine: Engine) -> Result<Form, ApiError> {
+/// Reads a form with a `file` and perhaps `metadata`.
+pub(super) async fn read_form(
+    node: &Node,
+    request: Request,
+    engine: Engine,
+) -> Result<Form, ApiError> {
+    let mut form = Multipart::from_request(request, node)
+        .await
+        .map_err(|error| ApiError::unprocessable(error.body_text()))?;
     let broken = |error: axum::extract::multipart::MultipartError| {
         ApiError::unprocessable(format!("Invalid multipart body: {error}"))
     };
@@ -150,114 +179,10 @@ async fn read_form(node: &Node, mut form: Multipart, engine: Engine) -> Result<F
     })
 }
 
-enum Checked {
-    /// A message to submit with the file.
-    Message(Value),
-    /// Its content is refused.
-    Refused(Rejection),
-}
-
-/// Checks the STORE message that comes with a file: form, signature, that it is about this file, and that it is paid.
-async fn check_metadata(
-    node: &Node,
-    metadata: &[u8],
-    file: &Uploaded,
-    engine: Engine,
-) -> Result<Checked, ApiError> {
-    let metadata: Value = serde_json::from_slice(metadata)
-        .map_err(|error| ApiError::unprocessable(format!("Could not decode metadata: {error}")))?;
-    if metadata.get("sync").and_then(Value::as_bool).is_none() {
-        return Err(ApiError::unprocessable("metadata.sync: field required"));
-    }
-    let message = metadata["message"].clone();
-    let envelope = match Envelope::parse(&message) {
-        Ok(envelope) => envelope,
-        Err(rejection) => return Ok(Checked::Refused(rejection)),
-    };
-    let (envelope, verdict) = tokio::task::spawn_blocking(move || {
-        let verdict = envelope.verify_signature();
-        (envelope, verdict)
-    })
-    .await
-    .map_err(|error| ApiError::internal(&error))?;
-    if let Err(rejection) = verdict {
-        return Err(ApiError::new(StatusCode::FORBIDDEN, rejection.reason()));
-    }
-    let content = match envelope.inline_content() {
-        Ok(Some(content)) => content,
-        Ok(None) => return Err(ApiError::unprocessable("metadata.message: must be inline")),
-        Err(rejection) => return Ok(Checked::Refused(rejection)),
-    };
-    let Body::Store(store) = &content.body else {
-        return Err(ApiError::unprocessable("metadata.message: must be a STORE"));
-    };
-    let expected = match engine {
-        Engine::Storage => ItemType::Storage,
-        Engine::Ipfs => ItemType::Ipfs,
-    };
-    if store.item_type != expected {
-        return Err(ApiError::unprocessable(format!(
-            "metadata.message: item_type must be {expected}"
-        )));
-    }
-    if store.item_hash.as_str() != file.name() {
-        return Err(ApiError::unprocessable(format!(
-            "File hash does not match (expected {}, got {})",
-            store.item_hash,
-            file.name()
-        )));
-    }
-    let (config, size, time) = (node.config.clone(), file.size, envelope.time);
-    let paid = node
-        .store
-        .read::<_, PaymentError, _>(move |conn| {
-            Ok(charge::check_store(
-                conn,
-                &config,
-                &content,
-                time,
-                size,
-                now(),
-            )?)
-        })
-        .await;
-    match paid {
-        Ok(()) => Ok(Checked::Message(message)),
-        Err(PaymentError(Refusal::Rejected { rejection, .. })) => Err(ApiError::new(
-            StatusCode::PAYMENT_REQUIRED,
-            rejection.details.to_string(),
-        )),
-        Err(PaymentError(Refusal::Store(error))) => Err(error.into()),
-    }
-}
-
-/// Carries a [`Refusal`] through a database read.
-struct PaymentError(Refusal);
-
-impl From<StoreError> for PaymentError {
-    fn from(error: StoreError) -> Self {
-        Self(error.into())
-    }
-}
-
-impl From<Refusal> for PaymentError {
-    fn from(refusal: Refusal) -> Self {
-        Self(refusal)
-    }
-}
-
 async fn add_file(node: Node, request: Request, engine: Engine) -> Result<Response, ApiError> {
-    let is_form = request
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.to_ascii_lowercase().starts_with("multipart/"));
     let small = node.config.limits.max_unauthenticated_file_bytes;
-    let form = if is_form {
-        let form = Multipart::from_request(request, &node)
-            .await
-            .map_err(|error| ApiError::unprocessable(error.body_text()))?;
-        read_form(&node, form, engine).await?
+    let form = if is_form(&request) {
+        read_form(&node, request, engine).await?
     } else if engine == Engine::Storage {
         let body = request.into_body().into_data_stream();
         Form {
@@ -276,32 +201,54 @@ async fn add_file(node: Node, request: Request, engine: Engine) -> Result<Respon
                 format!("File exceeds the limit of {small} bytes for uploads without message"),
             ));
         }
-        None => (None, keep(&node, form.file).await?),
-        Some(metadata) => match check_metadata(&node, metadata, &form.file, engine).await? {
-            Checked::Refused(rejection) => return Ok(refusal(&rejection)),
-            Checked::Message(message) => (Some(message), keep(&node, form.file).await?),
-        },
+        None => {
+            let name = form.file.name().to_owned();
+            (None, keep(&node, form.file, name).await?)
+        }
+        Some(metadata) => {
+            let message = StoreMessage::read(metadata, engine).await?;
+            let (file, name) = match_name(form.file, &message).await?;
+            message.check_payment(&node, size).await?;
+            (Some(message), keep(&node, file, name).await?)
+        }
     };
     let mut answer = json!({"status": "success", "hash": name});
     if engine == Engine::Ipfs {
         answer["name"] = json!(form.file_name.unwrap_or_default());
         answer["size"] = json!(size);
     }
-    let Some(message) = message else {
-        return Ok(Json(answer).into_response());
-    };
-    let outcome = match pipeline::submit(&node, &message, true).await {
-        Ok(outcome) => outcome,
-        Err(SubmitError::Invalid(rejection)) => return Ok(refusal(&rejection)),
-        Err(SubmitError::Store(error)) => return Err(error.into()),
-    };
-    let (code, _) = publish::status(&outcome);
-    if let Outcome::Rejected(rejection) = &outcome {
-        answer["status"] = json!("error");
-        answer["error_code"] = json!(rejection.code.as_i32());
-        answer["details"] = rejection.details.clone();
+    match message {
+        None => Ok(Json(answer).into_response()),
+        Some(message) => message.submit(&node, answer).await,
     }
-    Ok((code, Json(answer)).into_response())
+}
+
+/// The name the message gives the file, when it is one the file can have: its own hash, or another CID of its bytes.
+async fn match_name(
+    file: Uploaded,
+    message: &StoreMessage,
+) -> Result<(Uploaded, String), ApiError> {
+    let stated = message.item_hash().to_string();
+    if stated == file.name() {
+        return Ok((file, stated));
+    }
+    let other = stated.parse::<Cid>().ok().filter(|_| file.cid.is_some());
+    let (file, fits) = match other {
+        None => (file, false),
+        Some(cid) => tokio::task::spawn_blocking(move || {
+            let fits = file.has_cid(&cid)?;
+            Ok::<_, std::io::Error>((file, fits))
+        })
+        .await
+        .map_err(|error| ApiError::internal(&error))??,
+    };
+    if fits {
+        return Ok((file, stated));
+    }
+    Err(ApiError::unprocessable(format!(
+        "File hash does not match (expected {stated}, got {})",
+        file.name()
+    )))
 }
 
 /// `POST /storage/add_file`.
@@ -324,7 +271,8 @@ async fn add_json(node: Node, body: Bytes, engine: Engine) -> Result<Json<Value>
     let text = Bytes::from(value.to_string());
     let stream = futures_util::stream::iter([Ok::<_, std::convert::Infallible>(text)]);
     let file = receive(&node, stream, u64::MAX, engine).await?;
-    let hash = keep(&node, file).await?;
+    let name = file.name().to_owned();
+    let hash = keep(&node, file, name).await?;
     Ok(Json(json!({"status": "success", "hash": hash})))
 }
 

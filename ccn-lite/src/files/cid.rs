@@ -1,185 +1,224 @@
-//! CIDv0 of a file, computed while it streams, exactly as `ipfs add` does by default:
-//! UnixFS in dag-pb, 256 KiB chunks, balanced tree of width 174, sha2-256.
+//! CIDs: names of blocks by what is in them. Only what files and directories are made of: raw and dag-pb blocks under
+//! their sha2-256, as CIDv0 (`Qm…`) and CIDv1 (`bafk…`, `bafy…`).
+
+use std::fmt;
+use std::str::FromStr;
 
 use sha2::{Digest, Sha256};
 
-const CHUNK: usize = 256 * 1024;
-const WIDTH: usize = 174;
-/// UnixFS `Data.Type` of a file.
-const TYPE_FILE: u64 = 2;
 /// Multihash prefix: sha2-256, 32 bytes.
 const SHA2_256: [u8; 2] = [0x12, 0x20];
+/// Longest binary form.
+const MAX_BYTES: usize = 36;
 
-#[derive(Clone)]
-struct Link {
-    multihash: [u8; 34],
-    /// Size of the encoded subtree.
-    tree_size: u64,
-    /// Size of the file content below.
-    file_size: u64,
+/// What a block holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Codec {
+    /// Bytes of a file.
+    Raw,
+    /// A node of a tree.
+    DagPb,
 }
 
-/// Incremental CIDv0 of one file.
-#[derive(Default)]
-pub struct CidHasher {
-    chunk: Vec<u8>,
-    levels: Vec<Vec<Link>>,
-}
-
-fn varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push((value as u8) | 0x80);
-        value >>= 7;
+impl Codec {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Raw => 0x55,
+            Self::DagPb => 0x70,
+        }
     }
-    out.push(value as u8);
-}
 
-fn field_varint(out: &mut Vec<u8>, number: u8, value: u64) {
-    out.push(number << 3);
-    varint(out, value);
-}
-
-fn field_bytes(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
-    out.push(number << 3 | 2);
-    varint(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
-fn link_to(block: &[u8], children: u64, file_size: u64) -> Link {
-    let mut multihash = [0; 34];
-    multihash[..2].copy_from_slice(&SHA2_256);
-    multihash[2..].copy_from_slice(&Sha256::digest(block));
-    Link {
-        multihash,
-        tree_size: block.len() as u64 + children,
-        file_size,
+    fn from_code(code: u8) -> Option<Self> {
+        [Self::Raw, Self::DagPb]
+            .into_iter()
+            .find(|codec| codec.code() == code)
     }
 }
 
-fn leaf(chunk: &[u8]) -> Link {
-    let mut unixfs = Vec::with_capacity(chunk.len() + 16);
-    field_varint(&mut unixfs, 1, TYPE_FILE);
-    if !chunk.is_empty() {
-        field_bytes(&mut unixfs, 2, chunk);
-    }
-    field_varint(&mut unixfs, 3, chunk.len() as u64);
-    let mut block = Vec::with_capacity(unixfs.len() + 8);
-    field_bytes(&mut block, 1, &unixfs);
-    link_to(&block, 0, chunk.len() as u64)
+/// Version of a CID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Version {
+    /// A bare multihash; always dag-pb.
+    V0,
+    /// Version, codec and multihash.
+    V1,
 }
 
-fn node(children: &[Link]) -> Link {
-    let mut block = Vec::new();
-    let mut unixfs = Vec::new();
-    let file_size = children.iter().map(|c| c.file_size).sum();
-    field_varint(&mut unixfs, 1, TYPE_FILE);
-    field_varint(&mut unixfs, 3, file_size);
-    for child in children {
-        let mut link = Vec::with_capacity(64);
-        field_bytes(&mut link, 1, &child.multihash);
-        field_bytes(&mut link, 2, b"");
-        field_varint(&mut link, 3, child.tree_size);
-        field_bytes(&mut block, 2, &link);
-        field_varint(&mut unixfs, 4, child.file_size);
-    }
-    field_bytes(&mut block, 1, &unixfs);
-    let below = children.iter().map(|c| c.tree_size).sum();
-    link_to(&block, below, file_size)
+/// Text or bytes that are no CID this node knows.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a CID of a raw or dag-pb block with sha2-256")]
+pub struct UnknownCid;
+
+/// The name of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Cid {
+    version: Version,
+    codec: Codec,
+    digest: [u8; 32],
 }
 
-impl CidHasher {
-    /// Takes the next bytes of the file.
-    pub fn update(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let take = bytes.len().min(CHUNK - self.chunk.len());
-            self.chunk.extend_from_slice(&bytes[..take]);
-            bytes = &bytes[take..];
-            if self.chunk.len() == CHUNK {
-                self.flush();
+impl Cid {
+    /// The name of `block`. Raw blocks have no CIDv0 and get a CIDv1.
+    pub fn of(version: Version, codec: Codec, block: &[u8]) -> Self {
+        Self {
+            version: match codec {
+                Codec::Raw => Version::V1,
+                Codec::DagPb => version,
+            },
+            codec,
+            digest: Sha256::digest(block).into(),
+        }
+    }
+
+    /// What the block holds.
+    pub fn codec(&self) -> Codec {
+        self.codec
+    }
+
+    /// The version.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The sha2-256 of the block.
+    pub fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+
+    /// Whether `block` is the block named.
+    pub fn names(&self, block: &[u8]) -> bool {
+        Sha256::digest(block)[..] == self.digest
+    }
+
+    /// The binary form, as in links and archives.
+    pub fn to_bytes(self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(MAX_BYTES);
+        if self.version == Version::V1 {
+            bytes.extend([1, self.codec.code()]);
+        }
+        bytes.extend(SHA2_256);
+        bytes.extend(self.digest);
+        bytes
+    }
+
+    /// Reads the binary form at the start of `bytes`; returns how long it is, too.
+    ///
+    /// # Errors
+    /// When there is none, or none that this node knows.
+    pub fn from_prefix(bytes: &[u8]) -> Result<(Self, usize), UnknownCid> {
+        let (version, codec, rest) = match bytes {
+            [0x12, ..] => (Version::V0, Codec::DagPb, bytes),
+            [1, code, rest @ ..] => (
+                Version::V1,
+                Codec::from_code(*code).ok_or(UnknownCid)?,
+                rest,
+            ),
+            _ => return Err(UnknownCid),
+        };
+        let digest = rest
+            .strip_prefix(&SHA2_256)
+            .and_then(|rest| rest.first_chunk::<32>())
+            .ok_or(UnknownCid)?;
+        let cid = Self {
+            version,
+            codec,
+            digest: *digest,
+        };
+        Ok((cid, bytes.len() - rest.len() + SHA2_256.len() + 32))
+    }
+
+    /// Reads a binary form with nothing after it.
+    ///
+    /// # Errors
+    /// When `bytes` are anything else.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, UnknownCid> {
+        match Self::from_prefix(bytes)? {
+            (cid, length) if length == bytes.len() => Ok(cid),
+            _ => Err(UnknownCid),
+        }
+    }
+}
+
+impl fmt::Display for Cid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.version {
+            Version::V0 => f.write_str(&bs58::encode(self.to_bytes()).into_string()),
+            Version::V1 => {
+                let text = data_encoding::BASE32_NOPAD.encode(&self.to_bytes());
+                write!(f, "b{}", text.to_ascii_lowercase())
             }
         }
     }
+}
 
-    fn flush(&mut self) {
-        let link = leaf(&self.chunk);
-        self.chunk.clear();
-        self.push(0, link);
-    }
+impl FromStr for Cid {
+    type Err = UnknownCid;
 
-    fn push(&mut self, level: usize, link: Link) {
-        if self.levels.len() == level {
-            self.levels.push(Vec::new());
-        }
-        self.levels[level].push(link);
-        if self.levels[level].len() == WIDTH {
-            let full = std::mem::take(&mut self.levels[level]);
-            self.push(level + 1, node(&full));
-        }
-    }
-
-    /// The CID, base58 text starting with `Qm`.
-    pub fn finish(mut self) -> String {
-        if !self.chunk.is_empty() || self.levels.is_empty() {
-            self.flush();
-        }
-        let mut level = 0;
-        loop {
-            let links = std::mem::take(&mut self.levels[level]);
-            let top = self.levels[level + 1..].iter().all(Vec::is_empty);
-            match links.as_slice() {
-                [root] if top => return bs58::encode(root.multihash).into_string(),
-                [] => {}
-                links => self.push(level + 1, node(links)),
-            }
-            level += 1;
+    fn from_str(text: &str) -> Result<Self, UnknownCid> {
+        let bytes = if text.starts_with("Qm") && text.len() == 46 {
+            bs58::decode(text).into_vec().map_err(|_| UnknownCid)?
+        } else if let Some(rest) = text.strip_prefix('b')
+            && text.len() <= 64
+            && !rest.bytes().any(|c| c.is_ascii_uppercase())
+        {
+            data_encoding::BASE32_NOPAD
+                .decode(rest.to_ascii_uppercase().as_bytes())
+                .map_err(|_| UnknownCid)?
+        } else {
+            return Err(UnknownCid);
+        };
+        let cid = Self::from_bytes(&bytes)?;
+        // One name, one text.
+        if cid.to_string() == text {
+            Ok(cid)
+        } else {
+            Err(UnknownCid)
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    fn cid(bytes: &[u8]) -> String {
-        let mut hasher = CidHasher::default();
-        hasher.update(bytes);
-        hasher.finish()
-    }
-
     #[test]
-    fn known_vectors_of_small_files() {
-        assert_eq!(cid(b""), "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH");
+    fn text_forms_are_those_of_the_network() {
+        let empty_directory = [0x0a, 0x02, 0x08, 0x01];
+        let of = |version, codec, block: &[u8]| Cid::of(version, codec, block).to_string();
         assert_eq!(
-            cid(b"hello world"),
-            "Qmf412jQZiuVUtdgnB36FXFX7xg5V6KEbSJ4dpQuhkLyfD"
+            of(Version::V0, Codec::DagPb, &empty_directory),
+            "QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn"
         );
         assert_eq!(
-            cid(b"hello world\n"),
-            "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o"
+            of(Version::V1, Codec::DagPb, &empty_directory),
+            "bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354"
+        );
+        assert_eq!(
+            of(Version::V0, Codec::Raw, b""),
+            "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku"
         );
     }
 
-    #[test]
-    fn slicing_of_the_input_does_not_matter() {
-        let data: Vec<u8> = (0..CHUNK * 3 + 17).map(|i| (i % 251) as u8).collect();
-        let mut hasher = CidHasher::default();
-        for piece in data.chunks(1000) {
-            hasher.update(piece);
+    proptest! {
+        #[test]
+        fn every_form_of_a_name_reads_back(block in any::<Vec<u8>>(), v1 in any::<bool>(), raw in any::<bool>()) {
+            let version = if v1 { Version::V1 } else { Version::V0 };
+            let cid = Cid::of(version, if raw { Codec::Raw } else { Codec::DagPb }, &block);
+            prop_assert_eq!(Cid::from_bytes(&cid.to_bytes()), Ok(cid));
+            prop_assert_eq!(cid.to_string().parse(), Ok(cid));
+            prop_assert!(cid.names(&block));
         }
-        assert_eq!(hasher.finish(), cid(&data));
-    }
 
-    #[test]
-    fn tree_grows_a_level_past_one_full_node() {
-        let mut full = CidHasher::default();
-        let mut over = CidHasher::default();
-        let chunk = vec![0; CHUNK];
-        for _ in 0..WIDTH {
-            full.update(&chunk);
-            over.update(&chunk);
+        #[test]
+        fn any_bytes_and_any_text_are_refused_or_kept(bytes in any::<Vec<u8>>(), text in "(Qm|b)?\\PC{0,64}") {
+            if let Ok(cid) = Cid::from_bytes(&bytes) {
+                prop_assert_eq!(cid.to_bytes(), bytes);
+            }
+            if let Ok(cid) = text.parse::<Cid>() {
+                prop_assert_eq!(cid.to_string(), text);
+            }
         }
-        over.update(b"x");
-        assert_eq!(full.levels.iter().map(Vec::len).collect::<Vec<_>>(), [0, 1]);
-        assert_ne!(full.finish(), over.finish());
     }
 }

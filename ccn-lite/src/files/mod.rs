@@ -3,7 +3,13 @@
 //! Bytes stream into a temporary file while they are hashed and counted; a blob appears under its name only complete,
 //! synced and by rename. Whether a blob is *known* is decided by the database, not by its presence here.
 
+pub mod archive;
+pub mod car;
 pub mod cid;
+pub mod dagpb;
+pub mod import;
+pub mod tar;
+pub mod tree;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -12,7 +18,8 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
-use cid::CidHasher;
+use archive::{Archive, ArchiveError};
+use tree::{CidHasher, Layout};
 
 /// Largest JSON content read into memory for a message that is not inline.
 pub const MAX_CONTENT_BYTES: u64 = 1 << 20;
@@ -58,6 +65,11 @@ pub struct Uploaded {
 }
 
 impl Blobs {
+    /// The directory of another process: nothing is created or removed by opening it.
+    pub fn at(root: &Path) -> Self {
+        Self { root: root.into() }
+    }
+
     /// Opens `root`, creating it, and removes what interrupted uploads left.
     pub fn open(root: &Path) -> io::Result<Self> {
         let incoming = root.join("incoming");
@@ -78,23 +90,41 @@ impl Blobs {
     /// Starts an upload of at most `limit` bytes.
     pub fn begin(&self, limit: u64, with_cid: bool) -> io::Result<Upload> {
         Ok(Upload {
-            file: NamedTempFile::new_in(self.root.join("incoming"))?,
+            file: self.temporary()?,
             sha256: Sha256::new(),
-            cid: with_cid.then(CidHasher::default),
+            cid: with_cid.then(|| CidHasher::new(Layout::V0)),
             size: 0,
             limit,
         })
     }
 
+    /// Where the archive of `hash` stands, for what is more than one plain file.
+    pub fn archive_path(&self, hash: &str) -> PathBuf {
+        self.path(hash).with_extension("car")
+    }
+
+    /// The archive of `hash`; `None` when it is a plain file.
+    pub fn archive(&self, hash: &str) -> Result<Option<Archive>, ArchiveError> {
+        let path = self.archive_path(hash);
+        if path.try_exists()? {
+            Archive::open_trusted(&path).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
     /// Gives the upload its name; afterwards it survives power loss.
     pub fn publish(&self, uploaded: Uploaded, hash: &str) -> io::Result<()> {
-        let path = self.path(hash);
+        self.persist(uploaded.file, &self.path(hash))
+    }
+
+    fn persist(&self, file: NamedTempFile, path: &Path) -> io::Result<()> {
         let parent = path
             .parent()
             .ok_or_else(|| io::Error::other("blob path has no parent"))?;
         std::fs::create_dir_all(parent)?;
-        uploaded.file.as_file().sync_all()?;
-        uploaded.file.persist(&path).map_err(|error| error.error)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)?;
         let mut dir = parent;
         while dir.starts_with(&self.root) {
             File::open(dir)?.sync_all()?;
@@ -142,12 +172,28 @@ impl Blobs {
         Ok(Some(bytes))
     }
 
-    /// Removes a blob; absent is fine.
-    pub fn remove(&self, hash: &str) -> io::Result<()> {
-        match std::fs::remove_file(self.path(hash)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+    /// Whether anything stands under `hash`.
+    pub fn exists(&self, hash: &str) -> io::Result<bool> {
+        Ok(self.path(hash).try_exists()? || self.archive_path(hash).try_exists()?)
+    }
+
+    /// Takes the name from a blob and its archive, which is quick however large they are; dropping what comes back
+    /// gives the space free. Absent is fine.
+    pub fn retire(&self, hash: &str) -> io::Result<Vec<tempfile::TempPath>> {
+        let mut retired = Vec::new();
+        for path in [self.path(hash), self.archive_path(hash)] {
+            let trash = self.temporary()?.into_temp_path();
+            match std::fs::rename(path, &trash) {
+                Ok(()) => retired.push(trash),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
+        Ok(retired)
+    }
+
+    fn temporary(&self) -> io::Result<NamedTempFile> {
+        NamedTempFile::new_in(self.root.join("incoming"))
     }
 }
 
@@ -172,7 +218,7 @@ impl Upload {
         Ok(Uploaded {
             file: self.file,
             sha256: hex::encode(self.sha256.finalize()),
-            cid: self.cid.map(CidHasher::finish),
+            cid: self.cid.map(|hasher| hasher.finish().to_string()),
             size: self.size,
         })
     }
@@ -182,6 +228,11 @@ impl Uploaded {
     /// The CID when one was computed, else the sha256.
     pub fn name(&self) -> &str {
         self.cid.as_deref().unwrap_or(&self.sha256)
+    }
+
+    /// Whether the bytes have this CID in any layout files are added with.
+    pub fn has_cid(&self, expected: &cid::Cid) -> io::Result<bool> {
+        Ok(import::layout_of(self.file.path(), expected)?.is_some())
     }
 }
 

@@ -3,8 +3,7 @@
 use aleph_message::{ErrorCode, ForgetContent, Rejection};
 use rusqlite::Connection;
 
-use super::action_of;
-use crate::pipeline::permit::permit;
+use super::permit_again;
 use crate::pipeline::{Refusal, Verified};
 use crate::store::messages::{self, Message};
 use crate::store::{StoreError, vms};
@@ -53,7 +52,7 @@ pub(super) fn check_permissions(
             )
             .into());
         }
-        permit(conn, &action_of(&target, &v.envelope.sender))?;
+        permit_again(conn, &target, &v.envelope.sender)?;
     }
     Ok(())
 }

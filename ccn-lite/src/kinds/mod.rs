@@ -14,7 +14,7 @@ use rusqlite::Connection;
 use crate::pipeline::permit::{Action, permit};
 use crate::pipeline::{Refusal, Verified};
 use crate::store::messages::Message;
-use crate::store::{StoreError, messages};
+use crate::store::{StoreError, forgotten, messages};
 
 /// Whether the sender may do this, code 2 (FORGET also 501 and 502: its targets are looked at).
 pub fn check_permissions(conn: &Connection, v: &Verified) -> Result<(), Refusal> {
@@ -45,6 +45,20 @@ fn action(v: &Verified) -> Action<'_> {
     }
 }
 
+/// Refuses unless `sender` could have created `target`; an amend needs what its original needs.
+fn permit_again(conn: &Connection, target: &Message, sender: &str) -> Result<(), Refusal> {
+    let original = match (&target.content_type, &target.content_ref) {
+        (Some(kind), Some(reference)) if target.kind == "POST" && kind == "amend" => {
+            messages::get(conn, reference)?
+        }
+        _ => None,
+    };
+    permit(
+        conn,
+        &action_of(original.as_ref().unwrap_or(target), sender),
+    )
+}
+
 /// The action that created `target`, seen as done by `sender`.
 fn action_of<'a>(target: &'a Message, sender: &'a str) -> Action<'a> {
     Action {
@@ -73,6 +87,8 @@ pub fn check_dependencies(conn: &Connection, v: &Verified) -> Result<(), Refusal
         Body::Aggregate(_) => Ok(()),
         Body::Store(content) => store::check(conn, v, content),
         Body::Program(_) | Body::Instance(_) => vm::check(conn, v),
+        // What it refers to is measured, not looked at.
+        Body::VerifiableProgram(_) => Ok(()),
         Body::Forget(content) => forget::check(conn, content),
     }
 }
@@ -83,7 +99,7 @@ pub fn apply(conn: &Connection, v: &Verified, now: f64) -> Result<(), StoreError
         Body::Post(content) => post::apply(conn, v, content),
         Body::Aggregate(content) => aggregate::apply(conn, v, content),
         Body::Store(content) => store::apply(conn, v, content),
-        Body::Program(_) | Body::Instance(_) => vm::apply(conn, v),
+        Body::Program(_) | Body::Instance(_) | Body::VerifiableProgram(_) => vm::apply(conn, v),
         Body::Forget(content) => forget::apply(conn, v, content, now),
     }
 }
@@ -94,6 +110,20 @@ pub fn provides(v: &Verified) -> Vec<String> {
         Body::Store(content) => vec![store::tag_of(v, content)],
         _ => Vec::new(),
     }
+}
+
+/// Takes away a message that is no longer paid; its files go when nobody else claims them.
+pub fn remove(conn: &Connection, target: &Message, now: f64) -> Result<(), StoreError> {
+    let hash = &target.item_hash;
+    let mut file_size = None;
+    match target.kind.as_str() {
+        "STORE" => file_size = store::unapply(conn, target, now)?,
+        _ => crate::store::vms::remove(conn, hash)?,
+    }
+    if target.item_type != "inline" {
+        crate::store::files::unpin(conn, hash, now, now + store::GRACE_PERIOD)?;
+    }
+    crate::store::removals::finish(conn, target, now, file_size)
 }
 
 /// Undoes the effects of `target` and leaves its skeleton; with it goes what cannot exist without it.
@@ -114,7 +144,7 @@ fn unapply(
         }
         "AGGREGATE" => crate::store::aggregates::remove_element(conn, hash)?,
         "STORE" => file_size = store::unapply(conn, target, now)?,
-        "PROGRAM" | "INSTANCE" => {
+        "PROGRAM" | "INSTANCE" | "V-PROGRAM" => {
             along = crate::store::vms::updates(conn, hash)?;
             crate::store::vms::remove(conn, hash)?;
         }
@@ -123,7 +153,7 @@ fn unapply(
     if target.item_type != "inline" {
         crate::store::files::unpin(conn, hash, now, now + store::GRACE_PERIOD)?;
     }
-    messages::forget(conn, target, by, at, file_size)?;
+    forgotten::insert(conn, target, by, at, file_size)?;
     for hash in along {
         if let Some(follower) = messages::get(conn, &hash)? {
             unapply(conn, &follower, by, at, now)?;

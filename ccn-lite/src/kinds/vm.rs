@@ -1,9 +1,12 @@
-//! PROGRAM and INSTANCE: the files they need, and what they replace.
+//! PROGRAM, INSTANCE and V-PROGRAM: the files they need, and what they replace.
 
-use aleph_message::{Body, Content, ErrorCode, MachineVolume, Rejection, VolumeSource};
+use aleph_message::{
+    Body, Content, ErrorCode, MachineVolume, Rejection, VerifiableProgramContent, VolumeSource,
+};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
+use crate::money::payment_type;
 use crate::pipeline::{Refusal, Verified};
 use crate::store::vms::{self, Vm};
 use crate::store::{StoreError, files};
@@ -169,28 +172,39 @@ fn check_replaced(conn: &Connection, v: &Verified, replaces: &str) -> Result<(),
     Ok(())
 }
 
+/// The STORE messages a V-PROGRAM is made of: they are held, so that it stays what was measured.
+fn measured_refs(program: &VerifiableProgramContent) -> Vec<String> {
+    let disks = std::iter::once(&program.workload).chain(program.volumes.iter().map(|v| &v.disk));
+    let refs = disks.flat_map(|disk| [&disk.reference, &disk.hash_tree]);
+    std::iter::once(&program.runtime.reference)
+        .chain(refs)
+        .map(ToString::to_string)
+        .collect()
+}
+
 pub(super) fn apply(conn: &Connection, v: &Verified) -> Result<(), StoreError> {
-    let Some(executable) = v.content.executable() else {
-        return Ok(());
-    };
     let persistent = match &v.content.body {
-        Body::Program(program) => program.on.persistent.unwrap_or(false),
+        Body::Program(program) => program.is_persistent(),
         _ => true,
     };
-    let volumes: Vec<String> = file_refs(&v.content)
-        .into_iter()
-        .map(|r| r.reference)
-        .collect();
+    let volumes = match &v.content.body {
+        Body::VerifiableProgram(program) => measured_refs(program),
+        _ => file_refs(&v.content)
+            .into_iter()
+            .map(|r| r.reference)
+            .collect(),
+    };
+    let executable = v.content.executable();
     vms::insert(
         conn,
         &Vm {
             item_hash: v.hash().into(),
             owner: v.owner().into(),
             kind: v.envelope.message_type.to_string(),
-            payment_type: executable.payment_type().to_string(),
+            payment_type: payment_type(&v.content).to_string(),
             persistent,
-            allow_amend: executable.allow_amend,
-            replaces: executable.replaces.clone(),
+            allow_amend: executable.is_some_and(|executable| executable.allow_amend),
+            replaces: executable.and_then(|executable| executable.replaces.clone()),
             created: v.content.time(),
         },
         &volumes,

@@ -1,16 +1,17 @@
-//! The cost rows of a message.
+//! The cost rows of a message: one for what runs, one for each file and volume, one that takes off what is included
+//! (spec ccn-api §4.2).
 
-use aleph_message::{Body, Content, Executable, ItemHash, PaymentType, VolumeSource};
+use aleph_message::{Body, Content, ItemHash, PaymentType};
 
-use super::{Decimal, Prices, Product, ProductPrice, Rates};
+use super::machine::{self, Machine};
+use super::volume::{self, Volume};
+use super::{CompatibleGpus, Decimal, Prices, Product, ProductPrice, Rates};
 
 /// Credits must last this long when something is created.
 pub const SECONDS_PER_DAY: u64 = 86_400;
 
 /// A file is charged for at least this much when paid with credits, MiB.
 const MIN_CREDIT_STORE_MIB: u64 = 25;
-
-const SECONDS_PER_HOUR: u32 = 3600;
 
 /// What a row is for; the spelling is the network's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +29,19 @@ pub enum CostType {
 }
 
 impl CostType {
+    /// Every kind.
+    pub const ALL: [Self; 9] = [
+        Self::Execution,
+        Self::InstanceRootfs,
+        Self::ProgramCode,
+        Self::ProgramRuntime,
+        Self::ProgramData,
+        Self::VolumeImmutable,
+        Self::VolumePersistent,
+        Self::VolumeDiscount,
+        Self::Storage,
+    ];
+
     /// The wire word.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -77,13 +91,37 @@ impl CostRow {
 /// A message this node cannot price.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CostError {
-    /// GPUs.
-    #[error("this node has no prices for GPUs")]
-    Gpu,
+    /// `settings` has no such device.
+    #[error("GPU {0} is not among the network's compatible GPUs")]
+    UnknownGpu(String),
+    /// No tier of the price list has the model.
+    #[error("the price list has no GPU {0}")]
+    UnpricedGpu(String),
     /// The price list lacks the product.
     #[error("the price list has no {0}")]
     Unpriced(&'static str),
 }
+
+/// What prices are computed from: the price list and the network's GPUs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tariff {
+    /// The price list.
+    pub prices: Prices,
+    /// The GPUs.
+    pub gpus: CompatibleGpus,
+}
+
+impl Tariff {
+    pub(super) fn price(&self, product: Product) -> Result<&ProductPrice, CostError> {
+        self.prices
+            .of(product)
+            .ok_or(CostError::Unpriced(product.key()))
+    }
+}
+
+/// Size in bytes of the file a STORE message stands for, by the message's hash and whether its newest update is meant
+/// (for a STORE content: of the file itself); none when it is not known.
+pub type SizeOf<'a> = dyn Fn(&ItemHash, bool) -> Option<u64> + 'a;
 
 /// The sum of the rows in one way of paying: tokens to hold, tokens a second, or credits a second.
 pub fn total(rows: &[CostRow], payment: PaymentType) -> Decimal {
@@ -95,256 +133,114 @@ pub fn required_credits(per_second: &Decimal) -> Decimal {
     per_second.times(&Decimal::from(SECONDS_PER_DAY))
 }
 
-/// The cost rows of a content; none for types that cost nothing. `size_of(ref, use_latest)` is the size in bytes of the
-/// file a STORE message (or, for a STORE content, the file hash itself) stands for; files it does not know are left out.
+/// Amounts a second from rates a second: `units` of them.
+pub(super) fn amounts(units: &Decimal, rates: &Rates, payment: PaymentType) -> Rates {
+    let credit = units.times(&rates.credit).floored();
+    Rates {
+        hold: units.times(&rates.hold).floored(),
+        stream: units.times(&rates.stream).floored(),
+        // Whoever pays with credits pays at least one an hour for each row.
+        credit: if payment == PaymentType::Credit {
+            credit.max(Decimal::from(1_u64).over(3600).floored())
+        } else {
+            credit
+        },
+    }
+}
+
+/// The cost rows of a content; none for types that cost nothing. Files whose size is not known are left out.
 ///
 /// # Errors
 /// For contents this node has no price for.
 pub fn costs(
     content: &Content,
     payment: PaymentType,
-    prices: &Prices,
-    size_of: &dyn Fn(&ItemHash, bool) -> Option<u64>,
+    tariff: &Tariff,
+    size_of: &SizeOf<'_>,
 ) -> Result<Vec<CostRow>, CostError> {
-    let price_of = |product: Product| prices.of(product).ok_or(CostError::Unpriced(product.key()));
     match &content.body {
-        Body::Store(store) => {
-            let price = price_of(Product::Storage)?;
-            let Some(bytes) = size_of(&store.item_hash, false) else {
-                return Ok(Vec::new());
-            };
-            Ok(vec![stored(&price.storage, bytes, payment)])
-        }
+        Body::Store(store) => stored(
+            tariff,
+            size_of(&store.item_hash, false).unwrap_or(0),
+            payment,
+        ),
         Body::Program(program) => {
             let persistent = program.is_persistent();
-            let product = if persistent {
-                Product::ProgramPersistent
-            } else {
-                Product::Program
+            let machine = Machine {
+                product: if persistent {
+                    Product::ProgramPersistent
+                } else {
+                    Product::Program
+                },
+                resources: &program.executable.resources,
+                multiplier: if !persistent && program.environment.internet {
+                    2
+                } else {
+                    1
+                },
             };
-            let multiplier = if !persistent && program.environment.internet {
-                2
-            } else {
-                1
-            };
-            let file = |cost_type, reference, use_latest| {
-                Volume::file(cost_type, reference, use_latest, size_of)
-            };
-            let mut volumes = vec![
-                file(
-                    CostType::ProgramCode,
-                    &program.code.reference,
-                    program.code.use_latest,
-                ),
-                file(
-                    CostType::ProgramRuntime,
-                    &program.runtime.reference,
-                    program.runtime.use_latest,
-                ),
-            ];
-            if let Some(data) = &program.data {
-                volumes.push(file(
-                    CostType::ProgramData,
-                    &data.reference,
-                    data.use_latest.unwrap_or(false),
-                ));
-            }
-            let volumes = volumes
-                .into_iter()
-                .flatten()
-                .chain(extra_volumes(&program.executable, size_of));
-            machine(
-                product,
-                price_of(product)?,
-                multiplier,
-                &program.executable,
-                volumes.collect(),
-                payment,
-            )
+            let volumes = volume::of_program(program, size_of);
+            machine::costs(&machine, volumes, payment, tariff)
         }
         Body::Instance(instance) => {
-            let gpus = instance
-                .executable
+            let executable = &instance.executable;
+            let volumes = volume::of_instance(instance, size_of);
+            let gpus = executable
                 .requirements
                 .as_ref()
-                .and_then(|requirements| requirements.gpu.as_ref());
-            let trusted = instance.environment.trusted_execution.as_ref();
-            if gpus.is_some_and(|gpus| !gpus.is_empty())
-                || trusted.is_some_and(|trusted| trusted.gpu.is_some())
-            {
-                return Err(CostError::Gpu);
+                .and_then(|requirements| requirements.gpu.as_deref())
+                .unwrap_or_default();
+            if !gpus.is_empty() {
+                return machine::gpu_costs(&executable.resources, gpus, volumes, payment, tariff);
             }
-            let product = if trusted.is_some() {
-                Product::InstanceConfidential
-            } else {
-                Product::Instance
+            let machine = Machine {
+                product: if instance.environment.trusted_execution.is_some() {
+                    Product::InstanceConfidential
+                } else {
+                    Product::Instance
+                },
+                resources: &executable.resources,
+                multiplier: 1,
             };
-            let rootfs = Volume {
-                cost_type: CostType::InstanceRootfs,
-                name: CostType::InstanceRootfs.as_str().to_owned(),
-                reference: Some(instance.rootfs.parent.reference.to_string()),
-                size_mib: instance.rootfs.size_mib.into(),
+            machine::costs(&machine, volumes, payment, tariff)
+        }
+        Body::VerifiableProgram(program) => {
+            let machine = Machine {
+                product: Product::InstanceConfidential,
+                resources: &program.resources,
+                multiplier: 1,
             };
-            let volumes =
-                std::iter::once(rootfs).chain(extra_volumes(&instance.executable, size_of));
-            machine(
-                product,
-                price_of(product)?,
-                1,
-                &instance.executable,
-                volumes.collect(),
-                payment,
-            )
+            // Verified volumes cost nothing.
+            machine::costs(&machine, Vec::new(), payment, tariff)
         }
         Body::Post(_) | Body::Aggregate(_) | Body::Forget(_) => Ok(Vec::new()),
     }
 }
 
-fn stored(rates: &Rates, bytes: u64, payment: PaymentType) -> CostRow {
+/// The row of a stored file of `bytes`; none for an empty one.
+///
+/// # Errors
+/// When the price list has no storage.
+pub fn stored(
+    tariff: &Tariff,
+    bytes: u64,
+    payment: PaymentType,
+) -> Result<Vec<CostRow>, CostError> {
+    let rates = tariff.price(Product::Storage)?.storage.by_second();
+    if bytes == 0 {
+        return Ok(Vec::new());
+    }
     let mut size_mib = Decimal::mib_of_bytes(bytes);
     if payment == PaymentType::Credit {
         size_mib = size_mib.max(MIN_CREDIT_STORE_MIB.into());
     }
-    Volume {
+    let volume = Volume {
         cost_type: CostType::Storage,
         name: CostType::Storage.as_str().to_owned(),
         reference: None,
         size_mib,
-    }
-    .row(rates, payment)
-}
-
-struct Volume {
-    cost_type: CostType,
-    name: String,
-    reference: Option<String>,
-    size_mib: Decimal,
-}
-
-impl Volume {
-    fn file(
-        cost_type: CostType,
-        reference: &ItemHash,
-        use_latest: bool,
-        size_of: &dyn Fn(&ItemHash, bool) -> Option<u64>,
-    ) -> Option<Self> {
-        let bytes = size_of(reference, use_latest)?;
-        Some(Self {
-            cost_type,
-            name: cost_type.as_str().to_owned(),
-            reference: Some(reference.to_string()),
-            size_mib: Decimal::mib_of_bytes(bytes),
-        })
-    }
-
-    fn row(self, rates: &Rates, payment: PaymentType) -> CostRow {
-        let credit = per_second(&self.size_mib.times(&rates.credit)).floored();
-        CostRow {
-            cost_type: self.cost_type,
-            name: self.name,
-            reference: self.reference,
-            hold: self.size_mib.times(&rates.hold).floored(),
-            stream: per_second(&self.size_mib.times(&rates.stream)).floored(),
-            credit: at_least_one_an_hour(credit, payment),
-            size_mib: Some(self.size_mib),
-        }
-    }
-}
-
-fn per_second(hourly: &Decimal) -> Decimal {
-    hourly.over(SECONDS_PER_HOUR)
-}
-
-/// Whoever pays with credits pays at least one an hour for each row.
-fn at_least_one_an_hour(credit: Decimal, payment: PaymentType) -> Decimal {
-    if payment == PaymentType::Credit {
-        credit.max(per_second(&Decimal::from(1_u64)).floored())
-    } else {
-        credit
-    }
-}
-
-fn extra_volumes<'a>(
-    executable: &'a Executable,
-    size_of: &'a dyn Fn(&ItemHash, bool) -> Option<u64>,
-) -> impl Iterator<Item = Volume> + 'a {
-    executable
-        .volumes
-        .iter()
-        .enumerate()
-        .filter_map(move |(index, volume)| {
-            let mut priced = match &volume.source {
-                VolumeSource::Immutable {
-                    reference,
-                    use_latest,
-                } => Volume::file(CostType::VolumeImmutable, reference, *use_latest, size_of)?,
-                VolumeSource::Ephemeral { size_mib, .. }
-                | VolumeSource::Persistent { size_mib, .. } => Volume {
-                    cost_type: CostType::VolumePersistent,
-                    name: String::new(),
-                    reference: None,
-                    size_mib: (*size_mib).into(),
-                },
-            };
-            let label = volume.mount.as_deref().unwrap_or(priced.cost_type.as_str());
-            priced.name = format!("#{index}:{label}");
-            Some(priced)
-        })
-}
-
-fn machine(
-    product: Product,
-    price: &ProductPrice,
-    multiplier: u64,
-    executable: &Executable,
-    volumes: Vec<Volume>,
-    payment: PaymentType,
-) -> Result<Vec<CostRow>, CostError> {
-    let unit = price
-        .unit
-        .as_ref()
-        .ok_or(CostError::Unpriced(product.key()))?;
-    let units = u64::from(executable.resources.vcpus)
-        .max(executable.resources.memory.div_ceil(unit.memory_mib));
-    let charged = Decimal::from(units * multiplier);
-    let execution = CostRow {
-        cost_type: CostType::Execution,
-        name: product.key().to_owned(),
-        reference: None,
-        hold: charged.times(&price.compute.hold).floored(),
-        stream: per_second(&charged.times(&price.compute.stream)).floored(),
-        credit: at_least_one_an_hour(
-            per_second(&charged.times(&price.compute.credit)).floored(),
-            payment,
-        ),
-        size_mib: None,
     };
-    let volumes: Vec<CostRow> = volumes
-        .into_iter()
-        .map(|volume| volume.row(&price.storage, payment))
-        .collect();
-    let included = Decimal::from(units * unit.disk_mib);
-    let discount = |payment: PaymentType, rate: Decimal| {
-        total(&volumes, payment)
-            .min(included.times(&rate))
-            .negated()
-            .floored()
-    };
-    let discount = CostRow {
-        cost_type: CostType::VolumeDiscount,
-        name: CostType::VolumeDiscount.as_str().to_owned(),
-        reference: None,
-        hold: discount(PaymentType::Hold, price.storage.hold.clone()),
-        stream: discount(PaymentType::Superfluid, per_second(&price.storage.stream)),
-        credit: discount(PaymentType::Credit, per_second(&price.storage.credit)),
-        size_mib: None,
-    };
-    let mut rows = vec![execution];
-    if !volumes.is_empty() {
-        rows.extend(volumes);
-        rows.push(discount);
-    }
-    Ok(rows)
+    Ok(vec![volume.row(&rates, payment)])
 }
 
 #[cfg(test)]
@@ -380,7 +276,7 @@ mod tests {
     }
 
     fn cost(content: &Content, payment: PaymentType, bytes: u64) -> Decimal {
-        let rows = costs(content, payment, &Prices::default(), &|_, _| Some(bytes)).unwrap();
+        let rows = costs(content, payment, &Tariff::default(), &|_, _| Some(bytes)).unwrap();
         total(&rows, payment)
     }
 
@@ -397,7 +293,7 @@ mod tests {
         let rows = costs(
             &instance(1, 2048, 20480),
             PaymentType::Credit,
-            &Prices::default(),
+            &Tariff::default(),
             &|_, _| None,
         )
         .unwrap();
@@ -488,7 +384,7 @@ mod tests {
         let rows = costs(
             &content,
             PaymentType::Credit,
-            &Prices::default(),
+            &Tariff::default(),
             &|_, _| Some(1),
         )
         .unwrap();
@@ -508,20 +404,72 @@ mod tests {
         assert_eq!(rows[1].credit.to_fixed(), "0.000277777777777777");
     }
 
-    #[test]
-    fn a_gpu_is_not_priced() {
-        let mut raw = instance(1, 2048, 20480).raw;
+    fn with_gpus(vcpus: u64, memory: u64, devices: &[&str]) -> Content {
+        let mut raw = instance(vcpus, memory, 20480).raw;
         raw["environment"] = json!({"hypervisor": "qemu"});
-        raw["requirements"] = json!({"gpu": [{"vendor": "N", "device_name": "d", "device_class": "0300", "device_id": "1:2"}]});
-        let content = Content::parse(MessageType::Instance, raw).unwrap();
-        assert_eq!(
+        let gpus = devices.iter().map(|device| {
+            json!({"vendor": "N", "device_name": "d", "device_class": "0300", "device_id": device})
+        });
+        raw["requirements"] = json!({"gpu": gpus.collect::<Vec<_>>()});
+        Content::parse(MessageType::Instance, raw).unwrap()
+    }
+
+    fn tariff_with_gpus() -> Tariff {
+        let settings = json!({"compatible_gpus": [
+            {"device_id": "10de:2684", "model": "RTX 4090"}, {"device_id": "10de:20b5", "model": "A100"},
+            {"device_id": "10de:0000", "model": "unheard of"}]});
+        Tariff {
+            gpus: CompatibleGpus::from_aggregate(&settings),
+            ..Tariff::default()
+        }
+    }
+
+    #[test]
+    fn gpus_of_two_tiers_have_a_row_each_and_resources_beyond_them_count_for_the_dearer() {
+        let executions = |content: &Content| -> Vec<(String, String)> {
             costs(
-                &content,
+                content,
                 PaymentType::Credit,
-                &Prices::default(),
-                &|_, _| None
-            ),
-            Err(CostError::Gpu)
+                &tariff_with_gpus(),
+                &|_, _| None,
+            )
+            .unwrap()
+            .into_iter()
+            .filter(|row| row.cost_type == CostType::Execution)
+            .map(|row| (row.name, row.hold.to_string()))
+            .collect()
+        };
+        let row = |name: &str, hold: &str| (name.to_owned(), format!("{hold}.000000000000000000"));
+        assert_eq!(
+            executions(&with_gpus(1, 2048, &["10de:2684"])),
+            [row("instance_gpu_standard", "1680")]
         );
+        assert_eq!(
+            executions(&with_gpus(
+                30,
+                2048,
+                &["10de:2684", "10de:20b5", "10de:2684"]
+            )),
+            [
+                row("instance_gpu_standard", "3360"),
+                row("instance_gpu_premium", "10080")
+            ]
+        );
+    }
+
+    #[test]
+    fn a_gpu_without_a_price_is_named() {
+        let error = |device: &str| {
+            costs(
+                &with_gpus(1, 2048, &[device]),
+                PaymentType::Credit,
+                &tariff_with_gpus(),
+                &|_, _| None,
+            )
+            .unwrap_err()
+            .to_string()
+        };
+        assert!(error("10de:ffff").contains("10de:ffff"));
+        assert!(error("10de:0000").contains("unheard of"));
     }
 }

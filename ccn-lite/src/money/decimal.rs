@@ -15,6 +15,9 @@ const PLACES: i64 = 18;
 /// Longest text that is read as a number.
 const MAX_CHARS: usize = 80;
 
+/// Largest power of ten, up or down, that is read: a short text must not become a number of a million digits.
+const MAX_EXPONENT: u32 = 64;
+
 /// A decimal number.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Decimal(BigDecimal);
@@ -98,12 +101,13 @@ impl FromStr for Decimal {
 
     fn from_str(text: &str) -> Result<Self, ParseDecimalError> {
         let error = || ParseDecimalError(text.chars().take(MAX_CHARS).collect());
-        // Exponents are refused: a short text must not become a number of a million digits.
+        let (digits, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
         let plain = text.len() <= MAX_CHARS
-            && text
+            && digits
                 .bytes()
                 .all(|c| c.is_ascii_digit() || matches!(c, b'.' | b'-'));
-        if !plain {
+        let exponent: i32 = exponent.parse().map_err(|_| error())?;
+        if !plain || exponent.unsigned_abs() > MAX_EXPONENT {
             return Err(error());
         }
         BigDecimal::from_str(text).map(Self).map_err(|_| error())
@@ -120,6 +124,49 @@ impl std::iter::Sum for Decimal {
     fn sum<I: Iterator<Item = Self>>(iter: I) -> Self {
         iter.fold(Self::zero(), |sum, number| sum.plus(&number))
     }
+}
+
+/// An exact sum of amounts with at most 18 places, as stored, without a decimal number for each of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    /// Units of 10^-18.
+    atto: i128,
+}
+
+impl Sum {
+    /// Adds an amount written by [`Decimal::to_fixed`]; anything else counts as nothing.
+    pub fn add(&mut self, amount: &str) {
+        self.atto = self.atto.saturating_add(atto(amount).unwrap_or_default());
+    }
+
+    /// The sum.
+    pub fn total(self) -> Decimal {
+        Decimal(BigDecimal::new(self.atto.into(), PLACES))
+    }
+}
+
+fn atto(amount: &str) -> Option<i128> {
+    const PLACES: usize = 18;
+    let (negative, digits) = match amount.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, amount),
+    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    if fraction.len() > PLACES
+        || !(whole.bytes().chain(fraction.bytes())).all(|c| c.is_ascii_digit())
+    {
+        return None;
+    }
+    let whole: i128 = whole.parse().ok()?;
+    let places = u32::try_from(PLACES - fraction.len()).ok()?;
+    let fraction: i128 = if fraction.is_empty() {
+        0
+    } else {
+        fraction.parse().ok()?
+    };
+    let fraction = fraction.checked_mul(10_i128.pow(places))?;
+    let sum = whole.checked_mul(10_i128.pow(18))?.checked_add(fraction)?;
+    Some(if negative { -sum } else { sum })
 }
 
 #[cfg(test)]
@@ -160,12 +207,29 @@ mod tests {
     }
 
     #[test]
-    fn exponents_are_refused() {
+    fn small_exponents_are_read_and_large_ones_refused() {
+        assert_eq!(decimal("1e-7"), decimal("0.0000001"));
+        assert_eq!(decimal("-2.5E+3"), decimal("-2500"));
         assert!("1e999999999".parse::<Decimal>().is_err());
+        assert!("1e".parse::<Decimal>().is_err());
         assert!("".parse::<Decimal>().is_err());
     }
 
     proptest! {
+        #[test]
+        fn a_sum_of_stored_amounts_is_exact(amounts in prop::collection::vec((any::<i64>(), 0_i64..=18), 0..20)) {
+            let amounts: Vec<Decimal> = amounts
+                .into_iter()
+                .map(|(digits, places)| Decimal(BigDecimal::new(digits.into(), places)))
+                .collect();
+            let mut sum = Sum::default();
+            for amount in &amounts {
+                sum.add(&amount.to_fixed());
+            }
+            let exact: BigDecimal = amounts.iter().map(|amount| &amount.0).sum();
+            prop_assert_eq!(sum.total().0, exact);
+        }
+
         #[test]
         fn any_text_is_safe(text in "[0-9.eE+-]{0,90}") {
             if let Ok(number) = text.parse::<Decimal>() {

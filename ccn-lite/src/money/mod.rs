@@ -6,14 +6,21 @@
 
 mod costs;
 mod decimal;
+mod gpus;
+mod machine;
 mod prices;
 mod render;
 mod rules;
+mod volume;
 
-pub use costs::{CostError, CostRow, CostType, SECONDS_PER_DAY, costs, required_credits, total};
-pub use decimal::{Decimal, ParseDecimalError};
+pub use costs::{
+    CostError, CostRow, CostType, SECONDS_PER_DAY, SizeOf, Tariff, costs, required_credits, stored,
+    total,
+};
+pub use decimal::{Decimal, ParseDecimalError, Sum};
+pub use gpus::CompatibleGpus;
 pub use prices::{
     ComputeUnit, PriceError, Prices, Product, ProductPrice, Rates, default_price_aggregate,
 };
-pub use render::{price_json, take_estimated_sizes};
+pub use render::{detail_json, price_json, take_estimated_sizes};
 pub use rules::{check_payment_method, is_free, payment_type};

@@ -16,19 +16,25 @@ pub enum Product {
     ProgramPersistent,
     /// A virtual private server.
     Instance,
-    /// A confidential virtual private server.
+    /// A confidential virtual private server, and a verifiable program.
     InstanceConfidential,
+    /// A server with GPUs for consumers.
+    InstanceGpuStandard,
+    /// A server with GPUs for data centres.
+    InstanceGpuPremium,
     /// A stored file.
     Storage,
 }
 
 impl Product {
     /// Every product this node prices.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::Program,
         Self::ProgramPersistent,
         Self::Instance,
         Self::InstanceConfidential,
+        Self::InstanceGpuStandard,
+        Self::InstanceGpuPremium,
         Self::Storage,
     ];
 
@@ -39,6 +45,8 @@ impl Product {
             Self::ProgramPersistent => "program_persistent",
             Self::Instance => "instance",
             Self::InstanceConfidential => "instance_confidential",
+            Self::InstanceGpuStandard => "instance_gpu_standard",
+            Self::InstanceGpuPremium => "instance_gpu_premium",
             Self::Storage => "storage",
         }
     }
@@ -75,6 +83,8 @@ pub struct ProductPrice {
     pub compute: Rates,
     /// What a compute unit is; none for what is only stored.
     pub unit: Option<ComputeUnit>,
+    /// Compute units of each model of GPU, for products with GPUs.
+    pub gpus: BTreeMap<String, u64>,
 }
 
 /// A price list with an entry for every product.
@@ -208,11 +218,31 @@ impl ProductPrice {
                 .map(ComputeUnit::read)
                 .transpose()
                 .map_err(|reason| ("compute_unit", reason))?,
+            gpus: entry
+                .get("tiers")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+                .filter_map(|tier| {
+                    let units = tier.get("compute_units")?.as_u64()?;
+                    Some((tier.get("model")?.as_str()?.to_owned(), units))
+                })
+                .collect(),
         })
     }
 }
 
 impl Rates {
+    /// The rates a second of rates an hour; what is held is not by time. Kept to 28 digits, as the network multiplies it.
+    pub fn by_second(&self) -> Self {
+        const SECONDS_PER_HOUR: u32 = 3600;
+        Self {
+            hold: self.hold.clone(),
+            stream: self.stream.over(SECONDS_PER_HOUR),
+            credit: self.credit.over(SECONDS_PER_HOUR),
+        }
+    }
+
     fn read(value: Option<&Value>) -> Result<Self, &'static str> {
         let rate = |name| match value.and_then(|rates| rates.get(name)) {
             None | Some(Value::Null) => Ok(Decimal::zero()),

@@ -17,8 +17,18 @@ pub fn price_json(
     include_size: bool,
 ) -> Value {
     let cost = total(rows, payment);
-    let detail: Vec<Value> = rows
-        .iter()
+    json!({
+        "required_tokens": cost.to_f64(),
+        "payment_type": payment,
+        "cost": cost.to_fixed(),
+        "detail": detail_json(rows, include_size),
+        "charged_address": charged_address,
+    })
+}
+
+/// The rows one by one, with their sizes in MiB when asked for.
+pub fn detail_json(rows: &[CostRow], include_size: bool) -> Value {
+    rows.iter()
         .map(|row| {
             let size_mib = row
                 .size_mib
@@ -34,14 +44,7 @@ pub fn price_json(
                 "size_mib": size_mib,
             })
         })
-        .collect();
-    json!({
-        "required_tokens": cost.to_f64(),
-        "payment_type": payment,
-        "cost": cost.to_fixed(),
-        "detail": detail,
-        "charged_address": charged_address,
-    })
+        .collect()
 }
 
 /// Takes the `estimated_size_mib` fields out of a content to be estimated, which its schema does not know: bytes by the

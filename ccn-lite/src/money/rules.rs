@@ -14,7 +14,7 @@ pub fn payment_type(content: &Content) -> PaymentType {
 /// Whether a content of this kind keeps a machine busy all the time.
 fn is_always_on(content: &Content) -> bool {
     match &content.body {
-        Body::Instance(_) => true,
+        Body::Instance(_) | Body::VerifiableProgram(_) => true,
         Body::Program(program) => program.is_persistent(),
         _ => false,
     }
@@ -32,7 +32,7 @@ pub fn check_payment_method(
     let payment = payment_type(content);
     let costs = matches!(
         content.body,
-        Body::Store(_) | Body::Program(_) | Body::Instance(_)
+        Body::Store(_) | Body::Program(_) | Body::Instance(_) | Body::VerifiableProgram(_)
     );
     if !costs || payment == PaymentType::Credit {
         return Ok(());
@@ -66,7 +66,7 @@ pub fn is_free(
             uncharged || small
         }
         Body::Program(program) => uncharged && !program.is_persistent(),
-        Body::Instance(_) => false,
+        Body::Instance(_) | Body::VerifiableProgram(_) => false,
         Body::Post(_) | Body::Aggregate(_) | Body::Forget(_) => true,
     }
 }
@@ -95,6 +95,7 @@ mod tests {
         store_and_program_cost: 100,
         hold_and_stream: 200,
         credit_only: 300,
+        credit_precision: 0,
     };
 
     #[test]

@@ -9,14 +9,15 @@ use serde_json::json;
 use super::{Refusal, Verified};
 use crate::config::Config;
 use crate::kinds::vm::resolve;
+use crate::ledger;
 use crate::money::{
-    self, CostError, CostRow, CostType, Decimal, Prices, check_payment_method, is_free,
-    payment_type, required_credits, total,
+    self, CompatibleGpus, CostRow, CostType, Decimal, Prices, Tariff, check_payment_method,
+    is_free, payment_type, required_credits, total,
 };
 use crate::store::accounts::{self, Cost};
-use crate::store::{StoreError, aggregates, files};
+use crate::store::{StoreError, aggregates, credits, files, messages};
 
-/// Sizes claimed by whoever asks for an estimate, bytes, by STORE message or file; real ones come first.
+/// Sizes claimed by whoever asks for an estimate, bytes, by STORE message or file.
 pub type Sizes = BTreeMap<String, u64>;
 
 /// The price of a message.
@@ -51,19 +52,8 @@ fn to_record(row: &CostRow, owner: &str, hash: &str, payment: PaymentType) -> Co
 }
 
 fn from_record(cost: Cost) -> CostRow {
-    const TYPES: [CostType; 9] = [
-        CostType::Execution,
-        CostType::InstanceRootfs,
-        CostType::ProgramCode,
-        CostType::ProgramRuntime,
-        CostType::ProgramData,
-        CostType::VolumeImmutable,
-        CostType::VolumePersistent,
-        CostType::VolumeDiscount,
-        CostType::Storage,
-    ];
     CostRow {
-        cost_type: TYPES
+        cost_type: CostType::ALL
             .into_iter()
             .find(|known| known.as_str() == cost.kind)
             .unwrap_or(CostType::Execution),
@@ -76,31 +66,39 @@ fn from_record(cost: Cost) -> CostRow {
     }
 }
 
-fn charged(conn: &Connection, owner: &str, payment: PaymentType) -> Result<Decimal, StoreError> {
-    let records = accounts::costs_of_owner(conn, owner, payment.as_str())?;
-    let rows: Vec<CostRow> = records.into_iter().map(from_record).collect();
-    Ok(total(&rows, payment))
-}
-
 /// Tokens held by everything the owner runs and stores, for display.
 pub fn locked_amount(conn: &Connection, owner: &str) -> Result<f64, StoreError> {
-    Ok(charged(conn, owner, PaymentType::Hold)?.to_f64())
+    Ok(accounts::charged(conn, owner, PaymentType::Hold.as_str())?.to_f64())
 }
 
-/// Prices in force: the `pricing` aggregate of its authority.
-fn prices(conn: &Connection, config: &Config) -> Result<Prices, StoreError> {
-    let aggregate = aggregates::get(conn, &config.authorities.pricing, "pricing")?;
-    Ok(aggregate.map_or_else(Prices::default, |aggregate| {
-        Prices::from_aggregate(&aggregate.content).unwrap_or_else(|error| {
+/// Prices in force, or those of a time (Unix seconds): the `pricing` aggregate of its authority, and the GPUs of the
+/// `settings` aggregate, which are not dated.
+fn tariff_at(conn: &Connection, config: &Config, at: Option<f64>) -> Result<Tariff, StoreError> {
+    let owner = &config.authorities.pricing;
+    let pricing = match at {
+        None => aggregates::get(conn, owner, "pricing")?.map(|aggregate| aggregate.content),
+        Some(at) => aggregates::as_of(conn, owner, "pricing", at)?,
+    };
+    let prices = pricing.map_or_else(Prices::default, |content| {
+        Prices::from_aggregate(&content).unwrap_or_else(|error| {
             tracing::warn!(%error, "unusable price list, using the built-in one");
             Prices::default()
         })
-    }))
+    });
+    let settings = aggregates::get(conn, config.authorities.settings(), "settings")?;
+    let gpus = settings.map_or_else(CompatibleGpus::default, |settings| {
+        CompatibleGpus::from_aggregate(&settings.content)
+    });
+    Ok(Tariff { prices, gpus })
+}
+
+fn tariff(conn: &Connection, config: &Config) -> Result<Tariff, StoreError> {
+    tariff_at(conn, config, None)
 }
 
 fn rows(
     conn: &Connection,
-    config: &Config,
+    tariff: &Tariff,
     content: &Content,
     sizes: &Sizes,
 ) -> Result<Vec<CostRow>, Refusal> {
@@ -116,15 +114,16 @@ fn rows(
             tracing::error!(%error, reference, "cannot read the size of a file");
             None
         });
-        known.or_else(|| sizes.get(reference).copied())
+        known
     };
-    let prices = prices(conn, config)?;
-    money::costs(content, payment_type(content), &prices, &size_of).map_err(|error| {
-        let code = match error {
-            CostError::Gpu => ErrorCode::InvalidFormat,
-            CostError::Unpriced(_) => ErrorCode::InternalError,
-        };
-        Rejection::new(code, error.to_string()).into()
+    // What is claimed comes first, as on the network: an estimate may be about a file still to come under a known name.
+    let size_of = |reference: &ItemHash, use_latest: bool| {
+        let claimed = sizes.get(reference.as_str()).copied();
+        claimed.or_else(|| size_of(reference, use_latest))
+    };
+    money::costs(content, payment_type(content), tariff, &size_of).map_err(|error| {
+        // The price list or the list of GPUs may still change, so this is worth another attempt.
+        Rejection::new(ErrorCode::InternalError, error.to_string()).into()
     })
 }
 
@@ -136,14 +135,11 @@ fn check_funds(
     rows: &[CostRow],
     now: f64,
 ) -> Result<(), Refusal> {
-    let needed = charged(conn, owner, payment)?.plus(&total(rows, payment));
+    let needed = accounts::charged(conn, owner, payment.as_str())?.plus(&total(rows, payment));
     match payment {
         PaymentType::Superfluid => Ok(()),
         PaymentType::Hold => {
-            let held: Decimal = accounts::balances(conn, owner)?
-                .iter()
-                .map(|row| amount(&row.balance))
-                .sum();
+            let held = accounts::total_balance(conn, owner)?;
             if held >= needed {
                 return Ok(());
             }
@@ -157,7 +153,7 @@ fn check_funds(
             .into())
         }
         PaymentType::Credit => {
-            let credits = accounts::credit_balance(conn, owner, now)?;
+            let credits = credits::balance(conn, owner, now)?;
             let required = required_credits(&needed);
             if Decimal::from(credits) >= required {
                 return Ok(());
@@ -184,16 +180,16 @@ fn check(
     now: f64,
 ) -> Result<Vec<CostRow>, Refusal> {
     check_payment_method(content, time, &config.cutoffs)?;
-    let small = config.limits.max_unauthenticated_file_bytes;
-    if is_free(content, time, file_bytes, small, &config.cutoffs) {
-        return Ok(Vec::new());
-    }
     let mut sizes = Sizes::new();
     if let Body::Store(store) = &content.body {
         sizes.insert(store.item_hash.to_string(), file_bytes);
     }
-    let rows = rows(conn, config, content, &sizes)?;
-    check_funds(conn, content.address(), payment_type(content), &rows, now)?;
+    let rows = rows(conn, &tariff(conn, config)?, content, &sizes)?;
+    // What is free is written down all the same: it counts for what comes after it.
+    let small = config.limits.max_unauthenticated_file_bytes;
+    if !is_free(content, time, file_bytes, small, &config.cutoffs) {
+        check_funds(conn, content.address(), payment_type(content), &rows, now)?;
+    }
     Ok(rows)
 }
 
@@ -241,7 +237,7 @@ pub fn quote(
     Ok(Quote {
         owner: content.address().to_owned(),
         payment: payment_type(content),
-        rows: rows(conn, config, content, sizes)?,
+        rows: rows(conn, &tariff(conn, config)?, content, sizes)?,
     })
 }
 
@@ -249,4 +245,60 @@ pub fn quote(
 pub fn recorded(conn: &Connection, hash: &str) -> Result<Vec<CostRow>, StoreError> {
     let records = accounts::costs_of_message(conn, hash)?;
     Ok(records.into_iter().map(from_record).collect())
+}
+
+/// What is left of a STORE that was removed or forgotten would cost now; none for anything else.
+pub fn quote_remains(
+    conn: &Connection,
+    config: &Config,
+    hash: &str,
+) -> Result<Option<Quote>, StoreError> {
+    let Some((owner, payment, size)) = ledger::remains_of_store(conn, hash)? else {
+        return Ok(None);
+    };
+    let payment = payment.parse().unwrap_or(PaymentType::Hold);
+    let rows = money::stored(&tariff(conn, config)?, size, payment);
+    Ok(rows.ok().map(|rows| Quote {
+        owner,
+        payment,
+        rows,
+    }))
+}
+
+/// Writes down anew what a message in force costs, at the prices of its time; tells whether it costs anything.
+pub fn recalculate(
+    conn: &Connection,
+    config: &Config,
+    hash: &str,
+    now: f64,
+) -> Result<bool, StoreError> {
+    let Some(message) = messages::get(conn, hash)? else {
+        return Ok(false);
+    };
+    let kind = message.kind.parse().ok();
+    let content = kind.and_then(|kind| Content::parse(kind, message.content).ok());
+    let Some(content) = content else {
+        return Ok(false);
+    };
+    let tariff = tariff_at(conn, config, Some(message.time))?;
+    let rows = match rows(conn, &tariff, &content, &Sizes::new()) {
+        Ok(rows) if rows.is_empty() => return Ok(false),
+        Ok(rows) => rows,
+        Err(Refusal::Store(error)) => return Err(error),
+        Err(Refusal::Rejected { rejection, .. }) => {
+            tracing::warn!(
+                item_hash = hash,
+                reason = rejection.reason(),
+                "keeps its costs"
+            );
+            return Ok(false);
+        }
+    };
+    let payment = payment_type(&content);
+    accounts::remove_costs(conn, hash)?;
+    for row in &rows {
+        accounts::insert_cost(conn, &to_record(row, &message.owner, hash, payment))?;
+    }
+    ledger::removal::recheck(conn, config, &message.owner, now)?;
+    Ok(true)
 }

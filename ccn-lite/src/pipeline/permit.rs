@@ -71,6 +71,7 @@ pub fn permit(conn: &Connection, action: &Action<'_>) -> Result<(), Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -84,6 +85,37 @@ mod tests {
         post_type: Some("t"),
         aggregate_key: None,
     };
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "(0xAB|POST|c|t|ETH|)".prop_map(Value::from),
+        ];
+        let key = "(address|chain|channels|types|post_types|aggregate_keys|authorizations)";
+        leaf.prop_recursive(3, 24, 6, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(key, inner, 0..6)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_but_a_rule_for_the_sender_allows(rule in any_json()) {
+            if allows(&rule, &ACTION) {
+                let address = rule["address"].as_str().unwrap_or_default();
+                prop_assert!(address.eq_ignore_ascii_case(ACTION.sender));
+                for (filter, value) in [("channels", "c"), ("types", "POST"), ("post_types", "t")] {
+                    let list = rule[filter].as_array().map(Vec::as_slice).unwrap_or_default();
+                    prop_assert!(list.is_empty() || list.contains(&json!(value)));
+                }
+            }
+        }
+    }
 
     #[test]
     fn empty_filters_allow_and_set_filters_must_match() {

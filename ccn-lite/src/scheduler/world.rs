@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::sync::{broadcast, watch};
 
 use super::{Node, Snapshot, Vm, VmKind, World};
-use crate::node::{Event, Node as Host};
+use crate::node::Node as Host;
 use crate::store::assignments::{self, Candidate};
 use crate::store::{StoreError, aggregates};
 
@@ -103,11 +103,11 @@ impl World for Host {
             loop {
                 let relevant = tokio::select! {
                     event = events.recv() => match event {
-                        Ok(Event::Processed(message)) => {
+                        Ok(published) => {
+                            let message = &published.message;
                             matches!(message.kind.as_str(), "PROGRAM" | "INSTANCE" | "FORGET")
                                 || message.content_key.as_deref() == Some("corechannel")
                         }
-                        Ok(_) => false,
                         // Something was missed: look.
                         Err(broadcast::error::RecvError::Lagged(_)) => true,
                         Err(broadcast::error::RecvError::Closed) => return,

@@ -1,8 +1,9 @@
-//! Balances, credit lots and the cost rows charged to accounts. Amounts of tokens are decimal text.
+//! Balances and the cost rows charged to accounts. Amounts of tokens are decimal text with 18 places at most.
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::StoreError;
+use super::{Conditions, Page, StoreError};
+use crate::money::{Decimal, Sum};
 
 /// A line of what a message costs.
 #[derive(Debug, Clone)]
@@ -67,6 +68,13 @@ pub fn insert_cost(conn: &Connection, c: &Cost) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Takes away the cost rows of a message.
+pub fn remove_costs(conn: &Connection, hash: &str) -> Result<(), StoreError> {
+    conn.prepare_cached("DELETE FROM costs WHERE item_hash = ?")?
+        .execute([hash])?;
+    Ok(())
+}
+
 /// The cost rows of a message.
 pub fn costs_of_message(conn: &Connection, hash: &str) -> Result<Vec<Cost>, StoreError> {
     let mut statement = conn.prepare_cached(&format!(
@@ -76,16 +84,164 @@ pub fn costs_of_message(conn: &Connection, hash: &str) -> Result<Vec<Cost>, Stor
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// The cost rows an account pays in one way.
-pub fn costs_of_owner(
+/// The column with the amount in one way of paying.
+fn amount_column(payment_type: &str) -> &'static str {
+    match payment_type {
+        "superfluid" => "stream",
+        "credit" => "credit",
+        _ => "hold",
+    }
+}
+
+/// What an account pays in one way: the sum over everything it has.
+pub fn charged(conn: &Connection, owner: &str, payment_type: &str) -> Result<Decimal, StoreError> {
+    let sql = format!(
+        "SELECT {} FROM costs WHERE owner = ? AND payment_type = ?",
+        amount_column(payment_type)
+    );
+    let mut statement = conn.prepare_cached(&sql)?;
+    let mut rows = statement.query([owner, payment_type])?;
+    let mut sum = Sum::default();
+    while let Some(row) = rows.next()? {
+        sum.add(row.get_ref(0)?.as_str().unwrap_or_default());
+    }
+    Ok(sum.total())
+}
+
+/// A message an account pays for.
+#[derive(Debug, Clone)]
+pub struct Charged {
+    /// The message.
+    pub item_hash: String,
+    /// Its type.
+    pub kind: String,
+    /// Its status: `processed` or `removing`.
+    pub status: String,
+    /// Its time, Unix seconds.
+    pub time: f64,
+    /// Bytes of its file, for a STORE.
+    pub file_size: Option<i64>,
+    /// What it costs: tokens to hold, tokens a second or credits a second.
+    pub cost: Decimal,
+}
+
+/// Everything an account pays for in one way, in the order in which it was taken on.
+pub fn charged_messages(
     conn: &Connection,
     owner: &str,
     payment_type: &str,
-) -> Result<Vec<Cost>, StoreError> {
-    let mut statement = conn.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM costs WHERE owner = ? AND payment_type = ? ORDER BY id"
-    ))?;
-    let rows = statement.query_map([owner, payment_type], cost)?;
+) -> Result<Vec<Charged>, StoreError> {
+    let sql = format!(
+        "SELECT costs.item_hash, m.type, m.status, m.time, files.size, {} FROM costs \
+         JOIN messages m ON m.item_hash = costs.item_hash LEFT JOIN files ON files.hash = m.content_item_hash \
+         WHERE costs.owner = ? AND costs.payment_type = ? ORDER BY costs.id",
+        amount_column(payment_type)
+    );
+    let mut statement = conn.prepare_cached(&sql)?;
+    let mut rows = statement.query([owner, payment_type])?;
+    let mut all: Vec<Charged> = Vec::new();
+    let mut sum = Sum::default();
+    while let Some(row) = rows.next()? {
+        let item_hash: String = row.get(0)?;
+        // The rows of a message are written together, so they follow one another.
+        if all.last().is_none_or(|last| last.item_hash != item_hash) {
+            sum = Sum::default();
+            all.push(Charged {
+                item_hash,
+                kind: row.get(1)?,
+                status: row.get(2)?,
+                time: row.get(3)?,
+                file_size: row.get(4)?,
+                cost: Decimal::zero(),
+            });
+        }
+        sum.add(row.get_ref(5)?.as_str().unwrap_or_default());
+        if let Some(last) = all.last_mut() {
+            last.cost = sum.total();
+        }
+    }
+    Ok(all)
+}
+
+/// Which cost rows are summed up.
+#[derive(Debug, Clone, Default)]
+pub struct CostFilter {
+    /// Who pays.
+    pub owner: Option<String>,
+    /// For which message.
+    pub item_hash: Option<String>,
+    /// How.
+    pub payment_type: Option<String>,
+}
+
+impl CostFilter {
+    fn conditions(&self) -> Conditions {
+        let mut c = Conditions::default();
+        for (sql, value) in [
+            ("owner = ?", &self.owner),
+            ("item_hash = ?", &self.item_hash),
+            ("payment_type = ?", &self.payment_type),
+        ] {
+            if let Some(value) = value {
+                c.with(sql, value.clone());
+            }
+        }
+        c
+    }
+}
+
+/// Sums over cost rows, in each way of paying.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct CostSum {
+    /// Messages.
+    pub resources: u64,
+    /// Tokens to hold.
+    pub hold: Decimal,
+    /// Tokens a second.
+    pub stream: Decimal,
+    /// Credits a second.
+    pub credit: Decimal,
+}
+
+/// Sums over what the filter keeps.
+pub fn sum_costs(conn: &Connection, filter: &CostFilter) -> Result<CostSum, StoreError> {
+    let c = filter.conditions();
+    let sql = format!("SELECT hold, stream, credit FROM costs{}", c.clause());
+    let mut statement = conn.prepare_cached(&sql)?;
+    let mut rows = statement.query(c.params().as_slice())?;
+    let mut sums = [Sum::default(); 3];
+    while let Some(row) = rows.next()? {
+        for (index, sum) in sums.iter_mut().enumerate() {
+            sum.add(row.get_ref(index)?.as_str().unwrap_or_default());
+        }
+    }
+    let sql = format!("SELECT count(DISTINCT item_hash) FROM costs{}", c.clause());
+    let resources: i64 = conn
+        .prepare_cached(&sql)?
+        .query_row(c.params().as_slice(), |row| row.get(0))?;
+    let [hold, stream, credit] = sums.map(|sum| sum.total());
+    Ok(CostSum {
+        resources: resources.unsigned_abs(),
+        hold,
+        stream,
+        credit,
+    })
+}
+
+/// A page of the messages that cost something, by hash.
+pub fn resources(
+    conn: &Connection,
+    filter: &CostFilter,
+    page: Page,
+) -> Result<Vec<String>, StoreError> {
+    let c = filter.conditions();
+    let sql = format!(
+        "SELECT DISTINCT item_hash FROM costs{} ORDER BY item_hash{}",
+        c.clause(),
+        page.clause()
+    );
+    let mut statement = conn.prepare_cached(&sql)?;
+    let rows = statement.query_map(c.params().as_slice(), |row| row.get(0))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
@@ -115,87 +271,83 @@ pub fn balances(conn: &Connection, address: &str) -> Result<Vec<Balance>, StoreE
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Sets a balance as known at block `height`, unless a higher block is known.
+/// Tokens of an account on all chains, outside of decentralised applications.
+pub fn total_balance(conn: &Connection, address: &str) -> Result<Decimal, StoreError> {
+    Ok(balances(conn, address)?
+        .iter()
+        .filter_map(|row| row.balance.parse::<Decimal>().ok())
+        .sum())
+}
+
+/// Sets a balance as known at block `height`, unless that block or a higher one is known already; `dapp` names the
+/// decentralised application it lies in, if any. Tells whether the amount changed.
 pub fn set_balance(
     conn: &Connection,
     address: &str,
     chain: &str,
+    dapp: Option<&str>,
     balance: &str,
     height: i64,
-) -> Result<(), StoreError> {
-    conn.prepare_cached(
-        "INSERT INTO balances (address, chain, balance, height) VALUES (?, ?, ?, ?) \
-         ON CONFLICT (address, chain, dapp) DO UPDATE SET balance = excluded.balance, height = excluded.height \
-         WHERE excluded.height > height OR excluded.height = 0 AND height = 0",
-    )?
-    .execute(params![address, chain, balance, height])?;
-    Ok(())
+) -> Result<bool, StoreError> {
+    let before: Option<String> = conn
+        .prepare_cached(
+            "SELECT balance FROM balances WHERE address = ? AND chain = ? AND dapp = ?",
+        )?
+        .query_row([address, chain, dapp.unwrap_or_default()], |row| row.get(0))
+        .optional()?;
+    let written = conn
+        .prepare_cached(
+            "INSERT INTO balances (address, chain, dapp, balance, height) VALUES (?, ?, ?, ?, ?) \
+             ON CONFLICT (address, chain, dapp) DO UPDATE SET balance = excluded.balance, height = excluded.height \
+             WHERE excluded.height > height OR excluded.height = 0 AND height = 0",
+        )?
+        .execute(params![address, chain, dapp.unwrap_or_default(), balance, height])?;
+    Ok(written > 0 && before.as_deref() != Some(balance))
 }
 
-/// A lot of credits.
-#[derive(Debug, Clone)]
-pub struct Lot {
-    /// The account.
-    pub address: String,
-    /// What granted it.
-    pub credit_ref: String,
-    /// Position in that grant.
-    pub credit_index: i64,
-    /// Credits granted.
-    pub amount: i64,
-    /// Credits left.
-    pub remaining: i64,
-    /// Unix seconds.
-    pub expiration: Option<f64>,
-    /// Unix seconds of the grant.
-    pub message_time: f64,
-    /// How it was paid for.
-    pub payment_method: Option<String>,
+/// Which balances a list holds.
+#[derive(Debug, Clone, Default)]
+pub struct BalanceFilter {
+    /// Chains; all when empty.
+    pub chains: Vec<String>,
+    /// Tokens at least.
+    pub min_balance: f64,
 }
 
-/// Lots of an account, oldest first.
-pub fn lots(conn: &Connection, address: &str) -> Result<Vec<Lot>, StoreError> {
-    let mut statement = conn.prepare_cached(
-        "SELECT address, credit_ref, credit_index, amount, remaining, expiration, message_time, payment_method \
-         FROM credit_lots WHERE address = ? ORDER BY message_time, credit_ref, credit_index",
-    )?;
-    let rows = statement.query_map([address], |row| {
-        Ok(Lot {
+/// Balances by address and chain, outside of decentralised applications, from after `after`; and how many there are.
+pub fn all_balances(
+    conn: &Connection,
+    filter: &BalanceFilter,
+    page: Page,
+    after: Option<&(String, String)>,
+) -> Result<(Vec<Balance>, u64), StoreError> {
+    let mut c = Conditions::default();
+    c.raw("dapp = ''");
+    c.any("chain IN ({})", &filter.chains);
+    if filter.min_balance > 0.0 {
+        c.with("CAST(balance AS REAL) >= ?", filter.min_balance);
+    }
+    let total: i64 = conn
+        .prepare_cached(&format!("SELECT count(*) FROM balances{}", c.clause()))?
+        .query_row(c.params().as_slice(), |row| row.get(0))?;
+    if let Some((address, chain)) = after {
+        c.with_all(
+            "(address, chain) > (?, ?)",
+            [address.clone().into(), chain.clone().into()],
+        );
+    }
+    let sql = format!(
+        "SELECT address, chain, balance FROM balances{} ORDER BY address, chain{}",
+        c.clause(),
+        page.clause()
+    );
+    let mut statement = conn.prepare_cached(&sql)?;
+    let rows = statement.query_map(c.params().as_slice(), |row| {
+        Ok(Balance {
             address: row.get(0)?,
-            credit_ref: row.get(1)?,
-            credit_index: row.get(2)?,
-            amount: row.get(3)?,
-            remaining: row.get(4)?,
-            expiration: row.get(5)?,
-            message_time: row.get(6)?,
-            payment_method: row.get(7)?,
+            chain: row.get(1)?,
+            balance: row.get(2)?,
         })
     })?;
-    Ok(rows.collect::<Result<_, _>>()?)
-}
-
-/// Grants a lot once; the same grant again changes nothing.
-pub fn grant(conn: &Connection, lot: &Lot) -> Result<(), StoreError> {
-    conn.prepare_cached("INSERT OR IGNORE INTO credit_lots VALUES (?,?,?,?,?,?,?,?)")?
-        .execute(params![
-            lot.address,
-            lot.credit_ref,
-            lot.credit_index,
-            lot.amount,
-            lot.remaining,
-            lot.expiration,
-            lot.message_time,
-            lot.payment_method
-        ])?;
-    Ok(())
-}
-
-/// Credits an account can spend at `now`.
-pub fn credit_balance(conn: &Connection, address: &str, now: f64) -> Result<i64, StoreError> {
-    Ok(conn
-        .prepare_cached(
-            "SELECT coalesce(sum(remaining), 0) FROM credit_lots WHERE address = ? \
-             AND (expiration IS NULL OR expiration > ?)",
-        )?
-        .query_row(params![address, now], |row| row.get(0))?)
+    Ok((rows.collect::<Result<_, _>>()?, total.unsigned_abs()))
 }

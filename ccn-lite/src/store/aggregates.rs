@@ -67,6 +67,27 @@ pub fn get(conn: &Connection, owner: &str, key: &str) -> Result<Option<Aggregate
         .optional()?)
 }
 
+/// What an aggregate held at `time` (Unix seconds); none when it did not exist yet.
+pub fn as_of(
+    conn: &Connection,
+    owner: &str,
+    key: &str,
+    time: f64,
+) -> Result<Option<Value>, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT content FROM aggregate_elements WHERE owner = ? AND key = ? AND created <= ? \
+         ORDER BY created, item_hash",
+    )?;
+    let mut rows = statement.query(params![owner, key, time])?;
+    let mut merged: Option<Map<String, Value>> = None;
+    while let Some(row) = rows.next()? {
+        let element: Map<String, Value> =
+            serde_json::from_str(row.get_ref(0)?.as_str().unwrap_or_default())?;
+        merged.get_or_insert_default().extend(element);
+    }
+    Ok(merged.map(Value::Object))
+}
+
 /// All aggregates of an owner, of the given keys when there are any.
 pub fn of_owner(
     conn: &Connection,
@@ -94,29 +115,84 @@ pub fn with_key(conn: &Connection, key: &str) -> Result<Vec<Aggregate>, StoreErr
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// A page of aggregates and how many there are.
+/// How a list of aggregates is ordered.
+#[derive(Debug, Clone, Copy)]
+pub struct Order {
+    /// By the time of the first element instead of the last.
+    pub by_creation: bool,
+    /// Oldest first.
+    pub ascending: bool,
+}
+
+impl Order {
+    fn column(self) -> &'static str {
+        if self.by_creation {
+            "created"
+        } else {
+            "last_updated"
+        }
+    }
+
+    /// The time `aggregate` is ordered by.
+    pub fn time(self, aggregate: &Aggregate) -> f64 {
+        if self.by_creation {
+            aggregate.created
+        } else {
+            aggregate.last_updated
+        }
+    }
+}
+
+/// The last row of a part of a list.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The time it is ordered by.
+    pub time: f64,
+    /// Its owner.
+    pub owner: String,
+    /// Its key.
+    pub key: String,
+}
+
+fn conditions(owners: &[String], keys: &[String]) -> Conditions {
+    let mut c = Conditions::default();
+    c.any("owner IN ({})", owners);
+    c.any("key IN ({})", keys);
+    c
+}
+
+/// How many aggregates there are.
+pub fn count(conn: &Connection, owners: &[String], keys: &[String]) -> Result<u64, StoreError> {
+    let c = conditions(owners, keys);
+    let total: i64 = conn
+        .prepare_cached(&format!("SELECT count(*) FROM aggregates{}", c.clause()))?
+        .query_row(c.params().as_slice(), |row| row.get(0))?;
+    Ok(total.unsigned_abs())
+}
+
+/// A page of aggregates, after a place when one is given.
 pub fn list(
     conn: &Connection,
     owners: &[String],
     keys: &[String],
-    by_creation: bool,
-    ascending: bool,
+    order: Order,
     page: Page,
-) -> Result<(Vec<Aggregate>, u64), StoreError> {
-    let mut c = Conditions::default();
-    c.any("owner IN ({})", owners);
-    c.any("key IN ({})", keys);
-    let total: i64 = conn.query_row(
-        &format!("SELECT count(*) FROM aggregates{}", c.clause()),
-        c.params().as_slice(),
-        |row| row.get(0),
-    )?;
-    let column = if by_creation {
-        "created"
-    } else {
-        "last_updated"
-    };
-    let direction = if ascending { "ASC" } else { "DESC" };
+    after: Option<&Place>,
+) -> Result<Vec<Aggregate>, StoreError> {
+    let mut c = conditions(owners, keys);
+    let column = order.column();
+    if let Some(after) = after {
+        let op = if order.ascending { ">" } else { "<" };
+        let names = [after.owner.clone(), after.key.clone()];
+        c.with_all(
+            &format!("({column} {op} ? OR ({column} = ? AND (owner, key) > (?, ?)))"),
+            [after.time, after.time]
+                .map(Into::into)
+                .into_iter()
+                .chain(names.map(Into::into)),
+        );
+    }
+    let direction = if order.ascending { "ASC" } else { "DESC" };
     let sql = format!(
         "SELECT {COLUMNS} FROM aggregates{} ORDER BY {column} {direction}, owner, key{}",
         c.clause(),
@@ -124,7 +200,7 @@ pub fn list(
     );
     let mut statement = conn.prepare_cached(&sql)?;
     let rows = statement.query_map(c.params().as_slice(), decode)?;
-    Ok((rows.collect::<Result<_, _>>()?, total.unsigned_abs()))
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 fn put(conn: &Connection, a: &Aggregate) -> Result<(), StoreError> {

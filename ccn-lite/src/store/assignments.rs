@@ -33,7 +33,7 @@ pub fn candidates(conn: &Connection) -> Result<Vec<Candidate>, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT v.item_hash, v.owner, m.sender, v.type, v.persistent, v.payment_type, v.created, m.content \
          FROM vms v JOIN messages m ON m.item_hash = v.item_hash \
-         WHERE v.replaces IS NULL AND m.status = 'processed' ORDER BY v.created, v.item_hash",
+         WHERE v.replaces IS NULL AND v.type <> 'V-PROGRAM' AND m.status = 'processed' ORDER BY v.created, v.item_hash",
     )?;
     let rows = statement.query_map([], |row| {
         let content: String = row.get(7)?;

@@ -49,10 +49,41 @@ pub fn get(conn: &Connection, hash: &str) -> Result<Option<(i64, String)>, Store
         .optional()?)
 }
 
-/// Makes a file known.
-pub fn insert(conn: &Connection, hash: &str, size: u64, now: f64) -> Result<(), StoreError> {
-    conn.prepare_cached("INSERT OR IGNORE INTO files VALUES (?, ?, 'file', ?)")?
-        .execute(params![hash, i64::try_from(size).unwrap_or(i64::MAX), now])?;
+/// Every known file: hash, bytes, type.
+pub fn all(conn: &Connection) -> Result<Vec<(String, u64, String)>, StoreError> {
+    let mut statement = conn.prepare("SELECT hash, size, type FROM files ORDER BY hash")?;
+    let rows = statement.query_map([], |row| {
+        let size: i64 = row.get(1)?;
+        Ok((row.get(0)?, size.unsigned_abs(), row.get(2)?))
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Files that STORE messages claim and that are not known.
+pub fn unknown_pins(conn: &Connection) -> Result<Vec<String>, StoreError> {
+    let mut statement = conn.prepare(
+        "SELECT DISTINCT file_hash FROM file_pins WHERE kind = 'store' \
+         AND file_hash NOT IN (SELECT hash FROM files)",
+    )?;
+    let rows = statement.query_map([], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Makes a `file` or `directory` known.
+pub fn insert(
+    conn: &Connection,
+    hash: &str,
+    size: u64,
+    kind: &str,
+    now: f64,
+) -> Result<(), StoreError> {
+    conn.prepare_cached("INSERT OR IGNORE INTO files VALUES (?, ?, ?, ?)")?
+        .execute(params![
+            hash,
+            i64::try_from(size).unwrap_or(i64::MAX),
+            kind,
+            now
+        ])?;
     Ok(())
 }
 
@@ -133,6 +164,13 @@ pub fn unpin(
             pin_grace(conn, &file, now, delete_by)?;
         }
     }
+    Ok(())
+}
+
+/// Lets the claims of a message on files end at `at` (Unix seconds), or never.
+pub fn expire_pin(conn: &Connection, item_hash: &str, at: Option<f64>) -> Result<(), StoreError> {
+    conn.prepare_cached("UPDATE file_pins SET delete_by = ? WHERE item_hash = ?")?
+        .execute(params![at, item_hash])?;
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Messages in force, their statuses, the rejected and the forgotten.
+//! Messages in force, their statuses, and the rejected.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
@@ -53,7 +53,7 @@ pub struct Message {
 const COLUMNS: &str = "item_hash, status, type, chain, sender, signature, item_type, item_content, content, time, channel, \
      size, reception_time, owner, content_type, content_ref, content_key, content_item_hash, payment_type, tags";
 
-fn json(row: &Row<'_>, index: usize) -> rusqlite::Result<Value> {
+pub(super) fn json(row: &Row<'_>, index: usize) -> rusqlite::Result<Value> {
     let text: String = row.get(index)?;
     serde_json::from_str(&text).map_err(|error| {
         rusqlite::Error::FromSqlConversionFailure(
@@ -153,6 +153,33 @@ pub fn insert(conn: &Connection, m: &Message) -> Result<(), StoreError> {
     set_status(conn, &m.item_hash, &m.status, m.reception_time)
 }
 
+/// Hands every message in force to `look`, by hash; one that cannot be decoded ends it.
+pub fn each(conn: &Connection, mut look: impl FnMut(Message)) -> Result<(), StoreError> {
+    let mut statement = conn.prepare(&format!(
+        "SELECT {COLUMNS} FROM messages ORDER BY item_hash"
+    ))?;
+    let rows = statement.query_map([], message)?;
+    for row in rows {
+        look(row?);
+    }
+    Ok(())
+}
+
+/// Messages whose status is recorded differently than they are kept, in either direction.
+pub fn without_status(conn: &Connection) -> Result<Vec<String>, StoreError> {
+    let mut statement = conn.prepare(
+        "SELECT m.item_hash FROM messages m LEFT JOIN statuses s USING (item_hash) WHERE s.status IS NOT m.status \
+         UNION ALL SELECT item_hash FROM statuses s WHERE NOT CASE s.status \
+           WHEN 'pending' THEN EXISTS (SELECT 1 FROM pending p WHERE p.item_hash = s.item_hash) \
+           WHEN 'rejected' THEN EXISTS (SELECT 1 FROM rejected r WHERE r.item_hash = s.item_hash) \
+           WHEN 'forgotten' THEN EXISTS (SELECT 1 FROM forgotten f WHERE f.item_hash = s.item_hash) \
+           WHEN 'removed' THEN EXISTS (SELECT 1 FROM removed r WHERE r.item_hash = s.item_hash) \
+           ELSE EXISTS (SELECT 1 FROM messages m WHERE m.item_hash = s.item_hash) END",
+    )?;
+    let rows = statement.query_map([], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 /// Which messages a list holds.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
@@ -186,6 +213,8 @@ pub struct Filter {
     pub start: Option<f64>,
     /// Before, unix seconds.
     pub end: Option<f64>,
+    /// Only messages confirmed on a chain. None is: this node follows no chain.
+    pub confirmed: bool,
 }
 
 impl Filter {
@@ -213,6 +242,9 @@ impl Filter {
         if let Some(end) = self.end {
             c.with("time < ?", end);
         }
+        if self.confirmed {
+            c.raw("FALSE");
+        }
         c
     }
 
@@ -221,7 +253,8 @@ impl Filter {
         fn has(list: &[String], value: Option<&str>) -> bool {
             list.is_empty() || value.is_some_and(|v| list.iter().any(|l| l == v))
         }
-        has(&self.types, Some(&m.kind))
+        !self.confirmed
+            && has(&self.types, Some(&m.kind))
             && has(&self.statuses, Some(&m.status))
             && has(&self.senders, Some(&m.sender))
             && has(&self.owners, Some(&m.owner))
@@ -280,6 +313,20 @@ pub fn count(conn: &Connection, filter: &Filter) -> Result<u64, StoreError> {
     Ok(count.unsigned_abs())
 }
 
+/// Programs in force that start on messages, with what they subscribe to.
+pub fn subscriptions(
+    conn: &Connection,
+    ascending: bool,
+) -> Result<Vec<(String, Value)>, StoreError> {
+    let direction = if ascending { "ASC" } else { "DESC" };
+    let mut statement = conn.prepare_cached(&format!(
+        "SELECT item_hash, content -> '$.on.message' FROM messages WHERE type = 'PROGRAM' \
+         AND json_type(content, '$.on.message') = 'array' ORDER BY time {direction}, item_hash"
+    ))?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, json(row, 1)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 /// Distinct channels, of one owner when given.
 pub fn channels(conn: &Connection, owner: Option<&str>) -> Result<Vec<String>, StoreError> {
     let mut c = Conditions::default();
@@ -321,6 +368,16 @@ pub fn stats(
     let rows = statement.query_map(c.params().as_slice(), |row| {
         Ok((row.get(0)?, row.get(1)?, row.get(2)?))
     })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Messages in force of types that cost something, oldest first.
+pub fn all_that_cost(conn: &Connection) -> Result<Vec<String>, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT item_hash FROM messages WHERE type IN ('STORE', 'PROGRAM', 'INSTANCE', 'V-PROGRAM') \
+         ORDER BY time, item_hash",
+    )?;
+    let rows = statement.query_map([], |row| row.get(0))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
@@ -377,129 +434,4 @@ pub fn clear_rejection(conn: &Connection, hash: &str) -> Result<(), StoreError> 
     conn.prepare_cached("DELETE FROM rejected WHERE item_hash = ?")?
         .execute([hash])?;
     Ok(())
-}
-
-/// What is left of a forgotten message.
-#[derive(Debug, Clone)]
-pub struct Forgotten {
-    /// Item hash.
-    pub item_hash: String,
-    /// Type.
-    pub kind: String,
-    /// Chain.
-    pub chain: String,
-    /// Sender.
-    pub sender: String,
-    /// Signature.
-    pub signature: Option<String>,
-    /// Item type.
-    pub item_type: String,
-    /// Unix seconds.
-    pub time: f64,
-    /// Channel.
-    pub channel: Option<String>,
-    /// Owner.
-    pub owner: String,
-    /// How it was paid, `hold` when it did not say.
-    pub payment_type: String,
-    /// Size of its file, for a STORE.
-    pub size: Option<i64>,
-    /// Unix seconds.
-    pub forgotten_at: f64,
-    /// FORGET messages.
-    pub forgotten_by: Value,
-}
-
-fn forgotten_row(row: &Row<'_>) -> rusqlite::Result<Forgotten> {
-    Ok(Forgotten {
-        item_hash: row.get(0)?,
-        kind: row.get(1)?,
-        chain: row.get(2)?,
-        sender: row.get(3)?,
-        signature: row.get(4)?,
-        item_type: row.get(5)?,
-        time: row.get(6)?,
-        channel: row.get(7)?,
-        owner: row.get(8)?,
-        payment_type: row.get(9)?,
-        size: row.get(10)?,
-        forgotten_at: row.get(11)?,
-        forgotten_by: json(row, 12)?,
-    })
-}
-
-/// Moves a message to the forgotten: its content is gone.
-pub fn forget(
-    conn: &Connection,
-    m: &Message,
-    by: &str,
-    at: f64,
-    file_size: Option<i64>,
-) -> Result<(), StoreError> {
-    conn.prepare_cached("INSERT OR REPLACE INTO forgotten VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)")?
-        .execute(params![
-            m.item_hash,
-            m.kind,
-            m.chain,
-            m.sender,
-            m.signature,
-            m.item_type,
-            m.time,
-            m.channel,
-            m.owner,
-            m.payment_type.as_deref().unwrap_or("hold"),
-            file_size,
-            at,
-            serde_json::json!([by]).to_string(),
-        ])?;
-    conn.prepare_cached("DELETE FROM messages WHERE item_hash = ?")?
-        .execute([&m.item_hash])?;
-    conn.prepare_cached("DELETE FROM costs WHERE item_hash = ?")?
-        .execute([&m.item_hash])?;
-    set_status(conn, &m.item_hash, "forgotten", m.reception_time)
-}
-
-/// A forgotten message.
-pub fn forgotten(conn: &Connection, hash: &str) -> Result<Option<Forgotten>, StoreError> {
-    Ok(conn
-        .prepare_cached("SELECT * FROM forgotten WHERE item_hash = ?")?
-        .query_row([hash], forgotten_row)
-        .optional()?)
-}
-
-/// Forgotten messages that the envelope part of `filter` keeps, by the time they were forgotten.
-pub fn list_forgotten(
-    conn: &Connection,
-    filter: &Filter,
-    ascending: bool,
-    page: Page,
-) -> Result<(Vec<Forgotten>, u64), StoreError> {
-    let mut c = Conditions::default();
-    c.any("type IN ({})", &filter.types);
-    c.any("sender IN ({})", &filter.senders);
-    c.any("owner IN ({})", &filter.owners);
-    c.any("chain IN ({})", &filter.chains);
-    c.any("channel IN ({})", &filter.channels);
-    c.any("item_hash IN ({})", &filter.hashes);
-    c.any("payment_type IN ({})", &filter.payment_types);
-    if let Some(start) = filter.start {
-        c.with("forgotten_at >= ?", start);
-    }
-    if let Some(end) = filter.end {
-        c.with("forgotten_at < ?", end);
-    }
-    let total: i64 = conn.query_row(
-        &format!("SELECT count(*) FROM forgotten{}", c.clause()),
-        c.params().as_slice(),
-        |row| row.get(0),
-    )?;
-    let direction = if ascending { "ASC" } else { "DESC" };
-    let sql = format!(
-        "SELECT * FROM forgotten{} ORDER BY forgotten_at {direction}, item_hash{}",
-        c.clause(),
-        page.clause()
-    );
-    let mut statement = conn.prepare_cached(&sql)?;
-    let rows = statement.query_map(c.params().as_slice(), forgotten_row)?;
-    Ok((rows.collect::<Result<_, _>>()?, total.unsigned_abs()))
 }

@@ -7,10 +7,16 @@
 pub mod accounts;
 pub mod aggregates;
 pub mod assignments;
+pub mod counters;
+pub mod credits;
 pub mod files;
+pub mod forgotten;
+pub mod maintain;
 pub mod messages;
 pub mod pending;
 pub mod posts;
+pub mod removals;
+pub mod statuses;
 pub mod vms;
 
 use std::path::{Path, PathBuf};
@@ -21,7 +27,11 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// Schema steps; the n-th brings `user_version` from n to n + 1.
-const MIGRATIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("assignments.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("schema.sql"),
+    include_str!("assignments.sql"),
+    concat!(include_str!("lists.sql"), include_str!("money.sql")),
+];
 /// Jobs that may wait for the writer.
 const QUEUE: usize = 256;
 /// Jobs committed together at most.
@@ -48,12 +58,31 @@ pub enum StoreError {
         /// Newest known.
         known: usize,
     },
+    /// There is no space left to write to.
+    #[error("the disk is full")]
+    DiskFull,
     /// The writer is gone: the process is shutting down.
     #[error("database is closed")]
     Closed,
 }
 
-type Done = Box<dyn FnOnce(Result<(), String>) + Send>;
+/// Why a transaction failed, for everybody whose job was in it.
+#[derive(Debug, Clone)]
+struct Failure {
+    reason: String,
+    is_full: bool,
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self {
+            is_full: error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+            reason: error.to_string(),
+        }
+    }
+}
+
+type Done = Box<dyn FnOnce(Result<(), Failure>) + Send>;
 type Job = Box<dyn FnOnce(&Connection) -> (bool, Done) + Send>;
 
 /// Handle on the database, cheap to clone.
@@ -103,9 +132,7 @@ fn open_writer(path: &Path) -> Result<Connection, StoreError> {
 
 fn run_batch(conn: &Connection, jobs: Vec<Job>) {
     let mut done = Vec::with_capacity(jobs.len());
-    let mut outcome = conn
-        .execute_batch("BEGIN IMMEDIATE")
-        .map_err(|error| error.to_string());
+    let mut outcome = conn.execute_batch("BEGIN IMMEDIATE").map_err(Failure::from);
     if outcome.is_ok() {
         for job in jobs {
             let mut step = conn.execute_batch("SAVEPOINT job");
@@ -118,14 +145,12 @@ fn run_batch(conn: &Connection, jobs: Vec<Job>) {
             };
             step = step.and_then(|()| conn.execute_batch(end));
             if let Err(error) = step {
-                outcome = Err(error.to_string());
+                outcome = Err(error.into());
                 break;
             }
         }
         if outcome.is_ok() {
-            outcome = conn
-                .execute_batch("COMMIT")
-                .map_err(|error| error.to_string());
+            outcome = conn.execute_batch("COMMIT").map_err(Failure::from);
         }
         if outcome.is_err()
             && let Err(error) = conn.execute_batch("ROLLBACK")
@@ -133,8 +158,8 @@ fn run_batch(conn: &Connection, jobs: Vec<Job>) {
             tracing::warn!(%error, "rollback failed");
         }
     }
-    if let Err(error) = &outcome {
-        tracing::error!(%error, "transaction failed");
+    if let Err(failure) = &outcome {
+        tracing::error!(error = failure.reason, "transaction failed");
     }
     for finish in done {
         finish(outcome.clone());
@@ -202,7 +227,9 @@ impl Store {
             let keep = result.is_ok();
             let done: Done = Box::new(move |commit| {
                 let result = match (result, commit) {
-                    (Ok(_), Err(error)) => Err(StoreError::Commit(error).into()),
+                    // What a job wrote before the disk was full is gone with everything else in the transaction.
+                    (_, Err(failure)) if failure.is_full => Err(StoreError::DiskFull.into()),
+                    (Ok(_), Err(failure)) => Err(StoreError::Commit(failure.reason).into()),
                     (result, _) => result,
                 };
                 // A caller that went away does not need its answer.
@@ -294,6 +321,16 @@ impl Conditions {
         self.params.push(value.into());
     }
 
+    /// Adds `sql`, which holds a `?` for each value.
+    pub fn with_all(
+        &mut self,
+        sql: &str,
+        values: impl IntoIterator<Item = rusqlite::types::Value>,
+    ) {
+        self.sql.push(sql.into());
+        self.params.extend(values);
+    }
+
     /// Continues a list that is ordered by the time in `column`, and by item hash where times are equal.
     pub fn after(&mut self, column: &str, ascending: bool, after: &After) {
         // Time and hash may run in opposite directions, so the pair comparison is spelled out.
@@ -323,6 +360,11 @@ impl Conditions {
         } else {
             format!(" WHERE {}", self.sql.join(" AND "))
         }
+    }
+
+    /// The values in order.
+    pub fn values(&self) -> &[rusqlite::types::Value] {
+        &self.params
     }
 
     /// The parameters in order.

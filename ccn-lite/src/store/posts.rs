@@ -141,37 +141,48 @@ pub struct Merged {
     pub latest: Option<Post>,
 }
 
-/// A page of merged posts and how many there are.
+impl Filter {
+    fn conditions(&self) -> Conditions {
+        let mut c = Conditions::default();
+        c.raw("amends IS NULL");
+        c.any("owner IN ({})", &self.owners);
+        c.any("item_hash IN ({})", &self.hashes);
+        c.any("ref IN ({})", &self.refs);
+        c.any("type IN ({})", &self.types);
+        c.any("channel IN ({})", &self.channels);
+        c.any(
+            "EXISTS (SELECT 1 FROM posts latest, json_each(latest.content, '$.tags') tag \
+             WHERE latest.item_hash = coalesce(posts.latest_amend, posts.item_hash) AND tag.value IN ({}))",
+            &self.tags,
+        );
+        if let Some(start) = self.start {
+            c.with("last_updated >= ?", start);
+        }
+        if let Some(end) = self.end {
+            c.with("last_updated < ?", end);
+        }
+        c
+    }
+}
+
+/// How many merged posts the filter keeps.
+pub fn count(conn: &Connection, filter: &Filter) -> Result<u64, StoreError> {
+    let c = filter.conditions();
+    let count: i64 = conn
+        .prepare_cached(&format!("SELECT count(*) FROM posts{}", c.clause()))?
+        .query_row(c.params().as_slice(), |row| row.get(0))?;
+    Ok(count.unsigned_abs())
+}
+
+/// A page of merged posts, newest first unless `ascending`.
 pub fn list(
     conn: &Connection,
     filter: &Filter,
     ascending: bool,
     page: Page,
     after: Option<&After>,
-) -> Result<(Vec<Merged>, u64), StoreError> {
-    let mut c = Conditions::default();
-    c.raw("amends IS NULL");
-    c.any("owner IN ({})", &filter.owners);
-    c.any("item_hash IN ({})", &filter.hashes);
-    c.any("ref IN ({})", &filter.refs);
-    c.any("type IN ({})", &filter.types);
-    c.any("channel IN ({})", &filter.channels);
-    c.any(
-        "EXISTS (SELECT 1 FROM posts latest, json_each(latest.content, '$.tags') tag \
-         WHERE latest.item_hash = coalesce(posts.latest_amend, posts.item_hash) AND tag.value IN ({}))",
-        &filter.tags,
-    );
-    if let Some(start) = filter.start {
-        c.with("last_updated >= ?", start);
-    }
-    if let Some(end) = filter.end {
-        c.with("last_updated < ?", end);
-    }
-    let total: i64 = conn.query_row(
-        &format!("SELECT count(*) FROM posts{}", c.clause()),
-        c.params().as_slice(),
-        |row| row.get(0),
-    )?;
+) -> Result<Vec<Merged>, StoreError> {
+    let mut c = filter.conditions();
     if let Some(after) = after {
         c.after("last_updated", ascending, after);
     }
@@ -193,5 +204,5 @@ pub fn list(
         };
         merged.push(Merged { original, latest });
     }
-    Ok((merged, total.unsigned_abs()))
+    Ok(merged)
 }

@@ -77,10 +77,10 @@ pub fn get(conn: &Connection, hash: &str) -> Result<Option<Vm>, StoreError> {
         .optional()?)
 }
 
-/// All VMs, oldest first.
+/// All VMs that are paid for, oldest first.
 pub fn all(conn: &Connection) -> Result<Vec<Vm>, StoreError> {
     let mut statement = conn.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM vms ORDER BY created, item_hash"
+        "SELECT {COLUMNS} FROM vms WHERE item_hash NOT IN (SELECT item_hash FROM removing) ORDER BY created, item_hash"
     ))?;
     let rows = statement.query_map([], decode)?;
     Ok(rows.collect::<Result<_, _>>()?)

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use crn_tests::bench::{boot, disk, measure, memory, net, report, setup, stock};
+use crn_tests::bench::{boot, ccn, disk, measure, memory, net, report, setup, stock};
 use crn_tests::nested;
 
 /// What is measured.
@@ -24,9 +24,14 @@ enum Suite {
     Memory,
     /// A stock image until its sshd answers.
     Stock,
+    /// The core channel node.
+    Ccn,
 }
 
-/// Measures crn-vmm and QEMU's microvm in one machine whose clock counts instructions.
+/// A suite in the nested machine.
+type Run = fn(&setup::Setup) -> anyhow::Result<setup::Outcome>;
+
+/// Measures crn-vmm and QEMU's microvm in one machine whose clock counts instructions, and ccn-lite on this one.
 #[derive(Parser)]
 struct Arguments {
     /// Which suites; all of them by default.
@@ -47,6 +52,12 @@ struct Arguments {
     /// Our VMM, a release build.
     #[arg(long, default_value = "target/out/staging/usr/bin/crn-vmm")]
     vmm: PathBuf,
+    /// Our core channel node, a release build.
+    #[arg(long, default_value = "target/out/staging/usr/bin/ccn-lite")]
+    ccn: PathBuf,
+    /// Messages the core channel node is measured with.
+    #[arg(long, default_value_t = 1_000_000)]
+    messages: u64,
     /// Run the reference alone.
     #[arg(long)]
     reference_only: bool,
@@ -87,17 +98,26 @@ fn main() -> anyhow::Result<ExitCode> {
         retries: arguments.retries,
     };
     let mut missed = false;
-    for suite in Suite::value_variants() {
-        if !arguments.suites.is_empty() && !arguments.suites.contains(suite) {
-            continue;
-        }
-        let (name, outcome) = match suite {
-            Suite::Boot => ("boot", boot::run(&setup)?),
-            Suite::Disk => ("disk", disk::run(&setup)?),
-            Suite::Net => ("net", net::run(&setup)?),
-            Suite::Memory => ("memory", memory::run(&setup)?),
-            Suite::Stock => ("stock", stock::run(&setup)?),
-        };
+    let chosen = |suite: Suite| arguments.suites.is_empty() || arguments.suites.contains(&suite);
+    if chosen(Suite::Ccn) {
+        let values = ccn::run(&ccn::Setup {
+            program: arguments.ccn,
+            messages: arguments.messages,
+            directory: arguments.output.join("ccn"),
+        })?;
+        report::save(&values, &arguments.output.join("ccn.json"))?;
+        println!("{}", report::table(&values));
+        missed |= !values.iter().all(report::Value::meets_goal);
+    }
+    let suites: [(Suite, &str, Run); 5] = [
+        (Suite::Boot, "boot", boot::run),
+        (Suite::Disk, "disk", disk::run),
+        (Suite::Net, "net", net::run),
+        (Suite::Memory, "memory", memory::run),
+        (Suite::Stock, "stock", stock::run),
+    ];
+    for (_, name, run) in suites.into_iter().filter(|(suite, ..)| chosen(*suite)) {
+        let outcome = run(&setup)?;
         report::save(
             &outcome.values,
             &arguments.output.join(name).with_extension("json"),

@@ -61,18 +61,23 @@ pub struct MachineResources {
 
 impl MachineResources {
     pub(crate) fn parse(value: &Value) -> Parsed<Self> {
+        Self::parse_with(value, integer)
+    }
+
+    /// With whole numbers read by `number`.
+    pub(crate) fn parse_with(value: &Value, number: fn(&Value) -> Parsed<i128>) -> Parsed<Self> {
         let fields = Object::new(value)?;
         let ports = |value: &Value| {
             let fields = Object::new(value)?;
             Ok(PublishedPort {
                 protocol: fields.or("protocol", NetworkProtocol::Tcp, named)?,
-                port: fields.required("port", integer_within(1, 65535, integer))? as u16,
+                port: fields.required("port", integer_within(1, 65535, number))? as u16,
             })
         };
         Ok(Self {
-            vcpus: fields.or("vcpus", 1, integer_within(1, MAX_VCPUS, integer))? as u32,
-            memory: fields.or("memory", 128, integer_within(1, MAX_MEMORY_MIB, integer))?,
-            seconds: fields.or("seconds", 1, integer_within(1, MAX_SECONDS, integer))?,
+            vcpus: fields.or("vcpus", 1, integer_within(1, MAX_VCPUS, number))? as u32,
+            memory: fields.or("memory", 128, integer_within(1, MAX_MEMORY_MIB, number))?,
+            seconds: fields.or("seconds", 1, integer_within(1, MAX_SECONDS, number))?,
             published_ports: fields.optional("published_ports", list(65535, ports))?,
         })
     }

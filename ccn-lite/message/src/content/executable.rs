@@ -98,10 +98,7 @@ impl Executable {
             base: Base::parse(fields)?,
             allow_amend: fields.required("allow_amend", boolean)?,
             metadata: fields.optional("metadata", metadata)?,
-            authorized_keys: fields.optional(
-                "authorized_keys",
-                list(MAX_AUTHORIZED_KEYS, short_text(MAX_AUTHORIZED_KEY_CHARS)),
-            )?,
+            authorized_keys: fields.optional("authorized_keys", authorized_keys)?,
             variables: fields.optional("variables", variables)?,
             resources: fields.required("resources", MachineResources::parse)?,
             payment: fields.optional("payment", Payment::parse)?,
@@ -133,7 +130,11 @@ impl Executable {
     }
 }
 
-fn metadata(value: &Value) -> Parsed<Map<String, Value>> {
+pub(super) fn authorized_keys(value: &Value) -> Parsed<Vec<String>> {
+    list(MAX_AUTHORIZED_KEYS, short_text(MAX_AUTHORIZED_KEY_CHARS))(value)
+}
+
+pub(super) fn metadata(value: &Value) -> Parsed<Map<String, Value>> {
     let entries = object(value)?;
     check_entries(entries.len(), MAX_METADATA_ENTRIES)?;
     for (key, value) in &entries {
@@ -148,7 +149,7 @@ fn metadata(value: &Value) -> Parsed<Map<String, Value>> {
     Ok(entries)
 }
 
-fn variables(value: &Value) -> Parsed<BTreeMap<String, String>> {
+pub(super) fn variables(value: &Value) -> Parsed<BTreeMap<String, String>> {
     let entries = Object::new(value)?.0;
     check_entries(entries.len(), MAX_VARIABLES)?;
     entries

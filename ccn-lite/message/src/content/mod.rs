@@ -16,6 +16,7 @@ pub(crate) mod program;
 pub(crate) mod store;
 mod trusted;
 pub(crate) mod volume;
+pub(crate) mod vprogram;
 
 use aggregate::AggregateContent;
 use executable::{Executable, Payment};
@@ -24,6 +25,7 @@ use instance::InstanceContent;
 use post::PostContent;
 use program::ProgramContent;
 use store::StoreContent;
+use vprogram::VerifiableProgramContent;
 
 /// Latest accepted time, Unix seconds (the year 2262).
 pub(crate) const MAX_TIME: f64 = 9_223_372_036.0;
@@ -54,6 +56,8 @@ pub enum Body {
     Program(Box<ProgramContent>),
     /// A virtual private server.
     Instance(Box<InstanceContent>),
+    /// A confidential machine whose whole software is measured.
+    VerifiableProgram(Box<VerifiableProgramContent>),
     /// A demand to forget messages.
     Forget(ForgetContent),
 }
@@ -72,9 +76,7 @@ impl Content {
             MessageType::Instance => Body::Instance(Box::new(InstanceContent::parse(&raw)?)),
             MessageType::Forget => Body::Forget(ForgetContent::parse(&raw)?),
             MessageType::VerifiableProgram => {
-                return Err(Rejection::invalid_format(
-                    "V-PROGRAM messages are not accepted by this node",
-                ));
+                Body::VerifiableProgram(Box::new(VerifiableProgramContent::parse(&raw)?))
             }
         };
         Ok(Self { body, raw })
@@ -88,6 +90,7 @@ impl Content {
             Body::Store(_) => MessageType::Store,
             Body::Program(_) => MessageType::Program,
             Body::Instance(_) => MessageType::Instance,
+            Body::VerifiableProgram(_) => MessageType::VerifiableProgram,
             Body::Forget(_) => MessageType::Forget,
         }
     }
@@ -99,6 +102,7 @@ impl Content {
             Body::Store(content) => &content.base,
             Body::Program(content) => &content.executable.base,
             Body::Instance(content) => &content.executable.base,
+            Body::VerifiableProgram(content) => &content.base,
             Body::Forget(content) => &content.base,
         }
     }
@@ -122,10 +126,11 @@ impl Content {
         }
     }
 
-    /// The payment stated in a STORE, PROGRAM or INSTANCE.
+    /// The payment stated in a STORE, PROGRAM, INSTANCE or V-PROGRAM.
     pub fn payment(&self) -> Option<&Payment> {
         match &self.body {
             Body::Store(content) => content.payment.as_ref(),
+            Body::VerifiableProgram(content) => Some(&content.payment),
             _ => self
                 .executable()
                 .and_then(|executable| executable.payment.as_ref()),

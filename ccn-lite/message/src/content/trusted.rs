@@ -17,7 +17,18 @@ const DEFAULT_POLICY: i128 = 1;
 /// Bit of a SEV-SNP guest policy that is always one.
 const SNP_RESERVED_BIT: i128 = 1 << 17;
 
-const MAX_MEASUREMENTS: usize = 16;
+pub(super) const MAX_MEASUREMENTS: usize = 16;
+
+/// SEV-SNP guest policy when none is stated: SMT allowed.
+pub(super) const DEFAULT_SNP_POLICY: i128 = 0x30000;
+
+/// Whether `policy` can be a SEV-SNP guest policy.
+pub(super) fn check_snp_policy(policy: i128) -> Result<(), String> {
+    if !(0..1 << 64).contains(&policy) || policy & SNP_RESERVED_BIT == 0 {
+        return Err("SEV-SNP guest policy must be 64 bits with the reserved bit 17 set".to_owned());
+    }
+    Ok(())
+}
 
 named_values! {
     /// Kind of confidential machine.
@@ -146,11 +157,7 @@ impl TrustedExecution {
             return Err("gpu is only supported in sev_snp mode".to_owned());
         }
         if mode == TrustedExecutionMode::SevSnp {
-            if !(0..1 << 64).contains(&self.policy) || self.policy & SNP_RESERVED_BIT == 0 {
-                return Err(
-                    "SEV-SNP guest policy must be 64 bits with the reserved bit 17 set".to_owned(),
-                );
-            }
+            check_snp_policy(self.policy)?;
         } else if self.policy != DEFAULT_POLICY {
             return Err("tdx mode has no host-chosen launch policy".to_owned());
         } else if measurements.len() != 1 {
@@ -161,7 +168,7 @@ impl TrustedExecution {
 }
 
 impl LaunchMeasurement {
-    fn parse(value: &Value) -> Parsed<Self> {
+    pub(super) fn parse(value: &Value) -> Parsed<Self> {
         let fields = Object::new(value)?;
         fields.only(&[&["platform", "registers", "vcpu_type"]])?;
         let platform = fields.required("platform", named)?;
@@ -201,7 +208,7 @@ fn register(value: &Value) -> Parsed<String> {
 }
 
 impl ConfidentialGpu {
-    fn parse(value: &Value) -> Parsed<Self> {
+    pub(super) fn parse(value: &Value) -> Parsed<Self> {
         let fields = Object::new(value)?;
         fields.only(&[&["vendor", "arch", "count", "models", "mode"]])?;
         let models = fields.optional("models", |value| {

@@ -14,12 +14,14 @@ import nacl.signing
 from aleph_message.models import (
     AggregateContent, ForgetContent, InstanceContent, ItemHash, PostContent, ProgramContent, StoreContent,
 )
+from aleph_message.models.execution.vprogram import VerifiableProgramContent
 from eth_account import Account
 from eth_account.messages import encode_defunct
 
 MODELS = {
     "POST": PostContent, "AGGREGATE": AggregateContent, "STORE": StoreContent,
     "PROGRAM": ProgramContent, "INSTANCE": InstanceContent, "FORGET": ForgetContent,
+    "V-PROGRAM": VerifiableProgramContent,
 }
 H = "a" * 64
 H2 = "b" * 64
@@ -61,6 +63,7 @@ PROGRAM = {
     "export": {"encoding": "plain", "mount": "/out"},
     "on": {"http": True, "message": [{"sender": ADDRESS}], "persistent": False},
 }
+INSTANCE_GPU = [{"vendor": "N", "device_name": "d", "device_class": "0300", "device_id": "1:2"}]
 REGISTER = "0" * 96
 SNP = {"mode": "sev_snp", "policy": 0x30000, "runtime": H, "attestation_port": 8443,
        "measurements": [{"platform": "sev_snp", "registers": {"launch": REGISTER}, "vcpu_type": "EPYC-v4"}],
@@ -72,8 +75,33 @@ INSTANCE = {
     "environment": {"internet": True, "aleph_api": False, "hypervisor": "qemu", "trusted_execution": None},
     "rootfs": {"parent": {"ref": H}, "persistence": "host", "size_mib": 20480},
 }
+SNP_VERIFICATION = {"backend": "sev_snp", "policy": 0x30000, "measurements": SNP["measurements"]}
+V_PROGRAM = {
+    **BASE, "allow_amend": False, "metadata": {"name": "n", "tags": ["x"]}, "authorized_keys": [], "variables": {},
+    "environment": {"internet": True},
+    "resources": {"vcpus": 2, "memory": 4096, "seconds": 30, "published_ports": [{"protocol": "udp", "port": 53}]},
+    "payment": {"type": "credit"}, "requirements": {"node": {"node_hash": H}}, "replaces": None,
+    "runtime": {"ref": H, "comment": "runtime"},
+    "workload": {"ref": H, "hash_tree": H2, "roothash": "0" * 64},
+    "verification": SNP_VERIFICATION,
+    "volumes": [{"ref": H, "hash_tree": V0, "roothash": "1" * 64, "comment": "weights"}],
+    "gpu": SNP["gpu"],
+}
+V_PROGRAM_CASES = [
+    {"variables": {"A": "b"}}, {"authorized_keys": ["ssh-ed25519 AAAA"]}, {"replaces": H}, {"allow_amend": True},
+    {"payment": {"type": "hold"}}, {"volumes": V_PROGRAM["volumes"] * 8}, {"volumes": V_PROGRAM["volumes"] * 9},
+    {"requirements": {"gpu": INSTANCE_GPU}}, {"requirements": {"gpu": []}},
+    *[{"gpu": gpu, "verification": verification} for gpu in (None, SNP["gpu"]) for verification in (
+        {"backend": "sev_snp", "measurements": SNP["measurements"]}, {**SNP_VERIFICATION, "policy": None},
+        {**SNP_VERIFICATION, "policy": 1}, {**SNP_VERIFICATION, "policy": 0x30000 | 1 << 64},
+        {**SNP_VERIFICATION, "measurements": SNP["measurements"] * 17}, {**SNP_VERIFICATION, "backend": "sev"},
+        {"backend": "tdx", "measurements": TDX["measurements"]}, {"backend": "tdx", "measurements": []},
+        {"backend": "tdx", "policy": 1, "measurements": TDX["measurements"]},
+        {"backend": "tdx", "measurements": TDX["measurements"] * 2},
+        {"backend": "tdx", "measurements": SNP["measurements"]})],
+]
 SOURCES = {"POST": POST, "AGGREGATE": AGGREGATE, "STORE": STORE, "PROGRAM": PROGRAM, "INSTANCE": INSTANCE,
-           "FORGET": FORGET}
+           "FORGET": FORGET, "V-PROGRAM": V_PROGRAM}
 
 
 def paths(value, prefix=()):
@@ -174,6 +202,8 @@ def contents():
                 yield verdict(kind, ((*path, "extra"), 1))
     for case in INSTANCE_CASES:
         yield verdict("INSTANCE", *(((key,), value) for key, value in case.items()))
+    for case in V_PROGRAM_CASES:
+        yield verdict("V-PROGRAM", *(((key,), value) for key, value in case.items()))
 
 
 def envelopes():

@@ -1,0 +1,98 @@
+//! What the node tells about itself: counters under the names that dashboards and scoring know.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+
+use super::error::ApiError;
+use super::info::VERSION;
+use crate::node::Node;
+use crate::store::{StoreError, counters};
+
+/// The counters, each with what it says.
+///
+/// This node follows no chain and takes part in no peer-to-peer network, so nothing of either is ever outstanding.
+pub async fn gather(node: &Node) -> Result<Vec<(&'static str, &'static str, i64)>, StoreError> {
+    let counted = node.store.read(counters::count).await?;
+    let sockets = i64::try_from(node.events.receiver_count()).unwrap_or(i64::MAX);
+    Ok(vec![
+        (
+            "pyaleph_status_peers_total",
+            "Peers this node is connected to",
+            0,
+        ),
+        (
+            "pyaleph_status_sync_messages_total",
+            "Messages in force",
+            counted.messages,
+        ),
+        (
+            "pyaleph_status_sync_permanent_files_total",
+            "Files held by a message",
+            counted.files,
+        ),
+        (
+            "pyaleph_status_sync_pending_messages_total",
+            "Messages not decided yet",
+            counted.pending,
+        ),
+        (
+            "pyaleph_status_sync_pending_txs_total",
+            "Transactions not read yet",
+            0,
+        ),
+        (
+            "pyaleph_status_chain_eth_height_remaining_total",
+            "Blocks not read yet",
+            0,
+        ),
+        (
+            "pyaleph_status_sync_messages_remaining_total",
+            "Messages of the reference node that are missing",
+            0,
+        ),
+        (
+            "pyaleph_ws_listeners",
+            "Listeners to new messages, this node's own included",
+            sockets,
+        ),
+    ])
+}
+
+/// `/metrics.json` as a value.
+pub async fn as_json(node: &Node) -> Result<Value, StoreError> {
+    let mut body = Map::new();
+    body.insert(
+        "pyaleph_build_info".into(),
+        json!({"python_version": "none", "version": VERSION}),
+    );
+    for (name, _, value) in gather(node).await? {
+        body.insert(name.into(), value.into());
+    }
+    Ok(Value::Object(body))
+}
+
+/// `GET /metrics.json`.
+pub async fn metrics_json(State(node): State<Node>) -> Result<Json<Value>, ApiError> {
+    Ok(Json(as_json(&node).await?))
+}
+
+/// `GET /metrics`, in the text form of Prometheus.
+pub async fn metrics(State(node): State<Node>) -> Result<Response, ApiError> {
+    use std::fmt::Write;
+    let mut text = format!(
+        "# HELP pyaleph_build_info Version of the node\n# TYPE pyaleph_build_info gauge\n\
+         pyaleph_build_info{{python_version=\"none\",version=\"{VERSION}\"}} 1\n"
+    );
+    for (name, help, value) in gather(&node).await? {
+        // Writing into a text cannot fail.
+        let _ = writeln!(
+            text,
+            "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}"
+        );
+    }
+    let content_type = "text/plain; version=0.0.4; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, content_type)], text).into_response())
+}

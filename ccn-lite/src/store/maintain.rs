@@ -1,0 +1,84 @@
+//! Copies and checks of a database, beside a running node or without one.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, OpenFlags};
+
+use super::{MIGRATIONS, StoreError};
+
+/// Pages copied at once; between the steps of a copy the node writes.
+const STEP: i32 = 1024;
+/// Pause between them, and while the node writes.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Opens the database at `path` for reading. Its schema must be this program's: an older one is migrated by serving it.
+///
+/// # Errors
+/// When it is missing, of another version, or SQLite refuses it.
+pub fn open(path: &Path) -> Result<Connection, StoreError> {
+    let conn = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    conn.busy_timeout(Duration::from_secs(10))?;
+    conn.pragma_update(None, "query_only", true)?;
+    let version: u32 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let found = usize::try_from(version).unwrap_or(usize::MAX);
+    if found != MIGRATIONS.len() {
+        return Err(StoreError::Version {
+            found,
+            known: MIGRATIONS.len(),
+        });
+    }
+    Ok(conn)
+}
+
+/// Copies the database as it is at the end of the copying to `target`, a new file, complete and synced or not at all.
+/// `progress` is told the pages left and the pages altogether.
+///
+/// # Errors
+/// When either cannot be read or written.
+pub fn backup(
+    conn: &Connection,
+    target: &Path,
+    mut progress: impl FnMut(i32, i32),
+) -> Result<(), StoreError> {
+    let mut copy = Connection::open(target)?;
+    copy.pragma_update(None, "synchronous", "FULL")?;
+    {
+        let backup = Backup::new(conn, &mut copy)?;
+        loop {
+            let step = backup.step(STEP)?;
+            let state = backup.progress();
+            progress(state.remaining, state.pagecount);
+            match step {
+                StepResult::Done => break,
+                _ => std::thread::sleep(PAUSE),
+            }
+        }
+    }
+    // The copy is one file, without a log beside it.
+    copy.pragma_update(None, "journal_mode", "DELETE")?;
+    Ok(())
+}
+
+/// What SQLite finds wrong: nothing when the database is sound.
+///
+/// # Errors
+/// When it cannot be read at all.
+pub fn check(conn: &Connection) -> Result<Vec<String>, StoreError> {
+    let mut flaws = Vec::new();
+    for pragma in ["PRAGMA integrity_check", "PRAGMA foreign_key_check"] {
+        let mut statement = conn.prepare(pragma)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let text: String = row.get(0)?;
+            if text != "ok" {
+                flaws.push(text);
+            }
+        }
+    }
+    Ok(flaws)
+}

@@ -1,0 +1,55 @@
+-- What happened to the credits of accounts; the lots are what is left of them.
+CREATE TABLE credit_history (
+    id INTEGER PRIMARY KEY,
+    address TEXT NOT NULL COLLATE NOCASE,
+    amount INTEGER NOT NULL,
+    credit_ref TEXT NOT NULL,
+    credit_index INTEGER NOT NULL,
+    price TEXT,
+    bonus_amount TEXT,
+    tx_hash TEXT,
+    token TEXT,
+    chain TEXT,
+    provider TEXT,
+    origin TEXT,
+    origin_ref TEXT,
+    payment_method TEXT,
+    expiration REAL,
+    message_time REAL NOT NULL,
+    expense_count INTEGER,
+    expense_size_mib REAL
+);
+CREATE UNIQUE INDEX credit_history_ref ON credit_history (credit_ref, credit_index);
+CREATE INDEX credit_history_address ON credit_history (address, message_time, id);
+CREATE INDEX credit_history_resource ON credit_history (coalesce(origin, origin_ref))
+    WHERE payment_method = 'credit_expense';
+INSERT INTO credit_history (address, amount, credit_ref, credit_index, payment_method, expiration, message_time)
+    SELECT address, amount, credit_ref, credit_index, payment_method, expiration, message_time FROM credit_lots;
+
+-- Lots whose expiry has still to be acted upon.
+CREATE INDEX credit_lots_expiration ON credit_lots (expiration) WHERE expiration IS NOT NULL AND remaining > 0;
+
+-- Messages whose owner can no longer pay, and when they go for good.
+CREATE TABLE removing (
+    item_hash TEXT PRIMARY KEY REFERENCES messages (item_hash) ON DELETE CASCADE,
+    delete_by REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX removing_due ON removing (delete_by);
+
+-- What is left of messages that were no longer paid.
+CREATE TABLE removed (
+    item_hash TEXT PRIMARY KEY,
+    type TEXT NOT NULL,
+    chain TEXT NOT NULL,
+    sender TEXT NOT NULL,
+    signature TEXT,
+    item_type TEXT NOT NULL,
+    time REAL NOT NULL,
+    channel TEXT,
+    owner TEXT NOT NULL,
+    payment_type TEXT NOT NULL,
+    size INTEGER,
+    removed_at REAL NOT NULL
+) WITHOUT ROWID;
+
+CREATE INDEX costs_payment ON costs (payment_type, id);

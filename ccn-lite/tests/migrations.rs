@@ -1,0 +1,105 @@
+//! Databases of every released version, brought up to date and served.
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail the test like the tests themselves"
+)]
+
+mod support;
+
+use ccn_lite::files::Blobs;
+use ccn_lite::store::Store;
+use rusqlite::Connection;
+use serde_json::json;
+use support::Ccn;
+
+const RELEASED: [&str; 2] = [
+    include_str!("migrations/v1.sql"),
+    include_str!("migrations/v2.sql"),
+];
+/// The account of the fixtures, which began with a million credits and stored a file.
+const OWNER: &str = "0x19E7E376E7C213B7E7e7e46cc70A5dD086DAff2A";
+const FILE: &[u8] = b"a file from before\n";
+
+fn load(dump: &str, path: &std::path::Path) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    Connection::open(path)
+        .unwrap()
+        .execute_batch(&format!("PRAGMA foreign_keys = OFF; {dump}"))
+        .unwrap();
+}
+
+/// Everything that makes up a schema, as written.
+fn schema(path: &std::path::Path) -> Vec<String> {
+    let conn = Connection::open(path).unwrap();
+    let mut statement = conn
+        .prepare("SELECT type || ' ' || name || ': ' || sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY 1")
+        .unwrap();
+    let rows = statement.query_map([], |row| row.get(0)).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
+#[test]
+fn there_is_a_database_of_every_version_but_this_programs() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("new.sqlite");
+    drop(Store::open(&path).unwrap());
+    let version: i64 = Connection::open(&path)
+        .unwrap()
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(i64::try_from(RELEASED.len()).unwrap() + 1, version);
+}
+
+#[test]
+fn an_old_database_ends_with_the_schema_of_a_new_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let new = dir.path().join("new.sqlite");
+    drop(Store::open(&new).unwrap());
+    for (number, dump) in RELEASED.iter().enumerate() {
+        let old = dir.path().join(format!("v{}.sqlite", number + 1));
+        load(dump, &old);
+        drop(Store::open(&old).unwrap());
+        assert_eq!(schema(&old), schema(&new), "version {}", number + 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_database_is_served_with_everything_in_it() {
+    for dump in RELEASED {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        load(dump, &state.join("ccn-lite.sqlite"));
+        Blobs::open(&state.join("files"))
+            .unwrap()
+            .put(FILE, false)
+            .unwrap();
+        let ccn = Ccn::start_in(dir, "[scheduler]\nenabled = false\n").await;
+
+        let listed = ccn.ok("/api/v0/messages.json").await;
+        assert_eq!(listed["pagination_total"], 5);
+        let balance = ccn.ok(&format!("/api/v0/addresses/{OWNER}/balance")).await;
+        assert_eq!(balance["balance"], 1234.5);
+        assert_eq!(balance["credit_balance"], 1_000_000);
+        // What was granted before there was a history is its beginning.
+        let history = ccn
+            .ok(&format!("/api/v0/addresses/{OWNER}/credit_history"))
+            .await;
+        assert_eq!(history["pagination_total"], 1);
+        assert_eq!(history["credit_history"][0]["amount"], 1_000_000);
+        let costs = ccn
+            .ok(&format!("/api/v0/costs?address={OWNER}&include_details=1"))
+            .await;
+        assert_eq!(costs["resources"][0]["cost_credit"], "0.001247742293793479");
+        let stored = ccn.ok(&format!("/api/v0/addresses/{OWNER}/files")).await;
+        let hash = stored["files"][0]["file_hash"].as_str().unwrap();
+        let (status, body) = ccn.get(&format!("/api/v0/storage/raw/{hash}")).await;
+        assert_eq!((status, body), (200, json!("a file from before\n")));
+
+        let (sound, report) =
+            support::program(&["verify".as_ref(), "--config".as_ref(), &ccn.config()]);
+        assert!(
+            sound && report.contains("5 messages and 1 files checked, 0 flaws"),
+            "{report}"
+        );
+    }
+}

@@ -1,0 +1,267 @@
+//! Lists of messages: every filter, both spellings, pages of any length, cursors, and what is refused.
+
+use std::collections::BTreeSet;
+
+use aleph_message::{Keypair, MessageType};
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+
+use super::support::{Node, aggregate, amend, post, signed, signed_on};
+
+fn hashes(list: &Value) -> BTreeSet<String> {
+    list["messages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["item_hash"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn every_filter_keeps_what_it_names_in_both_spellings() {
+    let node = Node::start().await;
+    let (key, friend) = (Keypair::generate(), Keypair::generate());
+    let early = node
+        .accept(&signed_on(
+            &key,
+            MessageType::Post,
+            Some("EARLY"),
+            1000.0,
+            json!({"type": "old", "content": {"tags": ["x", "y"]}}),
+        ))
+        .await;
+    let change = node.accept(&amend(&key, &early, json!(1))).await;
+    let rules = json!({"authorizations": [{"address": friend.address()}]});
+    let map = node.accept(&aggregate(&key, "security", rules)).await;
+    let (store, file) = node
+        .store(
+            &key,
+            b"bytes",
+            json!({"tags": ["z"], "payment": {"type": "hold"}}),
+        )
+        .await;
+    let delegated = node
+        .accept(&signed(
+            &friend,
+            MessageType::Post,
+            json!({"address": key.address(), "type": "new", "content": null}),
+        ))
+        .await;
+    let me = key.address();
+    let cases: Vec<(String, Vec<&String>)> = vec![
+        (
+            String::new(),
+            vec![&early, &change, &map, &store, &delegated],
+        ),
+        ("msgType=STORE".into(), vec![&store]),
+        ("msg_types=STORE,AGGREGATE".into(), vec![&store, &map]),
+        ("message_type=AGGREGATE".into(), vec![&map]),
+        (format!("addresses={}", friend.address()), vec![&delegated]),
+        (
+            format!("owners={me}&msgType=POST"),
+            vec![&early, &change, &delegated],
+        ),
+        (format!("refs={early}"), vec![&change]),
+        (format!("contentHashes={file}"), vec![&store]),
+        (format!("content_hashes={file}"), vec![&store]),
+        ("contentKeys=security,other".into(), vec![&map]),
+        ("contentTypes=old,amend".into(), vec![&early, &change]),
+        ("content_types=new".into(), vec![&delegated]),
+        ("chains=ETH,SOL&channels=EARLY".into(), vec![&early]),
+        ("chains=SOL".into(), vec![]),
+        ("channels=TEST&msgType=AGGREGATE".into(), vec![&map]),
+        ("tags=y".into(), vec![&early]),
+        ("tags=y,z".into(), vec![&early, &store]),
+        (format!("hashes={early},{map}"), vec![&early, &map]),
+        ("paymentTypes=hold".into(), vec![&store]),
+        ("payment_types=credit".into(), vec![]),
+        ("endDate=1000".into(), vec![]),
+        ("end_date=1000.5".into(), vec![&early]),
+        ("startDate=1000&endDate=2000".into(), vec![&early]),
+        (
+            "start_date=1000.5".into(),
+            vec![&change, &map, &store, &delegated],
+        ),
+        ("startBlock=5&tags=y".into(), vec![&early]),
+        ("endBlock=5".into(), vec![]),
+        ("msgStatuses=processed,removing&tags=y".into(), vec![&early]),
+        ("message_statuses=processed&tags=y".into(), vec![&early]),
+        ("msgStatuses=pending".into(), vec![]),
+        ("sortBy=tx-time&tags=y&unknown[]=1".into(), vec![&early]),
+    ];
+    for (query, expected) in cases {
+        let expected: BTreeSet<String> = expected.into_iter().cloned().collect();
+        let (code, list) = node.get(&format!("/api/v0/messages.json?{query}")).await;
+        assert_eq!((code, hashes(&list)), (200, expected.clone()), "{query}");
+        assert_eq!(list["pagination_total"], expected.len(), "{query}");
+        if query.contains("tx-time") {
+            continue;
+        }
+        let (code, list) = node
+            .get(&format!("/api/v0/messages.json?{query}&cursor="))
+            .await;
+        assert_eq!((code, hashes(&list)), (200, expected), "{query} by cursor");
+        assert_eq!(list.get("next_cursor"), Some(&Value::Null), "{query}");
+    }
+    let content = async |format: &str| {
+        let query = format!("hashes={store}&{format}");
+        node.get(&format!("/api/v0/messages.json?{query}")).await.1["messages"][0]["content"]
+            .clone()
+    };
+    assert_eq!(
+        content("contentFormat=headers").await,
+        json!({"address": me, "item_hash": file})
+    );
+    assert_eq!(content("contentFormat=none").await, Value::Null);
+    assert_eq!(content("excludeContent=true").await, Value::Null);
+    assert_eq!(content("contentFormat=full").await["tags"], json!(["z"]));
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_in_a_query_is_refused_by_name() {
+    let node = Node::start().await;
+    for (query, name) in [
+        ("startDate=2&endDate=1", "endDate"),
+        ("startDate=x", "startDate"),
+        ("start_date=-1", "startDate"),
+        ("startDate=NaN", "startDate"),
+        ("startBlock=2&endBlock=1", "endBlock"),
+        ("endBlock=-1", "endBlock"),
+        ("cursor=&sortBy=tx-time", "sortBy"),
+        ("sortBy=size", "sortBy"),
+        ("sortOrder=0", "sortOrder"),
+        ("cursor=&pagination=0", "pagination"),
+        ("pagination=-1", "pagination"),
+        ("page=0", "page"),
+        ("cursor=%00", "cursor"),
+        ("cursor=e30", "cursor"),
+        ("hashes=abc", "hashes"),
+        ("contentHashes=abc", "contentHashes"),
+        ("msgType=GOSSIP", "msgType"),
+        ("msgStatuses=lost", "msgStatuses"),
+        ("chains=BTC", "chains"),
+        ("paymentTypes=gold", "paymentTypes"),
+        ("contentFormat=most", "contentFormat"),
+    ] {
+        let (code, text) = node.get(&format!("/api/v0/messages.json?{query}")).await;
+        assert_eq!(code, 422, "{query}: {text}");
+        assert!(text.as_str().unwrap().starts_with(name), "{query}: {text}");
+    }
+    assert_eq!(node.get("/api/v0/messages/page/0.json").await.0, 422);
+    assert_eq!(node.get("/api/v0/messages/page/1").await.0, 404);
+}
+
+#[tokio::test]
+async fn lists_of_any_length_come_whole_and_cursors_meet_every_row_once() {
+    const MANY: usize = 450;
+    let node = Node::start().await;
+    let key = Keypair::generate();
+    // Many share a time, so that the order within it counts.
+    let messages: Vec<Value> = (0..MANY)
+        .map(|i| {
+            let content = json!({"type": "t", "content": i});
+            signed_on(
+                &key,
+                MessageType::Post,
+                None,
+                (1000 + i / 7) as f64,
+                content,
+            )
+        })
+        .collect();
+    futures_util::stream::iter(&messages)
+        .for_each_concurrent(32, |message| async {
+            node.accept(message).await;
+        })
+        .await;
+    let all: BTreeSet<String> = messages.iter().map(super::support::hash_of).collect();
+    for path in [
+        "/api/v0/messages.json",
+        "/api/v0/posts.json",
+        "/api/v1/posts.json",
+    ] {
+        let key = if path.contains("posts") {
+            "posts"
+        } else {
+            "messages"
+        };
+        let rows = async |query: &str| {
+            let (code, list) = node.get(&format!("{path}?{query}")).await;
+            assert_eq!(
+                (code, &list["pagination_total"]),
+                (200, &json!(MANY)),
+                "{path}?{query}"
+            );
+            assert_eq!(list["pagination_item"], key);
+            let rows = list[key].as_array().unwrap().iter();
+            rows.map(|row| row["item_hash"].as_str().unwrap().to_owned())
+                .collect::<Vec<_>>()
+        };
+        for order in ["-1", "1"] {
+            let whole = rows(&format!("pagination=0&sortOrder={order}")).await;
+            assert_eq!(whole.iter().cloned().collect::<BTreeSet<_>>(), all);
+            assert_eq!(
+                whole,
+                rows(&format!("pagination=10000000000&sortOrder={order}")).await
+            );
+            let parts = [
+                rows(&format!("pagination=220&page=1&sortOrder={order}")).await,
+                rows(&format!("pagination=220&page=2&sort_order={order}")).await,
+                rows(&format!("pagination=220&page=3&sortOrder={order}")).await,
+                rows(&format!("pagination=220&page=4&sortOrder={order}")).await,
+            ];
+            assert_eq!(parts.each_ref().map(Vec::len), [220, 220, 10, 0]);
+            assert_eq!(parts.concat(), whole);
+            assert_eq!(
+                rows(&format!("pagination=7&page=3&sortOrder={order}")).await,
+                whole[14..21]
+            );
+            let (mut seen, mut cursor) = (Vec::new(), String::new());
+            loop {
+                let query = format!("pagination=64&sortOrder={order}&cursor={cursor}");
+                let (_, list) = node.get(&format!("{path}?{query}")).await;
+                let part = list[key].as_array().unwrap().iter();
+                seen.extend(part.map(|row| row["item_hash"].as_str().unwrap().to_owned()));
+                match list["next_cursor"].as_str() {
+                    Some(next) => next.clone_into(&mut cursor),
+                    None => break,
+                }
+            }
+            assert_eq!(seen, whole, "{path} {order}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn hashes_are_listed_by_status_and_reception() {
+    let node = Node::start().await;
+    let (key, friend) = (Keypair::generate(), Keypair::generate());
+    let first = node.accept(&post(&key, "t", json!(1))).await;
+    let refused = signed(
+        &friend,
+        MessageType::Post,
+        json!({"address": key.address(), "type": "t", "content": 1}),
+    );
+    node.refuse(&refused).await;
+    let second = node.accept(&post(&key, "t", json!(2))).await;
+    let (_, all) = node.get("/api/v0/messages/hashes?sortOrder=1").await;
+    assert_eq!(
+        all["hashes"],
+        json!([first, super::support::hash_of(&refused), second])
+    );
+    assert_eq!(
+        (&all["pagination_total"], &all["pagination_item"]),
+        (&json!(3), &json!("hashes"))
+    );
+    let (_, page) = node
+        .get("/api/v0/messages/hashes?status=processed&pagination=1&page=2")
+        .await;
+    assert_eq!(page["hashes"], json!([first]));
+    let (_, full) = node
+        .get("/api/v0/messages/hashes?status=rejected&hash_only=false")
+        .await;
+    assert_eq!(full["hashes"][0]["status"], "rejected");
+    let (_, none) = node.get("/api/v0/messages/hashes?endDate=1000").await;
+    assert_eq!(none["hashes"], json!([]));
+    assert_eq!(node.get("/api/v0/messages/hashes?status=lost").await.0, 422);
+}
