@@ -31,7 +31,8 @@ impl Node {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("ccn-lite.toml");
         let text = format!(
-            "listen = \"127.0.0.1:0\"\ndata_dir = {:?}\n{more}\n[scheduler]\nenabled = false\n",
+            "listen = \"127.0.0.1:0\"\ndata_dir = {:?}\n{more}\n[scheduler]\nenabled = false\n\
+             [cutoffs]\nhold_and_stream = 4102444800\ncredit_only = 4102444800\n",
             dir.path().join("data")
         );
         std::fs::write(&file, text).unwrap();

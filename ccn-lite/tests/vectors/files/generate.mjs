@@ -86,7 +86,7 @@ async function archive (name, added) {
 }
 
 const files = []
-for (const size of [0, 1, 1000, CHUNK - 1, CHUNK, CHUNK + 1, CHUNK * 3 + 17, CHUNK * 174, CHUNK * 174 + 1, CHUNK * 400]) {
+for (const size of [0, 1, 1000, CHUNK - 1, CHUNK, CHUNK + 1, CHUNK * 3 + 17, CHUNK * 174, CHUNK * 174 + 1]) {
   const cids = {}
   for (const [name, layout] of Object.entries(layouts)) {
     cids[name] = (await add([{ content: source(pattern(size)) }], options(layout))).root.toString()
