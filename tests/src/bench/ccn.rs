@@ -45,9 +45,10 @@ fn value(name: &str, unit: &str, value: f64, goal: f64) -> Value {
         name: name.into(),
         unit: unit.into(),
         value: Some(value),
-        reference: goal,
-        reference_name: "the goal".into(),
-        goal: Some(1.0),
+        reference: None,
+        reference_name: String::new(),
+        goal: None,
+        limit: Some(goal),
     }
 }
 
