@@ -85,6 +85,9 @@ pub fn cursor(address: SocketAddr, depth: u64, kept: u64) -> anyhow::Result<Late
             None => break,
         }
     }
-    ensure!(!latencies.0.is_empty(), "there are fewer than {depth} pages");
+    ensure!(
+        !latencies.0.is_empty(),
+        "there are fewer than {depth} pages"
+    );
     Ok(latencies)
 }

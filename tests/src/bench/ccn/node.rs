@@ -43,7 +43,9 @@ impl Node {
         let state: PathBuf = directory.join("state");
         fs::write(
             &config,
-            format!("listen = \"{address}\"\ndata_dir = {state:?}\n[scheduler]\nenabled = false\n{more}"),
+            format!(
+                "listen = \"{address}\"\ndata_dir = {state:?}\n[scheduler]\nenabled = false\n{more}"
+            ),
         )?;
         let log = fs::File::create(directory.join("log"))?;
         let begin = Instant::now();
@@ -63,7 +65,9 @@ impl Node {
         };
         loop {
             if let Ok(mut client) = Client::connect(address)
-                && client.get("/api/v0/version").is_ok_and(|answer| answer.status == 200)
+                && client
+                    .get("/api/v0/version")
+                    .is_ok_and(|answer| answer.status == 200)
             {
                 node.started = begin.elapsed().as_secs_f64();
                 return Ok(node);
@@ -105,7 +109,10 @@ impl Node {
         let bytes = |name: &str| -> anyhow::Result<u64> {
             let line = text.lines().find_map(|line| line.strip_prefix(name));
             let kib = line.and_then(|line| line.split_ascii_whitespace().next());
-            Ok(kib.with_context(|| format!("no {name} in status"))?.parse::<u64>()? << 10)
+            Ok(kib
+                .with_context(|| format!("no {name} in status"))?
+                .parse::<u64>()?
+                << 10)
         };
         Ok(Memory {
             resident: bytes("VmRSS:")?,
