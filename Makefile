@@ -78,7 +78,7 @@ bench: image ## the benchmarks; results in target/bench/*.json
 lint: setup ## formatting, clippy, licences and duplicate versions
 	@tests/lint
 
-soak: image images ## the end-to-end suite again and again (ROUNDS=20)
+soak: image images ## kill the core channel node and run the end-to-end suite again and again (ROUNDS=20)
 	@ROUNDS=$${ROUNDS:-20} tests/soak
 
 clean: ## remove what was built here (the cache stays)
