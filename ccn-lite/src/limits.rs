@@ -255,7 +255,7 @@ mod tests {
         );
         assert!(
             guard
-                .admit_at("a", 1, start + Duration::from_secs(1))
+                .admit_at("a", 1, 1, start + Duration::from_secs(1))
                 .is_err()
         );
     }

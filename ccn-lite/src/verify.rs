@@ -93,11 +93,7 @@ pub fn verify(conn: &Connection, blobs: &Blobs, with_bytes: bool) -> anyhow::Res
             }
         }
     }
-    for hash in files::unknown_pins(&snapshot)? {
-        report
-            .flaws
-            .push(format!("file {hash}: kept for a message, but not known"));
-    }
+    report.flaws.extend(maintain::relations(&snapshot)?);
     Ok(report)
 }
 

@@ -13,6 +13,7 @@ mod list;
 mod messages;
 mod metadata;
 mod metrics;
+mod money_routes;
 mod params;
 mod posts;
 mod prices;
@@ -31,7 +32,8 @@ use axum::response::{IntoResponse, Response};
 
 use error::ApiError;
 use list::paged;
-pub use routes::{admin, router};
+pub use money_routes::admin;
+pub use routes::router;
 
 /// 400 unless `text` has the form of an item hash.
 fn check_hash(text: &str) -> Result<ItemHash, ApiError> {

@@ -187,7 +187,8 @@ pub async fn process(node: &Node, pending: Pending) -> Result<Outcome, StoreErro
 fn announce(node: &Node, hash: &str, decision: Decision) -> Outcome {
     match decision {
         Decision::Processed(row, woken) => {
-            tracing::info!(
+            // One line a message would cost more than the message.
+            tracing::debug!(
                 item_hash = hash,
                 kind = row.kind,
                 sender = row.sender,

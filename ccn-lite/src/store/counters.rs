@@ -21,7 +21,7 @@ pub fn count(conn: &Connection) -> Result<Counters, StoreError> {
         Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
     };
     Ok(Counters {
-        messages: number("SELECT count(*) FROM messages")?,
+        messages: number("SELECT coalesce(sum(messages), 0) FROM message_counts")?,
         pending: super::pending::count(conn)?,
         files: number("SELECT count(DISTINCT file_hash) FROM file_pins WHERE kind <> 'grace'")?,
     })

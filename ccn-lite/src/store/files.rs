@@ -59,16 +59,6 @@ pub fn all(conn: &Connection) -> Result<Vec<(String, u64, String)>, StoreError> 
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Files that STORE messages claim and that are not known.
-pub fn unknown_pins(conn: &Connection) -> Result<Vec<String>, StoreError> {
-    let mut statement = conn.prepare(
-        "SELECT DISTINCT file_hash FROM file_pins WHERE kind = 'store' \
-         AND file_hash NOT IN (SELECT hash FROM files)",
-    )?;
-    let rows = statement.query_map([], |row| row.get(0))?;
-    Ok(rows.collect::<Result<_, _>>()?)
-}
-
 /// Makes a `file` or `directory` known.
 pub fn insert(
     conn: &Connection,

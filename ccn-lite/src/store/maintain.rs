@@ -82,3 +82,62 @@ pub fn check(conn: &Connection) -> Result<Vec<String>, StoreError> {
     }
     Ok(flaws)
 }
+
+/// What must not be found: rows that only half of a message left, by what they are.
+const RELATIONS: [(&str, &str); 9] = [
+    (
+        "POST without its post",
+        "SELECT item_hash FROM messages WHERE type = 'POST' AND item_hash NOT IN (SELECT item_hash FROM posts)",
+    ),
+    (
+        "post without its message",
+        "SELECT item_hash FROM posts WHERE item_hash NOT IN (SELECT item_hash FROM messages)",
+    ),
+    (
+        "STORE without its claim on a file",
+        "SELECT item_hash FROM messages WHERE type = 'STORE' AND status = 'processed' \
+         AND item_hash NOT IN (SELECT item_hash FROM file_pins WHERE kind = 'store')",
+    ),
+    (
+        "claim on a file without its STORE",
+        "SELECT item_hash FROM file_pins WHERE kind = 'store' AND item_hash NOT IN (SELECT item_hash FROM messages)",
+    ),
+    (
+        "claim on a file that is not known",
+        "SELECT file_hash FROM file_pins WHERE kind = 'store' AND file_hash NOT IN (SELECT hash FROM files)",
+    ),
+    (
+        "machine without its message",
+        "SELECT item_hash FROM vms WHERE item_hash NOT IN (SELECT item_hash FROM messages)",
+    ),
+    (
+        "costs of a message not in force",
+        "SELECT DISTINCT item_hash FROM costs WHERE item_hash NOT IN (SELECT item_hash FROM messages)",
+    ),
+    (
+        "tag of a message not in force",
+        "SELECT DISTINCT message FROM message_tags WHERE message NOT IN (SELECT item_hash FROM messages)",
+    ),
+    (
+        "messages counted wrongly",
+        "SELECT type || ', ' || status FROM message_counts c WHERE messages <> \
+         (SELECT count(*) FROM messages m WHERE m.type = c.type AND m.status = c.status)",
+    ),
+];
+
+/// Messages and their effects that do not fit together, one line each.
+///
+/// # Errors
+/// When the database cannot be read.
+pub fn relations(conn: &Connection) -> Result<Vec<String>, StoreError> {
+    let mut flaws = Vec::new();
+    for (what, sql) in RELATIONS {
+        let mut statement = conn.prepare(sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let which: String = row.get(0)?;
+            flaws.push(format!("{what}: {which}"));
+        }
+    }
+    Ok(flaws)
+}

@@ -3,7 +3,9 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 
-use super::{After, Conditions, Page, StoreError};
+use super::{Conditions, StoreError};
+
+pub use super::listing::{count, list};
 
 /// A message in force.
 #[derive(Debug, Clone)]
@@ -50,7 +52,7 @@ pub struct Message {
     pub tags: Option<Value>,
 }
 
-const COLUMNS: &str = "item_hash, status, type, chain, sender, signature, item_type, item_content, content, time, channel, \
+pub(super) const COLUMNS: &str = "item_hash, status, type, chain, sender, signature, item_type, item_content, content, time, channel, \
      size, reception_time, owner, content_type, content_ref, content_key, content_item_hash, payment_type, tags";
 
 pub(super) fn json(row: &Row<'_>, index: usize) -> rusqlite::Result<Value> {
@@ -64,7 +66,7 @@ pub(super) fn json(row: &Row<'_>, index: usize) -> rusqlite::Result<Value> {
     })
 }
 
-fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
+pub(super) fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
     let tags: Option<String> = row.get(19)?;
     Ok(Message {
         item_hash: row.get(0)?,
@@ -218,36 +220,6 @@ pub struct Filter {
 }
 
 impl Filter {
-    fn conditions(&self) -> Conditions {
-        let mut c = Conditions::default();
-        c.any("type IN ({})", &self.types);
-        c.any("status IN ({})", &self.statuses);
-        c.any("sender IN ({})", &self.senders);
-        c.any("owner IN ({})", &self.owners);
-        c.any("content_ref IN ({})", &self.refs);
-        c.any("content_item_hash IN ({})", &self.content_hashes);
-        c.any("content_key IN ({})", &self.content_keys);
-        c.any("content_type IN ({})", &self.content_types);
-        c.any("chain IN ({})", &self.chains);
-        c.any("channel IN ({})", &self.channels);
-        c.any(
-            "EXISTS (SELECT 1 FROM json_each(tags) WHERE value IN ({}))",
-            &self.tags,
-        );
-        c.any("item_hash IN ({})", &self.hashes);
-        c.any("payment_type IN ({})", &self.payment_types);
-        if let Some(start) = self.start {
-            c.with("time >= ?", start);
-        }
-        if let Some(end) = self.end {
-            c.with("time < ?", end);
-        }
-        if self.confirmed {
-            c.raw("FALSE");
-        }
-        c
-    }
-
     /// Whether a message that just arrived belongs to the list.
     pub fn matches(&self, m: &Message) -> bool {
         fn has(list: &[String], value: Option<&str>) -> bool {
@@ -278,39 +250,6 @@ impl Filter {
             && self.start.is_none_or(|start| m.time >= start)
             && self.end.is_none_or(|end| m.time < end)
     }
-}
-
-/// A list, newest first unless `ascending`.
-pub fn list(
-    conn: &Connection,
-    filter: &Filter,
-    ascending: bool,
-    page: Page,
-    after: Option<&After>,
-) -> Result<Vec<Message>, StoreError> {
-    let mut c = filter.conditions();
-    if let Some(after) = after {
-        c.after("time", ascending, after);
-    }
-    let direction = if ascending { "ASC" } else { "DESC" };
-    let sql = format!(
-        "SELECT {COLUMNS} FROM messages{} ORDER BY time {direction}, item_hash ASC{}",
-        c.clause(),
-        page.clause()
-    );
-    let mut statement = conn.prepare_cached(&sql)?;
-    let rows = statement.query_map(c.params().as_slice(), message)?;
-    Ok(rows.collect::<Result<_, _>>()?)
-}
-
-/// How many messages the filter keeps.
-pub fn count(conn: &Connection, filter: &Filter) -> Result<u64, StoreError> {
-    let c = filter.conditions();
-    let sql = format!("SELECT count(*) FROM messages{}", c.clause());
-    let count: i64 = conn
-        .prepare_cached(&sql)?
-        .query_row(c.params().as_slice(), |row| row.get(0))?;
-    Ok(count.unsigned_abs())
 }
 
 /// Programs in force that start on messages, with what they subscribe to.

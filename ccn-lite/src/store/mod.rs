@@ -11,6 +11,7 @@ pub mod counters;
 pub mod credits;
 pub mod files;
 pub mod forgotten;
+pub mod listing;
 pub mod maintain;
 pub mod messages;
 pub mod pending;
@@ -30,7 +31,11 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 const MIGRATIONS: [&str; 3] = [
     include_str!("schema.sql"),
     include_str!("assignments.sql"),
-    concat!(include_str!("lists.sql"), include_str!("money.sql")),
+    concat!(
+        include_str!("lists.sql"),
+        include_str!("listing.sql"),
+        include_str!("money.sql")
+    ),
 ];
 /// Jobs that may wait for the writer.
 const QUEUE: usize = 256;
@@ -335,8 +340,9 @@ impl Conditions {
     pub fn after(&mut self, column: &str, ascending: bool, after: &After) {
         // Time and hash may run in opposite directions, so the pair comparison is spelled out.
         let op = if ascending { ">" } else { "<" };
+        // The first comparison is what an index is entered with, however far down the list.
         self.sql.push(format!(
-            "({column} {op} ? OR ({column} = ? AND item_hash > ?))"
+            "{column} {op}= ? AND ({column} {op} ? OR item_hash > ?)"
         ));
         let time = rusqlite::types::Value::from(after.time);
         self.params

@@ -55,6 +55,35 @@ impl Ccn {
         ccn
     }
 
+    /// A client of a node that somebody else runs.
+    pub fn elsewhere(url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            dir: tempfile::tempdir().unwrap(),
+            client: Client::default(),
+            stop: None,
+            running: None,
+            more: String::new(),
+        }
+    }
+
+    /// Waits until the node answers.
+    pub async fn until_it_serves(&self) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while self
+            .client
+            .get(&format!("{}/version", self.url), MAX_ANSWER, PATIENCE)
+            .await
+            .is_err()
+        {
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "the node does not serve"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     async fn run(&mut self) {
         let text = format!(
             "listen = \"127.0.0.1:0\"\ndata_dir = {:?}\n{}",
@@ -71,6 +100,12 @@ impl Ccn {
         self.running = Some(tokio::spawn(async move {
             server.run(stopped).await.unwrap();
         }));
+    }
+
+    /// Starts the node again on the same data with something else in its configuration.
+    pub async fn reconfigure(&mut self, more: &str) {
+        self.more = more.to_owned();
+        self.restart().await;
     }
 
     /// Stops the node and starts it again on the same data.
@@ -119,17 +154,37 @@ impl Ccn {
         body
     }
 
+    /// The bytes of an answer that must be 200.
+    pub async fn bytes(&self, path: &str) -> Vec<u8> {
+        let answer = self
+            .client
+            .get(&format!("{}{path}", self.url), MAX_ANSWER, PATIENCE)
+            .await
+            .unwrap();
+        assert_eq!(answer.status.as_u16(), 200, "{path}");
+        answer.body.to_vec()
+    }
+
     pub async fn post_json(&self, path: &str, value: &Value) -> (u16, Value) {
+        self.try_post(path, value).await.expect("the node is gone")
+    }
+
+    /// The answer to JSON, or none when the node is gone.
+    pub async fn try_post(&self, path: &str, value: &Value) -> Option<(u16, Value)> {
         let request = Request::post(format!("{}{path}", self.url))
             .header("content-type", "application/json")
             .body(Body::from(value.to_string()))
             .unwrap();
+        self.send(request).await
+    }
+
+    async fn send(&self, request: Request<Body>) -> Option<(u16, Value)> {
         let answer = self
             .client
             .send(request, MAX_ANSWER, Some(PATIENCE))
             .await
-            .unwrap();
-        (answer.status.as_u16(), body(&answer.body))
+            .ok()?;
+        Some((answer.status.as_u16(), body(&answer.body)))
     }
 
     /// Publishes a message and waits for what becomes of it.
@@ -157,6 +212,13 @@ impl Ccn {
     }
 
     pub async fn upload(&self, bytes: &[u8], message: &Envelope) -> (u16, Value) {
+        self.try_upload(bytes, message)
+            .await
+            .expect("the node is gone")
+    }
+
+    /// The answer to an upload, or none when the node is gone.
+    pub async fn try_upload(&self, bytes: &[u8], message: &Envelope) -> Option<(u16, Value)> {
         let metadata = json!({"message": message, "sync": true});
         let mut form = Vec::new();
         form.extend_from_slice(
@@ -174,12 +236,7 @@ impl Ccn {
             .header("content-type", "multipart/form-data; boundary=b")
             .body(Body::from(form))
             .unwrap();
-        let answer = self
-            .client
-            .send(request, MAX_ANSWER, Some(PATIENCE))
-            .await
-            .unwrap();
-        (answer.status.as_u16(), body(&answer.body))
+        self.send(request).await
     }
 
     /// The status of a message.

@@ -1,0 +1,241 @@
+//! How a list of messages is found: one index is chosen by what is asked for, and read in the list's order.
+//!
+//! SQLite would choose by statistics it does not have. The order of preference is by how few messages usually share a
+//! value: few refer to the same thing, very many are of the same type. Every other condition is checked against the
+//! entries of that index, which hold the columns asked for most, before a message is read.
+
+use rusqlite::Connection;
+use rusqlite::types::Value;
+
+use super::messages::{COLUMNS, Filter, Message, message};
+use super::{After, Conditions, Page, StoreError};
+
+/// Values of the leading column of an index up to which its parts are merged in order; with more, the messages are read by
+/// time until there are enough.
+const MAX_ARMS: usize = 8;
+/// Matches that are counted; what is more is told from the number of messages of the types asked for.
+const MAX_COUNTED: u64 = 10_000;
+
+/// Where messages are read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// The index that begins with this column; the column is restricted to a few values.
+    Column(&'static str),
+    /// The table of tags.
+    Tag,
+    /// The index of times.
+    Time,
+}
+
+impl Filter {
+    /// What can be narrowed by an index, the most selective first, with the values asked for.
+    fn indexed(&self) -> [(&'static str, &[String]); 9] {
+        [
+            ("item_hash", &self.hashes),
+            ("content_item_hash", &self.content_hashes),
+            ("content_ref", &self.refs),
+            ("content_key", &self.content_keys),
+            ("owner", &self.owners),
+            ("sender", &self.senders),
+            ("channel", &self.channels),
+            ("content_type", &self.content_types),
+            ("type", &self.types),
+        ]
+    }
+
+    fn source(&self) -> Source {
+        let narrow = |(column, values): &(&'static str, &[String])| {
+            let most = match *column {
+                // Looked up one by one, and there are only so many.
+                "item_hash" | "content_item_hash" => usize::MAX,
+                _ => MAX_ARMS,
+            };
+            (1..=most).contains(&values.len())
+        };
+        let chosen = self.indexed().into_iter().find(narrow);
+        match chosen.map(|(column, _)| column) {
+            Some(column @ ("item_hash" | "content_item_hash" | "content_ref")) => {
+                Source::Column(column)
+            }
+            // A message may have several tags, so only one can be read in order.
+            _ if self.tags.len() == 1 => Source::Tag,
+            Some(column) => Source::Column(column),
+            None => Source::Time,
+        }
+    }
+
+    /// The conditions for reading from `source`, where `value` is the part of it that is read.
+    fn conditions(&self, source: Source, value: Option<&String>) -> Conditions {
+        let mut c = Conditions::default();
+        for (column, values) in self.indexed() {
+            if source != Source::Column(column) {
+                // The plus sign keeps SQLite from reading another index.
+                c.any(&format!("+{column} IN ({{}})"), values);
+            } else if let Some(value) = value {
+                c.with(&format!("{column} = ?"), value.clone());
+            } else {
+                c.any(&format!("{column} IN ({{}})"), values);
+            }
+        }
+        match (source, self.tags.first()) {
+            (Source::Tag, Some(tag)) => c.with("tag = ?", tag.clone()),
+            _ => c.any(
+                "EXISTS (SELECT 1 FROM json_each(tags) WHERE value IN ({}))",
+                &self.tags,
+            ),
+        }
+        // Every message in force has one of two statuses.
+        let all = ["processed", "removing"];
+        if !all
+            .iter()
+            .all(|status| self.statuses.iter().any(|s| s == status))
+        {
+            c.any("+status IN ({})", &self.statuses);
+        }
+        c.any("+chain IN ({})", &self.chains);
+        c.any("+payment_type IN ({})", &self.payment_types);
+        let time = source.time();
+        if let Some(start) = self.start {
+            c.with(&format!("{time} >= ?"), start);
+        }
+        if let Some(end) = self.end {
+            c.with(&format!("{time} < ?"), end);
+        }
+        if self.confirmed {
+            c.raw("FALSE");
+        }
+        c
+    }
+}
+
+impl Source {
+    /// The column with the time of a message.
+    const fn time(self) -> &'static str {
+        match self {
+            Self::Tag => "at",
+            _ => "time",
+        }
+    }
+
+    const fn table(self) -> &'static str {
+        match self {
+            // The order of the tables is the order of reading.
+            Self::Tag => {
+                "message_tags CROSS JOIN messages ON messages.item_hash = message_tags.message"
+            }
+            _ => "messages",
+        }
+    }
+}
+
+/// A list, newest first unless `ascending`.
+pub fn list(
+    conn: &Connection,
+    filter: &Filter,
+    ascending: bool,
+    page: Page,
+    after: Option<&After>,
+) -> Result<Vec<Message>, StoreError> {
+    let source = filter.source();
+    let direction = if ascending { "ASC" } else { "DESC" };
+    let values: &[String] = match source {
+        Source::Column(
+            column @ ("owner" | "sender" | "channel" | "content_type" | "type" | "content_ref"
+            | "content_key"),
+        ) => {
+            let of_column = filter
+                .indexed()
+                .into_iter()
+                .find(|(name, _)| *name == column);
+            of_column.map_or(&[], |(_, values)| values)
+        }
+        _ => &[],
+    };
+    // Parts that are each in order are merged; a single one is what it is.
+    let parts: Vec<Option<&String>> = match values {
+        [] => vec![None],
+        values => values.iter().map(Some).collect(),
+    };
+    let mut params: Vec<Value> = Vec::new();
+    let mut selects = Vec::new();
+    for part in parts {
+        let mut c = filter.conditions(source, part);
+        if let Some(after) = after {
+            c.after(source.time(), ascending, after);
+        }
+        selects.push(format!(
+            "SELECT {COLUMNS} FROM {}{}",
+            source.table(),
+            c.clause()
+        ));
+        params.extend(c.values().iter().cloned());
+    }
+    let time = if selects.len() == 1 {
+        source.time()
+    } else {
+        "time"
+    };
+    let sql = format!(
+        "{} ORDER BY {time} {direction}, item_hash ASC{}",
+        selects.join(" UNION ALL "),
+        page.clause()
+    );
+    let mut statement = conn.prepare_cached(&sql)?;
+    let rows = statement.query_map(rusqlite::params_from_iter(params), message)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// How many messages the filter keeps: exactly up to ten thousand, beyond that no fewer than there are.
+pub fn count(conn: &Connection, filter: &Filter) -> Result<u64, StoreError> {
+    let of_types = count_of_types(conn, filter)?;
+    if !filter.narrows_beyond_type() {
+        return Ok(of_types);
+    }
+    let source = filter.source();
+    let c = filter.conditions(source, None);
+    let sql = format!(
+        "SELECT count(*) FROM (SELECT 1 FROM {}{} LIMIT {})",
+        source.table(),
+        c.clause(),
+        MAX_COUNTED + 1
+    );
+    let counted: i64 = conn
+        .prepare_cached(&sql)?
+        .query_row(c.params().as_slice(), |row| row.get(0))?;
+    let counted = counted.unsigned_abs();
+    Ok(if counted > MAX_COUNTED {
+        of_types
+    } else {
+        counted
+    })
+}
+
+/// Messages of the types and statuses asked for, as counted when they came and went.
+fn count_of_types(conn: &Connection, filter: &Filter) -> Result<u64, StoreError> {
+    let mut c = Conditions::default();
+    c.any("type IN ({})", &filter.types);
+    c.any("status IN ({})", &filter.statuses);
+    let sql = format!(
+        "SELECT coalesce(sum(messages), 0) FROM message_counts{}",
+        c.clause()
+    );
+    let count: i64 = conn
+        .prepare_cached(&sql)?
+        .query_row(c.params().as_slice(), |row| row.get(0))?;
+    Ok(count.unsigned_abs())
+}
+
+impl Filter {
+    fn narrows_beyond_type(&self) -> bool {
+        let lists = self.indexed();
+        lists
+            .iter()
+            .any(|(column, values)| *column != "type" && !values.is_empty())
+            || !self.tags.is_empty()
+            || !self.chains.is_empty()
+            || !self.payment_types.is_empty()
+            || self.start.is_some()
+            || self.end.is_some()
+            || self.confirmed
+    }
+}

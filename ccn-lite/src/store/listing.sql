@@ -1,0 +1,55 @@
+-- Lists are read from one index each, in order of time; the columns that follow let other conditions be checked there.
+DROP INDEX messages_time;
+DROP INDEX messages_type_time;
+DROP INDEX messages_owner_time;
+DROP INDEX messages_sender_time;
+DROP INDEX messages_channel_time;
+DROP INDEX messages_ref;
+DROP INDEX messages_content_hash;
+CREATE INDEX messages_time ON messages (time DESC, type, channel, content_type, sender);
+CREATE INDEX messages_type ON messages (type, time DESC);
+CREATE INDEX messages_owner ON messages (owner, time DESC, channel, content_type, type);
+CREATE INDEX messages_sender ON messages (sender, time DESC, channel, content_type, type);
+CREATE INDEX messages_channel ON messages (channel, time DESC, content_type, type) WHERE channel IS NOT NULL;
+CREATE INDEX messages_content_type ON messages (content_type, time DESC) WHERE content_type IS NOT NULL;
+CREATE INDEX messages_ref ON messages (content_ref, time DESC) WHERE content_ref IS NOT NULL;
+CREATE INDEX messages_key ON messages (content_key, time DESC) WHERE content_key IS NOT NULL;
+CREATE INDEX messages_content_hash ON messages (content_item_hash, time DESC) WHERE content_item_hash IS NOT NULL;
+
+CREATE TABLE message_tags (
+    tag TEXT NOT NULL,
+    at REAL NOT NULL,
+    message TEXT NOT NULL,
+    PRIMARY KEY (tag, at, message)
+) WITHOUT ROWID;
+CREATE TRIGGER messages_tagged AFTER INSERT ON messages WHEN NEW.tags IS NOT NULL BEGIN
+    INSERT OR IGNORE INTO message_tags
+        SELECT value, NEW.time, NEW.item_hash FROM json_each(NEW.tags) WHERE json_each.type = 'text';
+END;
+CREATE TRIGGER messages_untagged AFTER DELETE ON messages WHEN OLD.tags IS NOT NULL BEGIN
+    DELETE FROM message_tags WHERE message = OLD.item_hash AND at = OLD.time
+        AND tag IN (SELECT value FROM json_each(OLD.tags) WHERE json_each.type = 'text');
+END;
+INSERT OR IGNORE INTO message_tags
+    SELECT value, time, item_hash FROM messages, json_each(tags) WHERE tags IS NOT NULL AND json_each.type = 'text';
+
+-- How many messages there are, kept while they come and go.
+CREATE TABLE message_counts (
+    type TEXT NOT NULL,
+    status TEXT NOT NULL,
+    messages INTEGER NOT NULL,
+    PRIMARY KEY (type, status)
+) WITHOUT ROWID;
+INSERT INTO message_counts SELECT type, status, count(*) FROM messages GROUP BY type, status;
+CREATE TRIGGER messages_counted AFTER INSERT ON messages BEGIN
+    INSERT INTO message_counts VALUES (NEW.type, NEW.status, 1)
+        ON CONFLICT (type, status) DO UPDATE SET messages = messages + 1;
+END;
+CREATE TRIGGER messages_discounted AFTER DELETE ON messages BEGIN
+    UPDATE message_counts SET messages = messages - 1 WHERE type = OLD.type AND status = OLD.status;
+END;
+CREATE TRIGGER messages_recounted AFTER UPDATE OF status ON messages WHEN NEW.status <> OLD.status BEGIN
+    UPDATE message_counts SET messages = messages - 1 WHERE type = OLD.type AND status = OLD.status;
+    INSERT INTO message_counts VALUES (NEW.type, NEW.status, 1)
+        ON CONFLICT (type, status) DO UPDATE SET messages = messages + 1;
+END;
