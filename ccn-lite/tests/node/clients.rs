@@ -1,0 +1,32 @@
+//! Published clients, unmodified, against a node.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use aleph_message::Keypair;
+
+use super::support::Node;
+
+#[tokio::test]
+async fn the_published_python_client_works_through_all_it_does() {
+    let key = Keypair::generate();
+    let address = key.address();
+    let node = Node::start_with(&format!(
+        "[[genesis.balances]]\naddress = \"{address}\"\namount = \"1000000\"\n\
+         [[genesis.credits]]\naddress = \"{address}\"\namount = 1000000000000"
+    ))
+    .await;
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
+    let output = tokio::process::Command::new(here.join("python"))
+        .arg(here.join("flows.py"))
+        .args([&node.url, &key.to_secret_hex()])
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
