@@ -7,8 +7,8 @@ use aleph_message::Keypair;
 
 use super::support::Node;
 
-#[tokio::test]
-async fn the_published_python_client_works_through_all_it_does() {
+/// Runs a program of `tests/clients` with a node's URL and the key of an account that can pay.
+async fn run(program: &str, arguments: &[&str]) {
     let key = Keypair::generate();
     let address = key.address();
     let node = Node::start_with(&format!(
@@ -17,8 +17,9 @@ async fn the_published_python_client_works_through_all_it_does() {
     ))
     .await;
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
-    let output = tokio::process::Command::new(here.join("python"))
-        .arg(here.join("flows.py"))
+    let output = tokio::process::Command::new(here.join(program))
+        .current_dir(&here)
+        .args(arguments)
         .args([&node.url, &key.to_secret_hex()])
         .stdin(Stdio::null())
         .output()
@@ -26,7 +27,18 @@ async fn the_published_python_client_works_through_all_it_does() {
         .unwrap();
     assert!(
         output.status.success(),
-        "{}",
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+#[tokio::test]
+async fn the_published_python_client_works_through_all_it_does() {
+    run("python", &["flows.py"]).await;
+}
+
+#[tokio::test]
+async fn the_published_typescript_client_works_through_all_it_does() {
+    run("typescript/run", &[]).await;
 }
