@@ -289,7 +289,7 @@ fn json() -> impl Strategy<Value = Value> {
 proptest! {
     #[test]
     fn any_json_in_any_field_is_safe_and_what_is_accepted_is_stable(
-        kind in 0..6_usize, field in any::<prop::sample::Index>(), value in json()
+        kind in 0..7_usize, field in any::<prop::sample::Index>(), value in json()
     ) {
         let vectors = vectors();
         let (name, base) = vectors["bases"].as_object().unwrap().iter().nth(kind).unwrap();

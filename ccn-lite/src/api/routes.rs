@@ -331,7 +331,11 @@ fn of_files(api: Api) -> Api {
             Schema::Any,
         )
         .with(&[param("format", Kind::OneOf(&["car"]), "archive of blocks")])
-        .answers("application/octet-stream")
+        .answers(&[
+            "application/octet-stream",
+            "application/x-tar",
+            "application/vnd.ipld.car",
+        ])
         .also(&[206]),
     )
     .get(
@@ -428,7 +432,7 @@ pub fn router(node: Node) -> Router {
         .get(
             "/metrics",
             metrics::metrics,
-            op("Metrics for Prometheus", Schema::Any).answers("text/plain"),
+            op("Metrics for Prometheus", Schema::Any).answers(&["text/plain"]),
         )
         .get(
             "/metrics.json",

@@ -4,6 +4,7 @@
     reason = "helpers of tests fail the test like the tests themselves"
 )]
 
+mod clients;
 mod delegation;
 mod documents;
 mod feeds;

@@ -48,8 +48,8 @@ pub struct Operation {
     summary: &'static str,
     params: Vec<Param>,
     body: Body,
-    /// Media type and schema of the answer.
-    answer: (&'static str, Value),
+    /// Media types and schemas the answer may have.
+    answers: Vec<(&'static str, Value)>,
     /// Statuses besides 200 that have the same answer.
     also: &'static [u16],
     path_suffix: &'static str,
@@ -61,7 +61,7 @@ pub fn op(summary: &'static str, schema: Schema) -> Operation {
         summary,
         params: Vec::new(),
         body: Body::None,
-        answer: ("application/json", schema.reference()),
+        answers: vec![("application/json", schema.reference())],
         also: &[],
         path_suffix: "",
     }
@@ -86,9 +86,10 @@ impl Operation {
         self
     }
 
-    /// It answers with something else than JSON.
-    pub fn answers(mut self, media_type: &'static str) -> Self {
-        self.answer = (media_type, json!({}));
+    /// It answers with something else than JSON, of one of these media types.
+    pub fn answers(mut self, media_types: &[&'static str]) -> Self {
+        let any = |media_type: &&'static str| (*media_type, json!({}));
+        self.answers = media_types.iter().map(any).collect();
         self
     }
 
@@ -120,9 +121,12 @@ impl Operation {
             json!({"name": param.name, "in": "query", "description": param.about,
                 "schema": param.kind.schema()})
         });
-        let (media_type, schema) = &self.answer;
-        let answer =
-            json!({"description": "Success", "content": {*media_type: {"schema": schema}}});
+        let content: Map<String, Value> = self
+            .answers
+            .iter()
+            .map(|(media_type, schema)| ((*media_type).to_owned(), json!({"schema": schema})))
+            .collect();
+        let answer = json!({"description": "Success", "content": content});
         let mut answers = Map::new();
         for status in std::iter::once(&200).chain(self.also) {
             answers.insert(status.to_string(), answer.clone());
