@@ -11,13 +11,14 @@ const SOURCE: u16 = 7002;
 /// Sends back what comes.
 const ECHO: u16 = 7003;
 
+type Service = fn(TcpStream) -> io::Result<()>;
+
 /// Serves for as long as the process lives.
 ///
 /// # Errors
 /// When a port is taken.
 pub fn serve() -> io::Result<()> {
-    let services: [(u16, fn(TcpStream) -> io::Result<()>); 3] =
-        [(SINK, sink), (SOURCE, source), (ECHO, echo)];
+    let services: [(u16, Service); 3] = [(SINK, sink), (SOURCE, source), (ECHO, echo)];
     for (port, service) in services {
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
         thread::spawn(move || {
