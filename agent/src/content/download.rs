@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use http::StatusCode;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::fs::File;
@@ -18,7 +19,7 @@ use tokio::time::Instant;
 
 use super::hasher::Hasher;
 use super::{ATTEMPTS, ContentError, publish};
-use crate::intake::ccn::{Ccn, Part};
+use crate::intake::ccn::{Ccn, CcnError, Part};
 
 /// Bytes collected before a write.
 const BUFFER: usize = 1 << 20;
@@ -245,19 +246,27 @@ impl<'a> Download<'a> {
             self.forget().await?;
         }
         let hash = || self.key.to_owned();
-        let part = self.sources[at].node.file(self.key, self.bytes).await;
-        let part = part
-            .map_err(|source| ContentError::Fetch {
-                hash: hash(),
-                source,
-            })?
-            .ok_or_else(|| ContentError::Unknown { hash: hash() })?;
-        let too_large = || ContentError::TooLarge {
-            hash: hash(),
-            limit: self.limits.bytes,
+        let part = match self.sources[at].node.file(self.key, self.bytes).await {
+            Ok(part) => part.ok_or_else(|| ContentError::Unknown { hash: hash() })?,
+            // There is nothing behind what is here: it may be all of it.
+            Err(CcnError::Status { status, .. })
+                if status == StatusCode::RANGE_NOT_SATISFIABLE && self.bytes > 0 =>
+            {
+                self.mix(at);
+                return self.verify();
+            }
+            Err(source) => {
+                return Err(ContentError::Fetch {
+                    hash: hash(),
+                    source,
+                });
+            }
         };
         if part.total.is_some_and(|total| total > self.limits.bytes) {
-            return Err(too_large());
+            return Err(ContentError::TooLarge {
+                hash: hash(),
+                limit: self.limits.bytes,
+            });
         }
         if part.start > self.bytes {
             return Err(self.broken(format!(
@@ -265,11 +274,7 @@ impl<'a> Download<'a> {
                 self.bytes, part.start
             )));
         }
-        self.origin = match self.origin {
-            Origin::Nobody => Origin::One(at),
-            Origin::One(owner) if owner == at => Origin::One(at),
-            _ => Origin::Several,
-        };
+        self.mix(at);
         let total = part.total;
         let received = self.receive(part).await;
         // What came, came: the next attempt goes on behind it.
@@ -285,6 +290,20 @@ impl<'a> Download<'a> {
                 total.unwrap_or_default()
             )));
         }
+        self.verify()
+    }
+
+    /// Remembers that one more node has a part in what is there.
+    fn mix(&mut self, at: usize) {
+        self.origin = match self.origin {
+            Origin::Nobody => Origin::One(at),
+            Origin::One(owner) if owner == at => Origin::One(at),
+            _ => Origin::Several,
+        };
+    }
+
+    /// Whether what is there is the file.
+    fn verify(&mut self) -> Result<(), ContentError> {
         let hasher = std::mem::replace(&mut self.hasher, Hasher::for_file(self.key)?);
         let got = hasher.finish();
         if got == self.key {

@@ -30,6 +30,9 @@ const BURST_PART: u64 = 10;
 /// The least it holds, in KiB: a few frames with all their segments still in one.
 const MIN_BURST_KIB: u64 = 256;
 
+/// The fastest limit in megabits a second: the kernel counts a rate's and its bucket's bytes in nanoseconds, in 64 bits.
+pub const MAX_MEGABITS: u32 = 100_000;
+
 /// One guest and what is open to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guest {
@@ -73,7 +76,7 @@ impl Transport {
 pub struct Limits {
     /// Connections open at once that the guest began, and as many that others began to it; `None` is without limit.
     pub connections: Option<u32>,
-    /// Megabits a second; `None` is without limit.
+    /// Megabits a second, 1 to [`MAX_MEGABITS`]; `None` is without limit.
     pub megabits: Option<u32>,
 }
 
