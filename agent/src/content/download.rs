@@ -130,7 +130,7 @@ impl<'a> Download<'a> {
     /// [`ContentError`], the last one when no node is left to ask.
     pub async fn run(mut self, target: &Path, directory: &Path) -> Result<u64, ContentError> {
         let mut last = None;
-        let mut current = 0;
+        let mut current = self.sources.len().saturating_sub(1);
         for attempt in 1..=MOST_ATTEMPTS {
             let Some(chosen) = self.choose(current) else {
                 break;
@@ -171,8 +171,8 @@ impl<'a> Download<'a> {
         Err(last.unwrap_or_else(unknown))
     }
 
-    /// The node to ask next: the one that failed least, and the one after `current` among equals; when bytes are not
-    /// mixed, the one whose bytes they are as long as it goes on.
+    /// The node to ask after `current`: the one that failed least, and the next among equals; when bytes are not mixed,
+    /// the one whose bytes they are as long as it goes on.
     fn choose(&self, current: usize) -> Option<usize> {
         if let (true, Origin::One(owner)) = (self.alone, self.origin)
             && self.sources[owner].strikes == 0
@@ -180,7 +180,7 @@ impl<'a> Download<'a> {
             return Some(owner);
         }
         let count = self.sources.len();
-        let order = (0..count).map(|step| (current + step) % count);
+        let order = (1..=count).map(|step| (current + step) % count);
         order
             .filter(|at| !self.sources[*at].out)
             .min_by_key(|at| self.sources[*at].strikes)

@@ -4,6 +4,9 @@ use super::lab::*;
 use super::packet::udp;
 use crate::net::Limits;
 
+/// What a bucket of a megabit a second holds: a second's bytes and 256 KiB.
+const BUCKET: u64 = 125_000 + 256 * 1024;
+
 fn texts(frames: &[Vec<u8>], text: &[u8]) -> usize {
     frames.iter().filter(|frame| says(frame, text)).count()
 }
@@ -99,7 +102,7 @@ async fn a_guest_sends_and_receives_no_faster_than_it_may() {
     std::thread::sleep(SILENCE);
     arrived += texts(&ear.heard(), b"bulk");
     // Of two megabytes: a bucket full, and 125 kB for each second this took.
-    let most = (256 * 1024 + 125_000 * (begin.elapsed().as_secs() + 1)) / 1000;
+    let most = (BUCKET + 125_000 * (begin.elapsed().as_secs() + 1)) / 1000;
     assert!(arrived > 100, "{arrived} packets arrived");
     assert!(
         u64::try_from(arrived).unwrap() <= most,
@@ -121,7 +124,7 @@ async fn a_guest_sends_and_receives_no_faster_than_it_may() {
     }
     std::thread::sleep(SILENCE);
     received += texts(&a.heard(), b"bulk");
-    let most = (256 * 1024 + 125_000 * (begin.elapsed().as_secs() + 1)) / 1000;
+    let most = (BUCKET + 125_000 * (begin.elapsed().as_secs() + 1)) / 1000;
     assert!(received > 100, "{received} packets were received");
     assert!(
         u64::try_from(received).unwrap() <= most,
