@@ -374,11 +374,10 @@ impl Config {
                 "the port of `listen` is among them, and would lead to a guest",
             );
         }
-        // What nft can count in, with room for the bytes.
-        if self.network.guest_megabits > 1_000_000 {
+        if self.network.guest_megabits > crate::net::MAX_MEGABITS {
             return wrong(
                 "network.guest_megabits",
-                "expected 1000000 or less, or 0 for no limit",
+                "expected 100000 or less, or 0 for no limit",
             );
         }
         if self.limits.vcpu_overcommit == 0 {

@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use http::StatusCode;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::fs::File;
@@ -18,7 +19,7 @@ use tokio::time::Instant;
 
 use super::hasher::Hasher;
 use super::{ATTEMPTS, ContentError, publish};
-use crate::intake::ccn::{Ccn, Part};
+use crate::intake::ccn::{Ccn, CcnError, Part};
 
 /// Bytes collected before a write.
 const BUFFER: usize = 1 << 20;
@@ -129,7 +130,7 @@ impl<'a> Download<'a> {
     /// [`ContentError`], the last one when no node is left to ask.
     pub async fn run(mut self, target: &Path, directory: &Path) -> Result<u64, ContentError> {
         let mut last = None;
-        let mut current = 0;
+        let mut current = self.sources.len().saturating_sub(1);
         for attempt in 1..=MOST_ATTEMPTS {
             let Some(chosen) = self.choose(current) else {
                 break;
@@ -170,8 +171,8 @@ impl<'a> Download<'a> {
         Err(last.unwrap_or_else(unknown))
     }
 
-    /// The node to ask next: the one that failed least, and the one after `current` among equals; when bytes are not
-    /// mixed, the one whose bytes they are as long as it goes on.
+    /// The node to ask after `current`: the one that failed least, and the next among equals; when bytes are not mixed,
+    /// the one whose bytes they are as long as it goes on.
     fn choose(&self, current: usize) -> Option<usize> {
         if let (true, Origin::One(owner)) = (self.alone, self.origin)
             && self.sources[owner].strikes == 0
@@ -179,7 +180,7 @@ impl<'a> Download<'a> {
             return Some(owner);
         }
         let count = self.sources.len();
-        let order = (0..count).map(|step| (current + step) % count);
+        let order = (1..=count).map(|step| (current + step) % count);
         order
             .filter(|at| !self.sources[*at].out)
             .min_by_key(|at| self.sources[*at].strikes)
@@ -245,19 +246,27 @@ impl<'a> Download<'a> {
             self.forget().await?;
         }
         let hash = || self.key.to_owned();
-        let part = self.sources[at].node.file(self.key, self.bytes).await;
-        let part = part
-            .map_err(|source| ContentError::Fetch {
-                hash: hash(),
-                source,
-            })?
-            .ok_or_else(|| ContentError::Unknown { hash: hash() })?;
-        let too_large = || ContentError::TooLarge {
-            hash: hash(),
-            limit: self.limits.bytes,
+        let part = match self.sources[at].node.file(self.key, self.bytes).await {
+            Ok(part) => part.ok_or_else(|| ContentError::Unknown { hash: hash() })?,
+            // There is nothing behind what is here: it may be all of it.
+            Err(CcnError::Status { status, .. })
+                if status == StatusCode::RANGE_NOT_SATISFIABLE && self.bytes > 0 =>
+            {
+                self.mix(at);
+                return self.verify();
+            }
+            Err(source) => {
+                return Err(ContentError::Fetch {
+                    hash: hash(),
+                    source,
+                });
+            }
         };
         if part.total.is_some_and(|total| total > self.limits.bytes) {
-            return Err(too_large());
+            return Err(ContentError::TooLarge {
+                hash: hash(),
+                limit: self.limits.bytes,
+            });
         }
         if part.start > self.bytes {
             return Err(self.broken(format!(
@@ -265,11 +274,7 @@ impl<'a> Download<'a> {
                 self.bytes, part.start
             )));
         }
-        self.origin = match self.origin {
-            Origin::Nobody => Origin::One(at),
-            Origin::One(owner) if owner == at => Origin::One(at),
-            _ => Origin::Several,
-        };
+        self.mix(at);
         let total = part.total;
         let received = self.receive(part).await;
         // What came, came: the next attempt goes on behind it.
@@ -285,6 +290,20 @@ impl<'a> Download<'a> {
                 total.unwrap_or_default()
             )));
         }
+        self.verify()
+    }
+
+    /// Remembers that one more node has a part in what is there.
+    fn mix(&mut self, at: usize) {
+        self.origin = match self.origin {
+            Origin::Nobody => Origin::One(at),
+            Origin::One(owner) if owner == at => Origin::One(at),
+            _ => Origin::Several,
+        };
+    }
+
+    /// Whether what is there is the file.
+    fn verify(&mut self) -> Result<(), ContentError> {
         let hasher = std::mem::replace(&mut self.hasher, Hasher::for_file(self.key)?);
         let got = hasher.finish();
         if got == self.key {

@@ -25,10 +25,12 @@ pub(super) const TABLES: [&str; 2] = ["crn", "crn-limits"];
 /// Neighbour discovery of one guest in packets a second, ARP the same: each may make an entry in the host's table,
 /// which is everybody's.
 const DISCOVERY_RATE: u32 = 10;
-/// A limit's bucket holds this part of a second.
-const BURST_PART: u64 = 10;
-/// The least it holds, in KiB: a few frames with all their segments still in one.
-const MIN_BURST_KIB: u64 = 256;
+/// A limit's bucket holds what a second allows (`nft_limit_init`) and this, in KiB: a few frames with all their segments
+/// still in one.
+const BURST_KIB: u64 = 256;
+
+/// The fastest limit in megabits a second: the kernel counts a rate's and its bucket's bytes in nanoseconds, in 64 bits.
+pub const MAX_MEGABITS: u32 = 100_000;
 
 /// One guest and what is open to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +75,7 @@ impl Transport {
 pub struct Limits {
     /// Connections open at once that the guest began, and as many that others began to it; `None` is without limit.
     pub connections: Option<u32>,
-    /// Megabits a second; `None` is without limit.
+    /// Megabits a second, 1 to [`MAX_MEGABITS`]; `None` is without limit.
     pub megabits: Option<u32>,
 }
 
@@ -290,17 +292,17 @@ add rule inet crn-limits forward {key} \"vmtap*\" {words} @{set}-{way} {{ {key} 
         if let Some(most) = limits.connections {
             rule(
                 "connections",
-                "ct state new add",
+                // The first packet alone: one without an answer is still new, and has been counted.
+                "ct state new ct status & confirmed == 0 add",
                 format!("ct count over {most}"),
             );
         }
         if let Some(megabits) = limits.megabits {
             let kib = u64::from(megabits) * 1_000_000 / 8 / 1024;
-            let (kib, burst) = (kib.max(1), (kib / BURST_PART).max(MIN_BURST_KIB));
             rule(
                 "bytes",
                 "update",
-                format!("limit rate over {kib} kbytes/second burst {burst} kbytes"),
+                format!("limit rate over {kib} kbytes/second burst {BURST_KIB} kbytes"),
             );
         }
     }

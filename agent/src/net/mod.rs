@@ -30,7 +30,7 @@ use tokio::sync::Notify;
 use self::monitor::Monitor;
 use self::nft::{Nft, NftError};
 
-pub use firewall::{Forward, Guest, Limits, Transport};
+pub use firewall::{Forward, Guest, Limits, MAX_MEGABITS, Transport};
 pub use plan::{IPV4_PREFIX, IPV6_PREFIX, Kind, Plan, PlanError, Pools};
 pub use sysctl::SysctlError;
 

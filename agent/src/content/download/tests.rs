@@ -127,6 +127,8 @@ fn answer(manner: Manner, headers: &HeaderMap, sent: Arc<AtomicUsize>) -> Respon
         }
     });
     let end = futures_util::stream::iter(then).then(|stall| async move {
+        // What was sent is on its way before the connection goes.
+        tokio::time::sleep(Duration::from_millis(30)).await;
         if stall {
             std::future::pending::<()>().await;
         }

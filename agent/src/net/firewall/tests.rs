@@ -47,7 +47,7 @@ fn no_guests_means_no_tables() {
 fn two_hundred_machines_need_no_more_rules_than_one() {
     let limits = Limits {
         connections: Some(10),
-        megabits: Some(100),
+        megabits: Some(MAX_MEGABITS),
     };
     let guests: Vec<_> = (4..204)
         .map(|slot| {
@@ -83,7 +83,7 @@ proptest! {
         slots in prop::collection::btree_set(0u16..4096, 0..20),
         ports in prop::collection::btree_set(any::<u16>(), 0..40),
         connections in prop::option::of(1u32..1_000_000),
-        megabits in prop::option::of(1u32..400_000),
+        megabits in prop::option::of(1u32..=MAX_MEGABITS),
     ) {
         let mut ports = ports.into_iter();
         let guests: Vec<_> = slots
