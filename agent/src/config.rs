@@ -39,6 +39,10 @@ pub struct Config {
     pub limits: Limits,
     /// Programs on demand.
     pub program: Program,
+    /// How long what is not used stays.
+    pub retention: Retention,
+    /// What the node's checks of itself look at.
+    pub checks: Checks,
 }
 
 /// `[node]`
@@ -65,6 +69,9 @@ pub struct Trust {
     pub ccns: Vec<String>,
     /// How many of all core channel nodes must agree on what cannot be verified; more than half when absent.
     pub quorum: Option<usize>,
+    /// SHA-256 of the shared token that older schedulers send instead of a signature, 64 hexadecimal digits. Without
+    /// it no token is accepted.
+    pub legacy_token_sha256: Option<String>,
 }
 
 /// `[network]`
@@ -116,6 +123,10 @@ pub struct Limits {
     pub host_disk_mib: u64,
     /// A console log is begun again at this length, in bytes.
     pub console_bytes: u64,
+    /// What is kept of each machine's log, in bytes.
+    pub log_bytes: u64,
+    /// Crashes in a row after which a machine is not started again by itself.
+    pub crashes: u32,
 }
 
 /// `[program]`
@@ -133,6 +144,54 @@ pub struct Program {
     pub min_timeout: Duration,
     /// `resources.seconds` is multiplied by this.
     pub timeout_multiplier: u32,
+}
+
+/// `[retention]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Hours after which a program that is no longer asked for, and holds no data, is erased.
+    pub program_hours: u32,
+    /// Hours after which any other stopped machine is erased, with its data; absent: never.
+    pub stopped_hours: Option<u32>,
+    /// Unused programs go before their time when more than this share of the slots or the disk is held.
+    pub program_quota_percent: u8,
+}
+
+/// `[checks]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Checks {
+    /// The diagnostic program, 64 hexadecimal digits; absent: `/status/check/fastapi` says so.
+    pub program: Option<String>,
+    /// An IPv4 address and TCP port that answer when the node reaches the internet.
+    pub ipv4: SocketAddr,
+    /// The same over IPv6.
+    pub ipv6: SocketAddr,
+    /// A host name that has addresses of both families, and a web server.
+    pub host: String,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            program_hours: 24,
+            stopped_hours: None,
+            program_quota_percent: 90,
+        }
+    }
+}
+
+impl Default for Checks {
+    fn default() -> Self {
+        Self {
+            program: None,
+            // A public resolver (spec crn-api §1.7 asks for any answer from the internet).
+            ipv4: SocketAddr::from(([9, 9, 9, 9], 443)),
+            ipv6: SocketAddr::from(([0x2620, 0xfe, 0, 0, 0, 0, 0, 0xfe], 443)),
+            host: "example.org".to_owned(),
+        }
+    }
 }
 
 /// Host ports, first and last included.
@@ -167,6 +226,8 @@ impl Default for Config {
             network: Network::default(),
             limits: Limits::default(),
             program: Program::default(),
+            retention: Retention::default(),
+            checks: Checks::default(),
         }
     }
 }
@@ -196,6 +257,8 @@ impl Default for Limits {
             max_file_bytes: 64 << 30,
             host_disk_mib: 512,
             console_bytes: 8 << 20,
+            log_bytes: 8 << 20,
+            crashes: 10,
         }
     }
 }
@@ -312,10 +375,7 @@ impl Config {
             }
         }
         if let Some(hash) = &self.node.hash
-            && (hash.len() != 64
-                || !hash
-                    .bytes()
-                    .all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase()))
+            && !is_digest(hash)
         {
             return wrong("node.hash", "expected 64 lower-case hexadecimal digits");
         }
@@ -383,6 +443,20 @@ impl Config {
         if self.limits.vcpu_overcommit == 0 {
             return wrong("limits.vcpu_overcommit", "expected 1 or more");
         }
+        if self.limits.crashes == 0 {
+            return wrong("limits.crashes", "expected 1 or more");
+        }
+        if self.retention.program_quota_percent > 100 {
+            return wrong("retention.program_quota_percent", "expected 0 to 100");
+        }
+        for (field, digits) in [
+            ("trust.legacy_token_sha256", &self.trust.legacy_token_sha256),
+            ("checks.program", &self.checks.program),
+        ] {
+            if digits.as_ref().is_some_and(|digits| !is_digest(digits)) {
+                return wrong(field, "expected 64 lower-case hexadecimal digits");
+            }
+        }
         if self.program.timeout_multiplier == 0 {
             return wrong("program.timeout_multiplier", "expected 1 or more");
         }
@@ -410,6 +484,13 @@ impl Config {
 fn is_url(text: &str) -> bool {
     text.parse::<http::Uri>()
         .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
+}
+
+fn is_digest(text: &str) -> bool {
+    text.len() == 64
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase())
 }
 
 fn is_address(text: &str) -> bool {
@@ -496,6 +577,11 @@ mod tests {
                 "[network]\nhost_ports = \"25000-24000\"",
                 "network.host_ports",
             ),
+            (
+                "[trust]\nlegacy_token_sha256 = \"secret\"",
+                "trust.legacy_token_sha256",
+            ),
+            ("[checks]\nprogram = \"x\"", "checks.program"),
             (
                 "[trust]\nallocation_signers = [\"me\"]",
                 "trust.allocation_signers",

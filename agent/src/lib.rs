@@ -3,7 +3,8 @@
 //! [`api`] (HTTP) → [`auth`] (owner, scheduler) → [`intake`] (fetch and verify the message, resolve what it names) →
 //! [`ledger`] (SQLite: desired state, observed state, leases, capacity; the only truth) → [`reconcile`] (one small state
 //! machine a VM: desired against observed) → [`content`] (verified cache) → [`net`], [`volume`], [`machine`] (what a VM
-//! stands on) → [`program`] (HTTP to a guest). [`metrics`] says how the host is.
+//! stands on) → [`program`] (HTTP to a guest). [`logs`] keeps what guests print, [`metrics`] says how the host
+//! and its machines are.
 //!
 //! What comes in: signed messages, allocation pushes, owners' calls, requests for programs. What goes out: running
 //! machines. What may be touched: the state and run directories of the configuration, TAP devices named `vmtap*`, the
@@ -15,6 +16,7 @@ pub mod config;
 pub mod content;
 pub mod intake;
 pub mod ledger;
+pub mod logs;
 pub mod machine;
 pub mod metrics;
 pub mod net;

@@ -8,8 +8,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use crn_agent::api;
+use crn_agent::auth::operator::OperatorToken;
 use crn_agent::config::Config;
 use crn_agent::content::Cache;
 use crn_agent::content::raw::Converter;
@@ -17,6 +18,7 @@ use crn_agent::intake::Intake;
 use crn_agent::intake::ccns::Ccns;
 use crn_agent::intake::watch::Watch;
 use crn_agent::ledger::Ledger;
+use crn_agent::logs::Logs;
 use crn_agent::net::{Net, Pools};
 use crn_agent::reconcile::Reconciler;
 use crn_agent::reconcile::host::Hypervisor;
@@ -36,8 +38,27 @@ struct Arguments {
         global = true
     )]
     config: PathBuf,
+    /// How log lines are written.
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        env = "CRN_LOG_FORMAT",
+        global = true
+    )]
+    log_format: LogFormat,
     #[command(subcommand)]
     command: Option<Command>,
+}
+
+/// See [`Arguments`].
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line, for log collectors.
+    Json,
 }
 
 #[derive(Subcommand)]
@@ -50,11 +71,14 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
+        .with_ansi(false);
+    match arguments.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -117,11 +141,16 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}", config.listen))?;
+    let logs = Logs::start(&config.state_dir.join("vm"), config.limits.log_bytes)
+        .context("cannot watch the machines' consoles")?;
+    let operator =
+        OperatorToken::open(&config.state_dir).context("cannot read the operator's token")?;
     let reconciler = Reconciler::start(
         Arc::clone(&config),
         ledger.clone(),
         intake.clone(),
         Arc::clone(&host),
+        logs,
     )
     .await?;
     Watch {
@@ -137,6 +166,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
         reconciler,
         host,
         host_ipv4,
+        operator,
     );
     let service = api::router(app).into_make_service_with_connect_info::<SocketAddr>();
 

@@ -12,15 +12,10 @@ use serde_json::{Map, Value, json};
 
 use super::time_text::text;
 use super::{ApiError, App, COMPATIBLE_VERSION, Shared};
-use crate::ledger::{self, Record};
+use crate::ledger::{self, PortMapping, Record};
 use crate::metrics;
 use crate::net::{IPV4_PREFIX, IPV6_PREFIX, Plan};
 use crate::reconcile::host::Place;
-
-/// `GET /about/login`: there is no such login here, which is what measuring clients look for.
-pub(super) async fn login() -> (StatusCode, Json<Value>) {
-    (StatusCode::UNAUTHORIZED, Json(json!({ "success": false })))
-}
 
 /// `GET /about/executions/list`: what runs.
 pub(super) async fn executions_v1(
@@ -53,14 +48,7 @@ pub(super) async fn executions_v2(
         let Some((plan, kind)) = place(&app, &record) else {
             continue;
         };
-        let ports: Map<_, _> = record
-            .ports
-            .iter()
-            .map(|port| {
-                let mapping = json!({ "host": port.host_port, "tcp": port.tcp, "udp": port.udp });
-                (port.guest_port.to_string(), mapping)
-            })
-            .collect();
+        let ports: Map<_, _> = record.ports.iter().map(mapping).collect();
         let times = &record.times;
         let at = |time: Option<i64>| time.map(text);
         let entry = json!({
@@ -88,6 +76,17 @@ pub(super) async fn executions_v2(
         list.insert(record.hash.to_string(), entry);
     }
     Ok(Json(list))
+}
+
+/// A forwarded port as clients read it.
+pub(super) fn mapping(port: &PortMapping) -> (String, Value) {
+    let mapping = json!({ "host": port.host_port, "tcp": port.tcp, "udp": port.udp });
+    (port.guest_port.to_string(), mapping)
+}
+
+/// `GET /debug/haproxy`: there is none, which is said as a node whose proxy is down says it (spec crn-api §1.7).
+pub(super) async fn haproxy() -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, r#"{"status": "no socket"}"#)
 }
 
 fn place(app: &Shared, record: &Record) -> Option<(Plan, &'static str)> {
@@ -121,7 +120,8 @@ pub(super) async fn capability() -> Result<Json<metrics::Capability>, ApiError> 
     Ok(Json(blocking(metrics::capability).await?))
 }
 
-async fn blocking<T: Send + 'static>(
+/// Work that blocks for a moment.
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ApiError> {
     let ended = |_| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the node is shutting down");
@@ -136,11 +136,11 @@ pub(super) async fn config(State(app): State<App>) -> Json<Value> {
         "node_hash": config.node.hash,
         "version": COMPATIBLE_VERSION,
         "implementation": { "name": "crn-agent", "version": env!("CARGO_PKG_VERSION") },
-        "references": { "API_SERVER": config.ccn, "CHECK_FASTAPI_VM_ID": null, "CONNECTOR_URL": null },
+        "references": { "API_SERVER": config.ccn, "CHECK_FASTAPI_VM_ID": config.checks.program, "CONNECTOR_URL": null },
         "security": {
             "USE_JAILER": false,
             "PRINT_SYSTEM_LOGS": true,
-            "WATCH_FOR_UPDATES": false,
+            "WATCH_FOR_UPDATES": true,
             "ALLOW_VM_NETWORKING": true,
             "USE_DEVELOPER_SSH_KEYS": false,
         },

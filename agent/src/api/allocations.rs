@@ -19,7 +19,7 @@ use super::{ApiError, App, Shared, owner};
 use crate::auth::scheduler::Push;
 use crate::intake::workload::Workload;
 use crate::intake::{self, IntakeError, Verified};
-use crate::ledger::{self, Demand, Desired, Kind, Record, Source, now_us};
+use crate::ledger::{self, Kind, Record, Source};
 
 /// The longest body taken, in bytes.
 const MAX_BODY: usize = 1 << 20;
@@ -27,8 +27,6 @@ const MAX_BODY: usize = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Credits must last this long at the start, in seconds.
 const CREDIT_RUNWAY: u128 = 3600;
-/// How long a reservation is said to hold, in microseconds.
-const RESERVED_US: i64 = 60_000_000;
 
 #[derive(Deserialize)]
 struct Allocation {
@@ -63,9 +61,11 @@ async fn read_body(headers: &HeaderMap, body: Body) -> Result<axum::body::Bytes,
     to_bytes(body, MAX_BODY).await.map_err(|_| too_large())
 }
 
-/// `POST /control/allocations`: the complete list of what the scheduler wants here. It is written down and answered;
-/// the work goes on by itself.
-pub(super) async fn push(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
+/// The body of a request that a scheduler has signed, and who that is.
+pub(super) async fn scheduled(
+    app: &Shared,
+    request: Request,
+) -> Result<(axum::body::Bytes, String), ApiError> {
     let refused = || {
         ApiError::new(
             StatusCode::UNAUTHORIZED,
@@ -79,13 +79,20 @@ pub(super) async fn push(State(app): State<App>, request: Request) -> Result<Res
     let body = read_body(&parts.headers, body)
         .await
         .map_err(|_| refused())?;
+    let text = |name: &str| {
+        parts
+            .headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+    };
     let checked = app
         .schedulers
         .check(Push {
             authorization: parts
                 .headers
                 .get(header::AUTHORIZATION)
-                .and_then(|value| value.to_str().ok()),
+                .map(|value| value.to_str().unwrap_or_default()),
+            token: text("x-auth-signature"),
             method: parts.method.as_str(),
             path: parts.uri.path(),
             query: parts.uri.query(),
@@ -94,9 +101,16 @@ pub(super) async fn push(State(app): State<App>, request: Request) -> Result<Res
         })
         .await;
     let signer = checked.map_err(|error| {
-        tracing::warn!("allocation push refused: {}", crate::chain(&error));
+        tracing::warn!("a scheduler's request is refused: {}", crate::chain(&error));
         refused()
     })?;
+    Ok((body, signer))
+}
+
+/// `POST /control/allocations`: the complete list of what the scheduler wants here. It is written down in one
+/// transaction and answered; the work goes on by itself.
+pub(super) async fn push(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
+    let (body, signer) = scheduled(&app, request).await?;
     let allocation: Allocation = serde_json::from_slice(&body).map_err(|error| {
         ApiError::new(
             StatusCode::BAD_REQUEST,
@@ -111,8 +125,6 @@ pub(super) async fn push(State(app): State<App>, request: Request) -> Result<Res
     if !allocation.jobs.is_empty() {
         tracing::warn!("jobs in an allocation push are passed over");
     }
-    // Pushes are whole lists: two at once would each undo half of the other.
-    let _turn = app.pushes.acquire().await.map_err(|_| refused())?;
     let outcome = allocate(&app, allocation).await?;
     tracing::info!(
         signer,
@@ -166,39 +178,14 @@ async fn allocate(app: &Shared, allocation: Allocation) -> Result<Outcome, ApiEr
             }
         }
     }
-    let known = app.ledger.all().await?;
-    for record in &known {
-        if wanted.contains(&record.hash) || record.source != Source::Scheduler {
-            continue;
-        }
-        if record.held {
-            app.ledger.unhold(&record.hash).await?;
-        }
-        if record.desired == Desired::Running {
-            app.reconciler.stop(&record.hash, false).await?;
-            outcome.stopped.push(record.hash.to_string());
-        }
-    }
-    for hash in wanted {
-        let text = hash.to_string();
-        if known
-            .iter()
-            .any(|record| record.hash == hash && record.held)
-        {
-            // Its owner stopped it: that is as it should be.
-            outcome.successful.push(text);
-            continue;
-        }
-        match app
-            .reconciler
-            .run(&hash, Source::Scheduler, false)
-            .await?
-            .state
-        {
-            ledger::State::Failed(failure) => {
-                outcome.errors.insert(text, failure.reason.into());
+    let allocated = app.reconciler.allocate(wanted).await?;
+    outcome.stopped = allocated.stopped.iter().map(ToString::to_string).collect();
+    for (hash, failure) in allocated.standing {
+        match failure {
+            Some(reason) => {
+                outcome.errors.insert(hash.to_string(), reason.into());
             }
-            _ => outcome.successful.push(text),
+            None => outcome.successful.push(hash.to_string()),
         }
     }
     Ok(outcome)
@@ -232,7 +219,7 @@ pub(super) async fn notify(State(app): State<App>, request: Request) -> Result<R
     let workload = intake::workload(&verified).map_err(|error| refusal(&error))?;
     check_node(&app, &workload)?;
     let record = owner::machine(&app, &hash).await?;
-    check_room(&app, record.as_ref(), workload.demand()).await?;
+    check_room(&app, record.as_ref(), &workload).await?;
     let source = check_payment(&app, record.as_ref(), &workload, &verified).await?;
 
     app.reconciler.run(&hash, source, true).await?;
@@ -289,12 +276,20 @@ fn check_node(app: &Shared, workload: &Workload) -> Result<(), ApiError> {
     }
 }
 
-async fn check_room(app: &Shared, record: Option<&Record>, demand: Demand) -> Result<(), ApiError> {
+async fn check_room(
+    app: &Shared,
+    record: Option<&Record>,
+    workload: &Workload,
+) -> Result<(), ApiError> {
     if record.is_some_and(|record| record.lease.is_some()) {
         return Ok(());
     }
     let capacity = app.reconciler.capacity().await?;
-    if let Err(refusal) = app.ledger.would_admit(demand, capacity).await? {
+    if let Err(refusal) = app
+        .ledger
+        .would_admit(&workload.owner, workload.demand(), capacity)
+        .await?
+    {
         tracing::warn!("{refusal}");
         let text = "This CRN cannot host the requested instance at this time.";
         return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text));
@@ -401,7 +396,7 @@ fn fixed_point(text: &str) -> Option<u128> {
         .checked_add(fraction)
 }
 
-/// `POST /control/reserve_resources`, signed: whether an instance would fit.
+/// `POST /control/reserve_resources`, signed: keeps room for an instance for a minute. The body is its content.
 pub(super) async fn reserve(
     State(app): State<App>,
     method: Method,
@@ -409,7 +404,7 @@ pub(super) async fn reserve(
     headers: HeaderMap,
     request: Body,
 ) -> Result<Json<Value>, ApiError> {
-    owner::sender(&app, &method, &uri, &headers)?;
+    let sender = owner::sender_once(&app, &method, &uri, &headers).await?;
     let body = read_body(&headers, request).await?;
     let value: Value = serde_json::from_slice(&body)
         .map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "Body is not valid JSON"))?;
@@ -420,14 +415,21 @@ pub(super) async fn reserve(
     let workload = Workload::read(&nameless, &content)
         .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, error.to_string()))?;
     let capacity = app.reconciler.capacity().await?;
-    if let Err(refusal) = app.ledger.would_admit(workload.demand(), capacity).await? {
-        tracing::warn!("{refusal}");
-        let text = "This CRN cannot reserve the requested resources at this time.";
-        return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text));
+    let ports = app.config.network.host_ports;
+    match app
+        .ledger
+        .reserve(&sender.address, workload.demand(), capacity, ports)
+        .await?
+    {
+        Ok(expires) => Ok(Json(
+            json!({ "status": "reserved", "expires": text(expires) }),
+        )),
+        Err(refusal) => {
+            tracing::warn!("{refusal}");
+            let text = "This CRN cannot reserve the requested resources at this time.";
+            Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text))
+        }
     }
-    Ok(Json(
-        json!({ "status": "reserved", "expires": text(now_us() + RESERVED_US) }),
-    ))
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@ use crate::ledger::LedgerError;
 pub struct ApiError {
     status: StatusCode,
     text: String,
-    plain: bool,
     retry_after: Option<u32>,
 }
 
@@ -22,16 +21,7 @@ impl ApiError {
         Self {
             status,
             text: text.into(),
-            plain: false,
             retry_after: None,
-        }
-    }
-
-    /// As bare text, where clients expect it so.
-    pub fn plain(status: StatusCode, text: impl Into<String>) -> Self {
-        Self {
-            plain: true,
-            ..Self::new(status, text)
         }
     }
 
@@ -45,11 +35,7 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = if self.plain {
-            (self.status, self.text).into_response()
-        } else {
-            (self.status, Json(json!({ "error": self.text }))).into_response()
-        };
+        let mut response = (self.status, Json(json!({ "error": self.text }))).into_response();
         if let Some(seconds) = self.retry_after {
             response
                 .headers_mut()

@@ -1,18 +1,26 @@
 //! What owners do with one machine. Answers are bare text, as clients expect.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
+use super::logs::since;
 use super::owner::{self, Owned};
+use super::time_text::text;
 use super::{ApiError, App};
-use crate::ledger::{self, Source};
+use crate::ledger::{self, Source, now_us};
+use crate::metrics::history::{INTERVAL, Sample};
 
 /// How long an answer waits for what was asked to have happened; it goes on either way.
 const PATIENCE: Duration = Duration::from_secs(55);
+/// The longest time until an expiry, in seconds: ten days, as in older nodes.
+const LONGEST_EXPIRY: f64 = 864_000.0;
+/// Of a machine's events, so many are shown.
+const EVENTS: u32 = 200;
 
 /// `POST /control/machine/{hash}/stop`: disks stay; pushes do not start it until its owner does.
 pub(super) async fn stop(State(app): State<App>, Owned(record): Owned) -> Result<String, ApiError> {
@@ -31,6 +39,7 @@ pub(super) async fn start(
     State(app): State<App>,
     Owned(record): Owned,
 ) -> Result<String, ApiError> {
+    app.reconciler.expire(&record.hash, None).await?;
     app.reconciler
         .run(&record.hash, record.source, true)
         .await?;
@@ -67,6 +76,123 @@ pub(super) async fn erase(
         })
         .await;
     Ok(format!("Erased VM with ref {}", record.hash))
+}
+
+/// `POST /control/machine/{hash}/reinstall?erase_volumes=true`: a new root disk from the image, and, unless told
+/// otherwise, new volumes; then it runs.
+pub(super) async fn reinstall(
+    State(app): State<App>,
+    Query(query): Query<HashMap<String, String>>,
+    Owned(record): Owned,
+) -> Result<String, ApiError> {
+    let volumes = match query.get("erase_volumes").map(String::as_str) {
+        None | Some("true" | "1") => true,
+        Some("false" | "0") => false,
+        Some(_) => {
+            let text = "Query field 'erase_volumes' must be true or false";
+            return Err(ApiError::new(StatusCode::BAD_REQUEST, text));
+        }
+    };
+    app.reconciler.reinstall(&record.hash, volumes).await?;
+    Ok(format!("Reinstalled VM with ref {}", record.hash))
+}
+
+/// `POST /control/machine/{hash}/expire` with `{"timeout": seconds}`: it is stopped then, and its disks stay.
+pub(super) async fn expire(
+    State(app): State<App>,
+    Owned(record): Owned,
+    body: String,
+) -> Result<String, ApiError> {
+    let timeout = serde_json::from_str::<Value>(&body)
+        .ok()
+        .and_then(|body| body.get("timeout")?.as_f64())
+        .filter(|timeout| *timeout > 0.0 && *timeout < LONGEST_EXPIRY)
+        .ok_or_else(|| {
+            let text = "Invalid timeout duration: field 'timeout' must be a number of seconds from 0 to 864000";
+            ApiError::new(StatusCode::BAD_REQUEST, text)
+        })?;
+    let at = now_us().saturating_add((timeout * 1e6) as i64);
+    app.reconciler.expire(&record.hash, Some(at)).await?;
+    Ok(format!(
+        "Expiring VM with ref {} in {timeout:?} seconds",
+        record.hash
+    ))
+}
+
+/// `GET /control/machine/{hash}`: where it stands, what it holds, and what happened to it.
+pub(super) async fn status(
+    State(app): State<App>,
+    Owned(record): Owned,
+) -> Result<Json<Value>, ApiError> {
+    let failure = match &record.state {
+        ledger::State::Failed(failure) => Some(json!({
+            "reason": failure.reason,
+            "attempts": failure.attempts,
+            "retry_at": failure.retry_at.map(text),
+        })),
+        _ => None,
+    };
+    let events = app.ledger.events(Some(&record.hash), 0, EVENTS).await?;
+    let times = &record.times;
+    Ok(Json(json!({
+        "vm_hash": record.hash,
+        "vm_type": record.kind.map(ledger::Kind::word),
+        "owner": record.owner,
+        "payment": record.payment,
+        "state": record.state.word(),
+        "desired": record.desired.word(),
+        "stopped_by_owner": record.held,
+        "failure": failure,
+        "reinstalling": record.wipe.is_some(),
+        "expires_at": record.expires.map(text),
+        "lease": record.lease.map(|lease| json!({
+            "memory_mib": lease.memory_mib, "vcpus": lease.vcpus, "disk_mib": lease.disk_mib,
+        })),
+        "defined_at": text(times.defined),
+        "started_at": times.started.map(text),
+        "stopped_at": times.stopped.map(text),
+        "events": events.iter().map(event).collect::<Vec<_>>(),
+    })))
+}
+
+/// An event as clients see it.
+pub(super) fn event(event: &ledger::Event) -> Value {
+    json!({
+        "id": event.id,
+        "time": text(event.at),
+        "vm_hash": event.vm,
+        "state": event.state,
+        "reason": event.reason,
+    })
+}
+
+/// `GET /control/machine/{hash}/metrics?since=`: what it uses now and has used; sums since its start.
+pub(super) async fn metrics(
+    State(app): State<App>,
+    Query(query): Query<HashMap<String, String>>,
+    Owned(record): Owned,
+) -> Result<Json<Value>, ApiError> {
+    let since = since(&query)?;
+    let show = |sample: &Sample| {
+        let mut shown = json!(sample.counters);
+        shown["time"] = text(sample.at).into();
+        shown
+    };
+    let now = app
+        .host
+        .counters(&record.hash)
+        .await
+        .map(|counters| Sample {
+            at: now_us(),
+            counters,
+        });
+    let history = app.reconciler.history().of(&record.hash, since);
+    Ok(Json(json!({
+        "vm_hash": record.hash,
+        "interval_seconds": INTERVAL.as_secs(),
+        "now": now.as_ref().map(show),
+        "history": history.iter().map(show).collect::<Vec<_>>(),
+    })))
 }
 
 /// `POST /control/machine/{hash}/update`, unsigned: reads the owner's port forwarding again.

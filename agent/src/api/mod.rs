@@ -4,9 +4,12 @@
 
 mod about;
 mod allocations;
+mod checks;
+mod console;
 mod error;
 mod logs;
 mod machine;
+mod operator;
 mod owner;
 mod programs;
 mod time_text;
@@ -24,6 +27,7 @@ use tokio::sync::Semaphore;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 
 pub use self::error::ApiError;
+use crate::auth::operator::OperatorToken;
 use crate::auth::scheduler::Schedulers;
 use crate::config::Config;
 use crate::intake::Intake;
@@ -54,8 +58,8 @@ pub struct Shared {
     pub schedulers: Schedulers,
     /// The address at which forwarded ports are reached.
     pub host_ipv4: Option<Ipv4Addr>,
-    /// One push at a time.
-    pub pushes: Semaphore,
+    /// Who the operator is.
+    pub operator: OperatorToken,
     /// Viewers of logs.
     pub viewers: Semaphore,
 }
@@ -73,9 +77,10 @@ impl Shared {
         reconciler: Reconciler,
         host: Arc<dyn Hypervisor>,
         host_ipv4: Option<Ipv4Addr>,
+        operator: OperatorToken,
     ) -> App {
         Arc::new(Self {
-            schedulers: Schedulers::new(&config.trust),
+            schedulers: Schedulers::new(&config.trust, ledger.clone()),
             // A node known by an address is reached at it, whatever its own interface is called.
             host_ipv4: config.domain.parse().ok().or(host_ipv4),
             config,
@@ -83,7 +88,7 @@ impl Shared {
             intake,
             reconciler,
             host,
-            pushes: Semaphore::new(1),
+            operator,
             viewers: Semaphore::new(MAX_VIEWERS),
         })
     }
@@ -102,12 +107,19 @@ pub fn router(app: App) -> Router {
             header::SERVER,
         ]));
     let open = Router::new()
-        .route("/about/login", get(about::login))
+        .route("/about/login", get(operator::login))
         .route("/about/executions/list", get(about::executions_v1))
         .route("/v2/about/executions/list", get(about::executions_v2))
+        .route("/about/executions/records", get(operator::records))
+        .route("/about/executions/details", get(operator::details))
+        .route("/about/config", get(operator::config))
         .route("/about/usage/system", get(about::usage))
         .route("/about/capability", get(about::capability))
         .route("/status/config", get(about::config))
+        .route("/debug/haproxy", get(about::haproxy))
+        .route("/status/check/fastapi", get(checks::fastapi))
+        .route("/status/check/fastapi/legacy", get(checks::fastapi_legacy))
+        .route("/status/check/host", get(checks::host))
         .route("/status/check/ipv6", get(about::check_ipv6))
         .route("/status/check/version", get(about::check_version))
         .route("/control/allocation/notify", post(allocations::notify))
@@ -118,12 +130,34 @@ pub fn router(app: App) -> Router {
         .route("/control/machine/{hash}/start", post(machine::start))
         .route("/control/machine/{hash}/reboot", post(machine::reboot))
         .route("/control/machine/{hash}/erase", post(machine::erase))
+        .route(
+            "/control/machine/{hash}/reinstall",
+            post(machine::reinstall),
+        )
+        .route("/control/machine/{hash}/expire", post(machine::expire))
+        .route("/control/machine/{hash}", get(machine::status))
+        .route("/control/machine/{hash}/metrics", get(machine::metrics))
+        .route(
+            "/control/machine/{hash}/events",
+            get(operator::machine_events),
+        )
+        .route("/control/machine/{hash}/console", get(console::attach))
+        .route("/control/events", get(operator::events))
+        .route(
+            "/control/gc",
+            get(operator::plan_collection).post(operator::collect),
+        )
         .route("/control/machine/{hash}/logs", get(logs::history))
         .route("/control/machine/{hash}/stream_logs", get(logs::stream))
         .route_layer(cors);
     Router::new()
         .merge(open)
         .route("/control/allocations", post(allocations::push))
+        .route(
+            "/control/network/recreate",
+            post(operator::recreate_network),
+        )
+        .route("/metrics", get(operator::prometheus))
         .route("/vm/{hash}", axum::routing::any(programs::by_path))
         .route("/vm/{hash}/", axum::routing::any(programs::by_path))
         .route("/vm/{hash}/{*path}", axum::routing::any(programs::by_path))

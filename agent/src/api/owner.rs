@@ -6,11 +6,16 @@ use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
 use super::{ApiError, App, Shared};
 use crate::auth::owner::may_operate;
 use crate::ledger::{Record, State};
+
+/// A signed operation is not accepted later than this after it was, in seconds: its time may be two minutes off either
+/// way (spec crn-api §1.2).
+const STALE_SECONDS: i64 = 240;
 
 impl From<AuthError> for ApiError {
     fn from(error: AuthError) -> Self {
@@ -41,6 +46,39 @@ pub(super) fn sender(
         header("X-SignedOperation"),
         &call,
     )?)
+}
+
+/// Who signed a call that changes something. A signed call is carried out once.
+pub(super) async fn sender_once(
+    app: &Shared,
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<AuthenticatedSender, ApiError> {
+    let sender = sender(app, method, uri, headers)?;
+    let payload = headers
+        .get("X-SignedOperation")
+        .and_then(|value| serde_json::from_slice::<Value>(value.as_bytes()).ok())
+        .and_then(|operation| {
+            let payload = operation.get("payload")?.as_str()?;
+            hex::decode(payload.strip_prefix("0x").unwrap_or(payload)).ok()
+        });
+    // Signatures can be written in more ways than one, payloads cannot.
+    let mut digest = Sha256::new();
+    digest.update(sender.address.to_lowercase().as_bytes());
+    digest.update(payload.unwrap_or_default());
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    if !app
+        .ledger
+        .use_once(digest.finalize().into(), now + STALE_SECONDS, now)
+        .await?
+    {
+        return Err(ApiError::new(
+            StatusCode::UNAUTHORIZED,
+            "X-SignedOperation was used before: sign the call again",
+        ));
+    }
+    Ok(sender)
 }
 
 /// Who signed the first frame of a WebSocket.
@@ -85,7 +123,11 @@ impl FromRequestParts<App> for Owned {
 }
 
 async fn authorize(app: &Shared, reference: &str, parts: &Parts) -> Result<Record, ApiError> {
-    let sender = sender(app, &parts.method, &parts.uri, &parts.headers)?;
+    let sender = if parts.method == Method::GET {
+        sender(app, &parts.method, &parts.uri, &parts.headers)?
+    } else {
+        sender_once(app, &parts.method, &parts.uri, &parts.headers).await?
+    };
     let hash = hash(reference)?;
     let record = machine(app, &hash).await?.ok_or_else(|| {
         ApiError::new(
@@ -94,10 +136,7 @@ async fn authorize(app: &Shared, reference: &str, parts: &Parts) -> Result<Recor
         )
     })?;
     if !may_operate(&app.intake.ccn, &record, &sender).await {
-        return Err(ApiError::plain(
-            StatusCode::FORBIDDEN,
-            "Unauthorized sender",
-        ));
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "Unauthorized sender"));
     }
     Ok(record)
 }

@@ -75,7 +75,13 @@ pub(super) fn host_of(request: &Request) -> Option<&str> {
     })
 }
 
-async fn answer(app: &Shared, hash: &ItemHash, path: &str, request: Request) -> Response {
+/// Passes a request on to a program and its answer back.
+pub(super) async fn answer(
+    app: &Shared,
+    hash: &ItemHash,
+    path: &str,
+    request: Request,
+) -> Response {
     match relay(app, hash, path, request).await {
         Ok(mut response) => {
             if let Ok(value) = HeaderValue::from_str(hash.as_str()) {

@@ -1,23 +1,20 @@
 //! Allocation pushes: an EIP-191 signature over the request by an address of the operator's list, each accepted once.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 
 use aleph_message::allocation::{self, AllocationError};
+use sha2::{Digest as _, Sha256};
 
 use crate::config::Trust;
+use crate::ledger::{Ledger, LedgerError};
 
-/// Signed requests that are remembered; the signers are trusted, so this bounds an accident, not an attack.
-const MAX_REMEMBERED: usize = 100_000;
-
-/// Those who may push allocations, and what they have pushed lately.
+/// Those who may push allocations. What they have pushed lately stands in the ledger.
 #[derive(Debug)]
 pub struct Schedulers {
     addresses: Vec<String>,
     files: Vec<PathBuf>,
-    /// Payload digests, each until its signature is stale anyway.
-    seen: Mutex<HashMap<[u8; 32], i64>>,
+    legacy_token_sha256: Option<String>,
+    ledger: Ledger,
 }
 
 /// Why a push is refused. Said in the log only: the answer is the same for all.
@@ -38,6 +35,12 @@ pub enum Refused {
     /// Used before.
     #[error("the authorization of {0} was used before")]
     Replayed(String),
+    /// The shared token is not the configured one, or none is configured.
+    #[error("the legacy token is not accepted")]
+    Token,
+    /// Whether it was used before cannot be told.
+    #[error("the request cannot be noted down")]
+    Ledger(#[from] LedgerError),
 }
 
 /// A request as it came.
@@ -45,6 +48,8 @@ pub enum Refused {
 pub struct Push<'a> {
     /// The `Authorization` header.
     pub authorization: Option<&'a str>,
+    /// The `X-Auth-Signature` header of older schedulers, a shared token.
+    pub token: Option<&'a str>,
     /// The method.
     pub method: &'a str,
     /// The path.
@@ -60,20 +65,23 @@ pub struct Push<'a> {
 impl Schedulers {
     /// From the configuration. The files are read at each push.
     #[must_use]
-    pub fn new(trust: &Trust) -> Self {
+    pub fn new(trust: &Trust, ledger: Ledger) -> Self {
         Self {
             addresses: trust.allocation_signers.clone(),
             files: trust.allocation_signer_files.clone(),
-            seen: Mutex::default(),
+            legacy_token_sha256: trust.legacy_token_sha256.clone(),
+            ledger,
         }
     }
 
-    /// The address that signed the push.
+    /// The address that signed the push, or `legacy token`.
     ///
     /// # Errors
     /// [`Refused`].
     pub async fn check(&self, push: Push<'_>) -> Result<String, Refused> {
-        let authorization = push.authorization.ok_or(Refused::Missing)?;
+        let Some(authorization) = push.authorization else {
+            return self.check_token(push.token.ok_or(Refused::Missing)?);
+        };
         if push.query.is_some() {
             return Err(Refused::Query);
         }
@@ -82,18 +90,25 @@ impl Schedulers {
         if !self.trusts(&signed.signer).await {
             return Err(Refused::Stranger(signed.signer));
         }
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.retain(|_, issued_at| {
-            issued_at.abs_diff(push.now) <= allocation::MAX_AGE_SECONDS.unsigned_abs()
-        });
-        if seen.len() >= MAX_REMEMBERED
-            || seen
-                .insert(signed.payload_digest, signed.issued_at)
-                .is_some()
+        let until = signed.issued_at.saturating_add(allocation::MAX_AGE_SECONDS);
+        if !self
+            .ledger
+            .use_once(signed.payload_digest, until, push.now)
+            .await?
         {
             return Err(Refused::Replayed(signed.signer));
         }
         Ok(signed.signer)
+    }
+
+    /// Digests are compared, which tells nothing about the token however long it takes.
+    fn check_token(&self, token: &str) -> Result<String, Refused> {
+        let digest = hex::encode(Sha256::digest(token.as_bytes()));
+        if self.legacy_token_sha256.as_ref() == Some(&digest) {
+            Ok("legacy token".to_owned())
+        } else {
+            Err(Refused::Token)
+        }
     }
 
     async fn trusts(&self, signer: &str) -> bool {
@@ -129,6 +144,7 @@ mod tests {
     fn push<'a>(authorization: &'a str, body: &'a [u8]) -> Push<'a> {
         Push {
             authorization: Some(authorization),
+            token: None,
             method: "POST",
             path: PATH,
             query: None,
@@ -137,11 +153,16 @@ mod tests {
         }
     }
 
+    fn ledger() -> Ledger {
+        Ledger::open(std::path::Path::new(":memory:")).unwrap()
+    }
+
     fn schedulers(key: &Keypair) -> Schedulers {
-        Schedulers::new(&Trust {
+        let trust = Trust {
             allocation_signers: vec![key.address().to_lowercase()],
             ..Trust::default()
-        })
+        };
+        Schedulers::new(&trust, ledger())
     }
 
     fn sign(key: &Keypair, body: &[u8], at: i64) -> String {
@@ -198,7 +219,7 @@ mod tests {
             allocation_signer_files: vec![file.path().to_owned()],
             ..Trust::default()
         };
-        let schedulers = Schedulers::new(&trust);
+        let schedulers = Schedulers::new(&trust, ledger());
         let header = sign(&key, b"{}", NOW);
         assert!(matches!(
             schedulers.check(push(&header, b"{}")).await,
@@ -206,5 +227,30 @@ mod tests {
         ));
         std::fs::write(file.path(), format!("{}\n", key.address())).unwrap();
         assert!(schedulers.check(push(&header, b"{}")).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_shared_token_opens_only_where_it_is_configured_and_never_beside_a_signature() {
+        let with = |digest: Option<String>| {
+            let trust = Trust {
+                legacy_token_sha256: digest,
+                ..Trust::default()
+            };
+            Schedulers::new(&trust, ledger())
+        };
+        let token = |text| Push {
+            authorization: None,
+            token: Some(text),
+            ..push("", b"{}")
+        };
+        let configured = with(Some(hex::encode(Sha256::digest(b"secret"))));
+        assert!(configured.check(token("secret")).await.is_ok());
+        assert!(configured.check(token("secret2")).await.is_err());
+        let both = Push {
+            authorization: Some("Aleph-EIP191-V1 sig=00,payload=00"),
+            ..token("secret")
+        };
+        assert!(configured.check(both).await.is_err());
+        assert!(with(None).check(token("secret")).await.is_err());
     }
 }

@@ -324,6 +324,18 @@ impl Intake {
         Ok(original)
     }
 
+    /// The file behind the newest amendment of a STORE message.
+    ///
+    /// # Errors
+    /// [`IntakeError`].
+    pub async fn latest_file(&self, original: &ItemHash) -> Result<ItemHash, IntakeError> {
+        let reference = Reference {
+            hash: original.clone(),
+            use_latest: true,
+        };
+        Ok(self.store(&reference).await?.item_hash)
+    }
+
     async fn file(&self, reference: &Reference) -> Result<(ItemHash, Cached), IntakeError> {
         let store = self.store(reference).await?;
         let cached = self

@@ -51,9 +51,9 @@ fn what_this_node_cannot_do_is_said_before_anything_is_started() {
         *content.pointer_mut(path).unwrap() = value;
         read(&key, content).unwrap_err()
     };
-    assert!(with("/volumes/0/mount", json!("data")).contains("absolute path"));
+    assert!(with("/volumes/0/mount", json!("data")).contains("volumes[0].mount"));
     assert!(with("/volumes/0/mount", json!("/a/../b")).contains("absolute path"));
-    assert!(with("/volumes/0/persistence", json!("store")).contains("persistence on the host"));
+    assert!(with("/volumes/0/persistence", json!("store")).contains("volumes[0].persistence"));
     assert!(with("/resources/vcpus", json!(65)).contains("64 vCPUs"));
 }
 

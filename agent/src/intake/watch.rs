@@ -138,7 +138,7 @@ impl Watch {
 
     async fn heed(&self, message: &Value) -> Result<(), LedgerError> {
         let kind = message.get("type").and_then(Value::as_str);
-        if !matches!(kind, Some("FORGET" | "AGGREGATE")) {
+        if !matches!(kind, Some("FORGET" | "AGGREGATE" | "STORE")) {
             return Ok(());
         }
         let Ok((_, Some(content))) = Envelope::parse_with_content(message) else {
@@ -163,6 +163,11 @@ impl Watch {
                     if own && record.state != State::Erased && record.lease.is_some() {
                         self.reconciler.refresh_ports(&record.hash).await?;
                     }
+                }
+            }
+            Body::Store(store) => {
+                if let Some(original) = store.reference.and_then(|text| text.parse().ok()) {
+                    self.reconciler.amended(&original).await?;
                 }
             }
             _ => {}

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use aleph_message::{
-    Body as MessageBody, Content, InstanceContent, ItemHash, MachineVolume, ProgramContent,
-    VolumePersistence, VolumeSource,
+    Body as MessageBody, Content, Executable, InstanceContent, ItemHash, MachineVolume,
+    ProgramContent, VolumePersistence, VolumeSource,
 };
 use crn_protocol::guest::{Encoding, Interface};
 
@@ -16,6 +16,8 @@ use crate::ledger::{Demand, Kind};
 const MAX_VCPUS: u32 = 64;
 /// Further disks; what fits beside the first two on a machine's virtio devices.
 const MAX_VOLUMES: usize = 16;
+/// The longest user data, in bytes: what cloud-init is known to take from elsewhere, and fits a seed.
+const MAX_USER_DATA: usize = 64 * 1024;
 
 /// What this node cannot do for a message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +49,8 @@ pub struct Workload {
     pub variables: BTreeMap<String, String>,
     /// OpenSSH public keys of those who may log in.
     pub authorized_keys: Vec<String>,
+    /// `content.metadata.user_data`: more for an instance's cloud-init.
+    pub user_data: Option<String>,
     /// What runs.
     pub body: Body,
     /// Further disks, in the message's order.
@@ -208,7 +212,7 @@ impl Workload {
             .and_then(|r| r.gpu.as_ref())
             .is_some_and(|gpu| !gpu.is_empty())
         {
-            return unsupported("this node has no GPU to give");
+            return unsupported("requirements.gpu: this node has no GPU to give");
         }
         let mut volumes = executable
             .volumes
@@ -220,7 +224,7 @@ impl Workload {
             && let Some(data) = &program.data
         {
             if data.encoding != aleph_message::Encoding::Squashfs {
-                return unsupported("data is only taken as a squashfs image");
+                return unsupported("data.encoding: data is only taken as a squashfs image");
             }
             let image = Reference {
                 hash: data.reference.clone(),
@@ -228,15 +232,15 @@ impl Workload {
             };
             volumes.push(Volume::Image {
                 image,
-                mount: absolute(&data.mount)?,
+                mount: absolute("data.mount", &data.mount)?,
             });
         }
         if volumes.len() > MAX_VOLUMES {
-            return unsupported("it has too many volumes");
+            return unsupported(format!("volumes: at most {MAX_VOLUMES} are possible"));
         }
         let resources = &executable.resources;
         if !(1..=MAX_VCPUS).contains(&resources.vcpus) {
-            return unsupported("a machine has 1 to 64 vCPUs");
+            return unsupported("resources.vcpus: a machine has 1 to 64");
         }
         Ok(Self {
             hash: hash.clone(),
@@ -256,9 +260,23 @@ impl Workload {
             internet,
             variables: executable.variables.clone().unwrap_or_default(),
             authorized_keys: executable.authorized_keys.clone().unwrap_or_default(),
+            user_data: user_data(executable)?,
             body,
             volumes,
         })
+    }
+}
+
+fn user_data(executable: &Executable) -> Result<Option<String>, Unsupported> {
+    let metadata = executable.metadata.as_ref();
+    match metadata.and_then(|metadata| metadata.get("user_data")) {
+        None | Some(serde_json::Value::Null) => Ok(None),
+        Some(serde_json::Value::String(text)) if text.len() <= MAX_USER_DATA => {
+            Ok(Some(text.clone()))
+        }
+        Some(_) => unsupported(format!(
+            "metadata.user_data: expected text of at most {MAX_USER_DATA} bytes"
+        )),
     }
 }
 
@@ -298,7 +316,14 @@ fn program_body(program: &ProgramContent) -> Result<Parts, Unsupported> {
 
 fn instance_body(instance: &InstanceContent) -> Result<Parts, Unsupported> {
     if instance.environment.trusted_execution.is_some() {
-        return unsupported("this node has no confidential computing");
+        return unsupported(
+            "environment.trusted_execution: this node has no confidential computing",
+        );
+    }
+    if instance.rootfs.persistence == VolumePersistence::Store {
+        return unsupported(
+            "rootfs.persistence: a disk cannot be kept in the network's storage here, ask for host",
+        );
     }
     let parent = &instance.rootfs.parent;
     let body = Body::Instance {
@@ -313,8 +338,10 @@ fn instance_body(instance: &InstanceContent) -> Result<Parts, Unsupported> {
 
 fn read_volume(index: usize, volume: &MachineVolume) -> Result<Volume, Unsupported> {
     let mount = |name: Option<&str>| match (&volume.mount, name) {
-        (Some(mount), _) => absolute(mount),
-        (None, Some(name)) if !name.is_empty() => absolute(&format!("/mnt/{name}")),
+        (Some(mount), _) => absolute(&format!("volumes[{index}].mount"), mount),
+        (None, Some(name)) if !name.is_empty() => {
+            absolute(&format!("volumes[{index}].name"), &format!("/mnt/{name}"))
+        }
         (None, _) => Ok(format!("/mnt/vol{index}")),
     };
     Ok(match &volume.source {
@@ -336,15 +363,17 @@ fn read_volume(index: usize, volume: &MachineVolume) -> Result<Volume, Unsupport
         VolumeSource::Persistent {
             parent: Some(_), ..
         } => {
-            return unsupported("a persistent volume cannot begin as a copy of a parent here");
+            return unsupported(format!(
+                "volumes[{index}].parent: a persistent volume cannot begin as a copy here, leave it out"
+            ));
         }
         VolumeSource::Persistent {
             persistence: Some(VolumePersistence::Store),
             ..
         } => {
-            return unsupported(
-                "a volume cannot be kept in the network's storage here: ask for persistence on the host",
-            );
+            return unsupported(format!(
+                "volumes[{index}].persistence: a volume cannot be kept in the network's storage here, ask for host"
+            ));
         }
         VolumeSource::Persistent { size_mib, name, .. } => Volume::Disk {
             size_mib: *size_mib,
@@ -355,11 +384,13 @@ fn read_volume(index: usize, volume: &MachineVolume) -> Result<Volume, Unsupport
 }
 
 /// A mount point must be an absolute path without steps upwards.
-fn absolute(mount: &str) -> Result<String, Unsupported> {
+fn absolute(field: &str, mount: &str) -> Result<String, Unsupported> {
     if mount.starts_with('/') && mount.len() > 1 && !mount.split('/').any(|part| part == "..") {
         Ok(mount.to_owned())
     } else {
-        unsupported(format!("mount point {mount:?} is not an absolute path"))
+        unsupported(format!(
+            "{field}: mount point {mount:?} is not an absolute path"
+        ))
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aleph_message::ItemHash;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{Ledger, LedgerError, Record};
+use super::{Ledger, LedgerError, Record, Wipe, reservations};
 use crate::config::PortRange;
 
 /// The first slot; the subnets below are left to the host, as clients of this network expect.
@@ -37,6 +37,17 @@ pub struct Demand {
     pub vcpus: u32,
     /// MiB its disks may grow to.
     pub disk_mib: u64,
+}
+
+impl Demand {
+    /// Both together.
+    pub(super) const fn plus(self, other: Self) -> Self {
+        Self {
+            memory_mib: self.memory_mib.saturating_add(other.memory_mib),
+            vcpus: self.vcpus.saturating_add(other.vcpus),
+            disk_mib: self.disk_mib.saturating_add(other.disk_mib),
+        }
+    }
 }
 
 /// What all machines together may hold.
@@ -100,8 +111,15 @@ impl Ledger {
     ) -> Result<Result<Lease, Refusal>, LedgerError> {
         let key = hash.to_string();
         self.transaction(move |tx| {
+            let owner: Option<String> = tx
+                .prepare_cached("SELECT lower(owner) FROM vms WHERE hash = ?1")?
+                .query_row(params![key], |row| row.get(0))
+                .optional()?
+                .flatten();
+            let owner = owner.unwrap_or_default();
             let (slot, others) = usage(tx, &key)?;
-            if let Err(refusal) = fits(demand, capacity, others) {
+            let (reserved, reservations) = reservations::of_others(tx, &owner)?;
+            if let Err(refusal) = fits(demand, capacity, others.plus(reserved)) {
                 return Ok(Err(refusal));
             }
             let slot = match slot {
@@ -111,7 +129,9 @@ impl Ledger {
                         .prepare_cached("SELECT slot FROM leases")?
                         .query_map([], |row| row.get(0))?
                         .collect::<rusqlite::Result<BTreeSet<u16>>>()?;
-                    let Some(slot) = (FIRST_SLOT..capacity.slots).find(|slot| !taken.contains(slot)) else {
+                    // Each reservation of somebody else keeps one free.
+                    let mut free = (FIRST_SLOT..capacity.slots).filter(|slot| !taken.contains(slot));
+                    let Some(slot) = free.next().filter(|_| free.count() >= reservations) else {
                         return Ok(Err(Refusal { what: "network slots", wanted: 1, free: 0 }));
                     };
                     slot
@@ -121,21 +141,25 @@ impl Ledger {
                 "INSERT OR REPLACE INTO leases (vm, slot, memory_mib, vcpus, disk_mib) VALUES (?1, ?2, ?3, ?4, ?5)",
                 params![key, slot, demand.memory_mib, demand.vcpus, demand.disk_mib],
             )?;
+            // It has what was kept for it.
+            tx.execute("DELETE FROM reservations WHERE sender = ?1", params![owner])?;
             Ok(Ok(Lease { slot, memory_mib: demand.memory_mib, vcpus: demand.vcpus, disk_mib: demand.disk_mib }))
         })
         .await
     }
 
-    /// Whether `demand` would be admitted now.
+    /// Whether `demand` of `owner` would be admitted now.
     ///
     /// # Errors
     /// [`LedgerError`].
     pub async fn would_admit(
         &self,
+        owner: &str,
         demand: Demand,
         capacity: Capacity,
     ) -> Result<Result<(), Refusal>, LedgerError> {
-        self.transaction(move |tx| Ok(fits(demand, capacity, usage(tx, "")?.1)))
+        let owner = owner.to_lowercase();
+        self.transaction(move |tx| would_fit(tx, &owner, demand, capacity))
             .await
     }
 
@@ -162,7 +186,9 @@ impl Ledger {
     pub async fn release_all(&self, hash: &ItemHash) -> Result<(), LedgerError> {
         let key = hash.to_string();
         self.transaction(move |tx| {
-            tx.execute("DELETE FROM port_mappings WHERE vm = ?1", params![key])?;
+            for table in ["port_mappings", "wipes", "expirations"] {
+                tx.execute(&format!("DELETE FROM {table} WHERE vm = ?1"), params![key])?;
+            }
             tx.execute("DELETE FROM leases WHERE vm = ?1", params![key])
                 .map(drop)
         })
@@ -226,6 +252,33 @@ impl Ledger {
         })
         .await
     }
+}
+
+/// Whether there is room for a new machine of `owner` (lower case).
+pub(super) fn would_fit(
+    tx: &Connection,
+    owner: &str,
+    demand: Demand,
+    capacity: Capacity,
+) -> rusqlite::Result<Result<(), Refusal>> {
+    let (_, held) = usage(tx, "")?;
+    let (reserved, reservations) = reservations::of_others(tx, owner)?;
+    if let Err(refusal) = fits(demand, capacity, held.plus(reserved)) {
+        return Ok(Err(refusal));
+    }
+    let taken: usize = tx
+        .prepare_cached("SELECT count(*) FROM leases")?
+        .query_row([], |row| row.get(0))?;
+    let slots = usize::from(capacity.slots.saturating_sub(FIRST_SLOT));
+    Ok(if taken + reservations < slots {
+        Ok(())
+    } else {
+        Err(Refusal {
+            what: "network slots",
+            wanted: 1,
+            free: 0,
+        })
+    })
 }
 
 /// A machine's slot, and what all the others hold.
@@ -299,5 +352,17 @@ pub(super) fn complete(tx: &Connection, record: &mut Record) -> rusqlite::Result
         })
         .optional()?;
     record.ports = ports(tx, &hash)?;
+    record.wipe = tx
+        .prepare_cached("SELECT volumes FROM wipes WHERE vm = ?1")?
+        .query_row(params![hash], |row| {
+            Ok(Wipe {
+                volumes: row.get(0)?,
+            })
+        })
+        .optional()?;
+    record.expires = tx
+        .prepare_cached("SELECT at FROM expirations WHERE vm = ?1")?
+        .query_row(params![hash], |row| row.get(0))
+        .optional()?;
     Ok(())
 }

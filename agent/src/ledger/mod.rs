@@ -3,7 +3,10 @@
 //! Comes in: decisions of the API and observations of the reconcile tasks. Goes out: [`Record`]s. A write has reached
 //! the disk when its future is ready (`synchronous=FULL`).
 
+mod events;
 mod leases;
+mod orders;
+mod reservations;
 pub mod state;
 
 use std::path::Path;
@@ -13,8 +16,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use aleph_message::ItemHash;
 use crn_protocol::guest::GuestConfig;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use tokio::sync::watch;
 
+pub use self::events::Event;
 pub use self::leases::{Capacity, Demand, Lease, PortMapping, PortWish, Refusal};
+pub use self::orders::{Allocated, Wipe};
 pub use self::state::{Desired, Failure, Kind, Source, State};
 
 /// How long the tombstone of an erased machine is kept, in microseconds: a day.
@@ -24,6 +30,8 @@ const TOMBSTONE_US: i64 = 24 * 3600 * 1_000_000;
 #[derive(Debug, Clone)]
 pub struct Ledger {
     connection: Arc<Mutex<Connection>>,
+    /// The number of the latest event.
+    latest: Arc<watch::Sender<i64>>,
 }
 
 /// One machine.
@@ -55,6 +63,10 @@ pub struct Record {
     pub lease: Option<Lease>,
     /// Its forwarded ports.
     pub ports: Vec<PortMapping>,
+    /// Disks to be made anew before the next start.
+    pub wipe: Option<Wipe>,
+    /// When it is to be stopped, Unix microseconds.
+    pub expires: Option<i64>,
 }
 
 /// Unix microseconds of the states' beginnings, of the latest start only.
@@ -106,8 +118,14 @@ impl Ledger {
                AND hash NOT IN (SELECT vm FROM leases) AND hash NOT IN (SELECT vm FROM port_mappings)",
             params![now_us() - TOMBSTONE_US],
         )?;
+        connection.execute(
+            "DELETE FROM events WHERE at < ?1",
+            params![now_us() - events::OLDEST_US],
+        )?;
+        let latest = events::latest(&connection)?;
         Ok(Self {
             connection: Arc::new(Mutex::new(connection)),
+            latest: Arc::new(watch::Sender::new(latest)),
         })
     }
 
@@ -168,37 +186,8 @@ impl Ledger {
         retry: bool,
     ) -> Result<Record, LedgerError> {
         let key = hash.to_string();
-        self.transaction(move |tx| {
-            let before = get(tx, &key)?;
-            match before {
-                Some(record) if record.state != State::Erased => {
-                    let source = strongest(record.source, source);
-                    let again = retry && matches!(record.state, State::Failed(_));
-                    if record.desired != Desired::Running || record.held || record.source != source || again {
-                        tx.execute(
-                            "UPDATE vms SET source = ?2, desired = 'running', held = 0 WHERE hash = ?1",
-                            params![key, source.word()],
-                        )?;
-                    }
-                    if again {
-                        tx.execute(
-                            "UPDATE vms SET state = 'defined', reason = '', attempts = 0, retry_at = NULL
-                             WHERE hash = ?1",
-                            params![key],
-                        )?;
-                    }
-                }
-                _ => {
-                    tx.execute(
-                        "INSERT OR REPLACE INTO vms (hash, source, desired, state, defined_at)
-                         VALUES (?1, ?2, 'running', 'defined', ?3)",
-                        params![key, source.word(), now_us()],
-                    )?;
-                }
-            }
-            get(tx, &key)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
-        })
-        .await
+        self.transaction(move |tx| want_running(tx, &key, source, retry))
+            .await
     }
 
     /// Records that a known machine is to stop or to be erased; `held` when its owner says so. False when unknown.
@@ -222,19 +211,6 @@ impl Ledger {
         .await
     }
 
-    /// Lets go of an owner's hold: the next push that names the machine starts it.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub async fn unhold(&self, hash: &ItemHash) -> Result<(), LedgerError> {
-        let key = hash.to_string();
-        self.transaction(move |tx| {
-            tx.execute("UPDATE vms SET held = 0 WHERE hash = ?1", params![key])
-                .map(drop)
-        })
-        .await
-    }
-
     /// Records a state and the time of reaching it.
     ///
     /// # Errors
@@ -242,7 +218,7 @@ impl Ledger {
     pub async fn enter(&self, hash: &ItemHash, state: &State) -> Result<(), LedgerError> {
         let key = hash.to_string();
         let state = state.clone();
-        self.transaction(move |tx| {
+        let event = self.transaction(move |tx| {
             let now = now_us();
             let times = match &state {
                 State::Fetching => {
@@ -272,9 +248,19 @@ impl Ledger {
                 }
                 _ => {}
             }
-            Ok(())
+            let reason = match &state {
+                State::Failed(failure) => failure.reason.as_str(),
+                _ => "",
+            };
+            events::note(tx, &key, state.word(), reason)
         })
-        .await
+        .await?;
+        self.latest.send_if_modified(|latest| {
+            let newer = event > *latest;
+            *latest = event.max(*latest);
+            newer
+        });
+        Ok(())
     }
 
     /// Records what the verified message says about a machine.
@@ -322,6 +308,43 @@ impl Ledger {
         })
         .await
     }
+}
+
+/// See [`Ledger::want_running`].
+fn want_running(
+    tx: &Connection,
+    key: &str,
+    source: Source,
+    retry: bool,
+) -> rusqlite::Result<Record> {
+    match get(tx, key)? {
+        Some(record) if record.state != State::Erased => {
+            let source = strongest(record.source, source);
+            let again = retry && matches!(record.state, State::Failed(_));
+            if record.desired != Desired::Running || record.held || record.source != source || again
+            {
+                tx.execute(
+                    "UPDATE vms SET source = ?2, desired = 'running', held = 0 WHERE hash = ?1",
+                    params![key, source.word()],
+                )?;
+            }
+            if again {
+                tx.execute(
+                    "UPDATE vms SET state = 'defined', reason = '', attempts = 0, retry_at = NULL
+                     WHERE hash = ?1",
+                    params![key],
+                )?;
+            }
+        }
+        _ => {
+            tx.execute(
+                "INSERT OR REPLACE INTO vms (hash, source, desired, state, defined_at)
+                 VALUES (?1, ?2, 'running', 'defined', ?3)",
+                params![key, source.word(), now_us()],
+            )?;
+        }
+    }
+    get(tx, key)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
 }
 
 /// A notification outlasts pushes, and both outlast requests.
@@ -377,6 +400,8 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
         },
         lease: None,
         ports: Vec::new(),
+        wipe: None,
+        expires: None,
     })
 }
 

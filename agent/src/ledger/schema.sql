@@ -39,3 +39,40 @@ CREATE TABLE IF NOT EXISTS port_mappings (
     active     INTEGER NOT NULL,              -- a port no longer asked for keeps its number for when it is again
     PRIMARY KEY (vm, guest_port)
 ) STRICT;
+
+-- What happened to each machine, the latest of it: what event streams read.
+CREATE TABLE IF NOT EXISTS events (
+    id     INTEGER PRIMARY KEY AUTOINCREMENT,
+    at     INTEGER NOT NULL,                  -- Unix microseconds
+    vm     TEXT NOT NULL,
+    state  TEXT NOT NULL,
+    reason TEXT NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS events_of_vm ON events (vm, id);
+
+-- What is kept free for someone for a minute, one a sender.
+CREATE TABLE IF NOT EXISTS reservations (
+    sender     TEXT PRIMARY KEY,              -- lower case
+    memory_mib INTEGER NOT NULL,
+    vcpus      INTEGER NOT NULL,
+    disk_mib   INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL               -- Unix microseconds
+) STRICT;
+
+-- Signed requests that were carried out: none is carried out twice, restarts or not.
+CREATE TABLE IF NOT EXISTS used_signatures (
+    digest BLOB PRIMARY KEY,
+    until  INTEGER NOT NULL                   -- Unix seconds; the signature is stale then
+) STRICT, WITHOUT ROWID;
+
+-- Disks that are to be made anew before the next start.
+CREATE TABLE IF NOT EXISTS wipes (
+    vm      TEXT PRIMARY KEY,
+    volumes INTEGER NOT NULL                  -- the persistent volumes too, not only the root
+) STRICT;
+
+-- Machines that are to be stopped at a time.
+CREATE TABLE IF NOT EXISTS expirations (
+    vm TEXT PRIMARY KEY,
+    at INTEGER NOT NULL                       -- Unix microseconds
+) STRICT;

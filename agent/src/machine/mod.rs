@@ -308,6 +308,19 @@ impl Machine {
         self.ask(Request::Status).await
     }
 
+    /// Hands a stream socket to the console: it is written the last output (at most 64 KiB), then what comes; what is
+    /// read from it is typed.
+    ///
+    /// # Errors
+    /// [`MachineError`]; [`MachineError::Refused`] when too many are attached.
+    pub async fn attach_console(&self, stream: OwnedFd) -> Result<(), MachineError> {
+        self.order("attach to the console", REPLY_TIMEOUT, |answer| {
+            Order::Console(stream, answer)
+        })
+        .await
+        .map(|_| ())
+    }
+
     /// Asks an instance to shut down (ACPI power button). [`MachineEvent::Exited`] comes when it has.
     ///
     /// # Errors
@@ -420,6 +433,12 @@ impl Machine {
             .await
             .unwrap_or(Err(MachineError::Timeout { request, limit }))
     }
+}
+
+/// CPU time in microseconds and resident memory in bytes of the process noted in a machine's run directory. Blocks.
+#[must_use]
+pub fn usage(run_dir: &Path) -> Option<(u64, u64)> {
+    process::usage(run_dir)
 }
 
 async fn remove(dir: &Path) -> Result<(), MachineError> {

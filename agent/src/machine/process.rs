@@ -102,6 +102,19 @@ impl Process {
     }
 }
 
+/// CPU time in microseconds and resident memory in bytes of the process noted in `run_dir`.
+pub fn usage(run_dir: &Path) -> Option<(u64, u64)> {
+    let (pid, since) = parse(&fs::read_to_string(run_dir.join(PID_FILE)).ok()?)?;
+    let process = procfs::process::Process::new(pid.as_raw_nonzero().get()).ok()?;
+    let stat = process.stat().ok()?;
+    if stat.starttime != since {
+        return None;
+    }
+    let ticks = stat.utime + stat.stime;
+    let cpu_us = ticks.saturating_mul(1_000_000) / procfs::ticks_per_second();
+    Some((cpu_us, stat.rss.saturating_mul(procfs::page_size())))
+}
+
 /// In clock ticks since boot; two processes with one number never share it.
 fn start_time(pid: Pid) -> io::Result<u64> {
     let stat = procfs::process::Process::new(pid.as_raw_nonzero().get())
@@ -126,7 +139,9 @@ mod tests {
         let since = start_time(Pid::from_raw(own.cast_signed()).unwrap()).unwrap();
         fs::write(dir.path().join(PID_FILE), format!("{own} {since}\n")).unwrap();
         assert!(Process::find(dir.path()).unwrap().is_some());
+        assert!(usage(dir.path()).is_some_and(|(_, memory)| memory > 1 << 20));
         fs::write(dir.path().join(PID_FILE), format!("{own} {}\n", since + 1)).unwrap();
+        assert_eq!(usage(dir.path()), None);
         assert!(Process::find(dir.path()).unwrap().is_none());
         for damaged in ["", "0 0", "-3 1", "x y", "99999999999 1"] {
             fs::write(dir.path().join(PID_FILE), damaged).unwrap();

@@ -2,11 +2,14 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crn_protocol::control::{Command, Event, ExitReason, Reply, Report, Request, Status};
+use crn_protocol::control::{
+    Command, Descriptor, Event, ExitReason, Reply, Report, Request, Status,
+};
 use crn_protocol::guest::{CONTROL_PORT, GuestConfig};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -32,6 +35,8 @@ pub enum Order {
     Ask(Request, oneshot::Sender<Result<Status, MachineError>>),
     /// Send the launch; answer when the reply is there.
     Launch(Box<Launch>, oneshot::Sender<Result<Status, MachineError>>),
+    /// Hand this stream to the console; answer when the reply is there.
+    Console(OwnedFd, oneshot::Sender<Result<Status, MachineError>>),
     /// SIGKILL.
     Kill(oneshot::Sender<io::Result<()>>),
 }
@@ -194,7 +199,7 @@ impl Supervisor {
         Err(self.process.ended().await)
     }
 
-    async fn report(&mut self, report: Report, stream: Option<std::os::fd::OwnedFd>) {
+    async fn report(&mut self, report: Report, stream: Option<OwnedFd>) {
         match (report, stream) {
             (Report::Reply(Reply { id, result }), _) => {
                 if let Some((request, answer)) = self.waiting.remove(&id) {
@@ -219,7 +224,7 @@ impl Supervisor {
     }
 
     /// One conversation at a time: a guest's newer connection replaces the older.
-    fn greet(&mut self, stream: std::os::fd::OwnedFd) {
+    fn greet(&mut self, stream: OwnedFd) {
         if let Some(older) = self.session.take() {
             older.abort();
         }
@@ -243,6 +248,12 @@ impl Supervisor {
             Order::Launch(launch, answer) => {
                 let request = Request::Launch(Box::new(launch.spec.clone()));
                 self.ask(request, &launch.descriptors(), answer).await
+            }
+            Order::Console(stream, answer) => {
+                let request = Request::AttachConsole {
+                    stream: Descriptor(0),
+                };
+                self.ask(request, &[stream.as_fd()], answer).await
             }
             Order::Kill(answer) => {
                 answer.send(self.process.kill()).ok();

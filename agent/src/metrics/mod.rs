@@ -1,6 +1,8 @@
 //! How the host is: what the scheduler and the owners' clients ask for, read from `/proc` when asked. Everything here
 //! blocks for a moment: call it from a blocking thread.
 
+pub mod history;
+
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 

@@ -6,9 +6,11 @@ use aleph_message::ItemHash;
 use crn_protocol::control::ExitReason;
 use crn_protocol::guest::GuestConfig;
 use futures_util::future::BoxFuture;
+use tokio::net::UnixStream;
 
 use crate::intake::workload::Resolved;
 use crate::ledger::{Kind, PortMapping};
+use crate::metrics::history::Counters;
 use crate::net;
 
 /// Why the host could not.
@@ -133,6 +135,25 @@ pub trait Hypervisor: Send + Sync {
     fn vsock(&self, hash: &ItemHash) -> PathBuf;
     /// The guest's console log.
     fn console(&self, hash: &ItemHash) -> PathBuf;
+    /// Connects to a running machine's console: the stream first brings the latest output, then what comes, and takes
+    /// what is typed.
+    fn attach_console<'a>(
+        &'a self,
+        hash: &'a ItemHash,
+    ) -> BoxFuture<'a, Result<UnixStream, HostError>>;
+    /// What a running machine has used since its start; `None` when it does not run.
+    fn counters<'a>(&'a self, hash: &'a ItemHash) -> BoxFuture<'a, Option<Counters>>;
+    /// Takes away the root disk of a machine that does not run, and with `volumes` all others too: the next start
+    /// makes them anew.
+    fn wipe<'a>(
+        &'a self,
+        hash: &'a ItemHash,
+        volumes: bool,
+    ) -> BoxFuture<'a, Result<(), HostError>>;
+    /// Whether a machine has been given this file of the cache.
+    fn uses(&self, hash: &ItemHash, file: &ItemHash) -> bool;
+    /// Whether nothing of a machine is left on the disk.
+    fn is_gone<'a>(&'a self, hash: &'a ItemHash) -> BoxFuture<'a, bool>;
     /// Machines that left files here, whether the ledger knows them or not.
     fn leftovers(&self) -> BoxFuture<'_, Vec<ItemHash>>;
 }

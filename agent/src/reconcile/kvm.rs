@@ -1,8 +1,9 @@
 //! The host as it is: `crn-vmm` machines, TAP devices, nftables, files.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aleph_message::ItemHash;
@@ -10,6 +11,7 @@ use crn_protocol::control::ExitReason;
 use crn_protocol::guest::{self, GuestConfig};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
 use super::host::{Guest, GuestEvent, HostError, Hypervisor, NetworkOf, Place};
@@ -18,8 +20,9 @@ use crate::intake::workload::{Body, Reference, Resolved, Volume};
 use crate::ledger::Kind;
 use crate::machine::spec::{self, Base, ProgramParts, VolumeParts};
 use crate::machine::{Machine, MachineEvent};
+use crate::metrics::history::Counters;
 use crate::net::{self, Net};
-use crate::volume::{self, Seed};
+use crate::volume::{self, Seed, SeedVolume};
 
 /// How long a program has between SIGTERM and SIGKILL.
 const PROGRAM_GRACE: Duration = Duration::from_secs(3);
@@ -31,13 +34,33 @@ pub struct Kvm {
     config: Arc<Config>,
     net: Net,
     dns: Vec<IpAddr>,
+    /// The machines that run, for those who ask about one.
+    machines: Mutex<HashMap<ItemHash, Machine>>,
 }
 
 impl Kvm {
     /// The host, with resolvers for the guests.
     #[must_use]
-    pub const fn new(config: Arc<Config>, net: Net, dns: Vec<IpAddr>) -> Self {
-        Self { config, net, dns }
+    pub fn new(config: Arc<Config>, net: Net, dns: Vec<IpAddr>) -> Self {
+        Self {
+            config,
+            net,
+            dns,
+            machines: Mutex::default(),
+        }
+    }
+
+    fn machine(&self, hash: &ItemHash) -> Option<Machine> {
+        let machines = self.machines.lock().unwrap_or_else(PoisonError::into_inner);
+        machines.get(hash).cloned()
+    }
+
+    fn note(&self, hash: &ItemHash, machine: Option<&Machine>) {
+        let mut machines = self.machines.lock().unwrap_or_else(PoisonError::into_inner);
+        match machine {
+            Some(machine) => machines.insert(hash.clone(), machine.clone()),
+            None => machines.remove(hash),
+        };
     }
 
     fn disks(&self, hash: &ItemHash) -> PathBuf {
@@ -142,11 +165,14 @@ impl Kvm {
             }
         };
         match Machine::start(spec).await {
-            Ok((machine, events)) => Ok(Box::new(KvmGuest {
-                kind: place.kind,
-                machine,
-                events,
-            })),
+            Ok((machine, events)) => {
+                self.note(&resolved.workload.hash, Some(&machine));
+                Ok(Box::new(KvmGuest {
+                    kind: place.kind,
+                    machine,
+                    events,
+                }))
+            }
             Err(error) => {
                 if let Some(plan) = plan
                     && let Err(error) = self.net.detach(&plan).await
@@ -181,6 +207,8 @@ impl Kvm {
                     plan: self.plan(&workload.hash, place)?,
                     mtu: self.net.mtu(),
                     dns: self.dns.clone(),
+                    volumes: workload.volumes.iter().map(seed_volume).collect(),
+                    user_data: workload.user_data.clone(),
                 };
                 Some((file(resolved, image)?.0, *size_mib, seed))
             }
@@ -190,6 +218,8 @@ impl Kvm {
         blocking("make its disks", move || {
             let links = dir.join("files");
             std::fs::create_dir_all(&links).map_err(HostError::during("make its directory"))?;
+            volume::keep_links(&links, files.iter().map(|file| file.path.as_path()))
+                .map_err(HostError::during("let go of a file it no longer uses"))?;
             for file in files {
                 file.link_into(&links)
                     .map_err(HostError::during("keep a file it uses"))?;
@@ -223,6 +253,19 @@ struct InstanceSeed {
     plan: net::Plan,
     mtu: u16,
     dns: Vec<IpAddr>,
+    volumes: Vec<SeedVolume>,
+    user_data: Option<String>,
+}
+
+fn seed_volume(volume: &Volume) -> SeedVolume {
+    let (mount, read_only) = match volume {
+        Volume::Image { mount, .. } => (mount, true),
+        Volume::Disk { mount, .. } => (mount, false),
+    };
+    SeedVolume {
+        mount: mount.clone(),
+        read_only,
+    }
 }
 
 impl InstanceSeed {
@@ -234,6 +277,8 @@ impl InstanceSeed {
             plan: &self.plan,
             mtu: self.mtu,
             dns: &self.dns,
+            volumes: &self.volumes,
+            user_data: self.user_data.as_deref(),
         }
     }
 }
@@ -331,6 +376,7 @@ impl Hypervisor for Kvm {
                 .await
                 .map_err(HostError::during("find its machine again"))?;
             Ok(found.map(|(machine, events)| {
+                self.note(hash, Some(&machine));
                 Box::new(KvmGuest {
                     kind,
                     machine,
@@ -347,6 +393,7 @@ impl Hypervisor for Kvm {
         place: Option<Place>,
     ) -> BoxFuture<'a, Result<(), HostError>> {
         async move {
+            self.note(hash, None);
             if let Some(place) = place
                 && let Ok(plan) = self.plan(hash, place)
             {
@@ -430,6 +477,79 @@ impl Hypervisor for Kvm {
 
     fn console(&self, hash: &ItemHash) -> PathBuf {
         self.disks(hash).join("console.log")
+    }
+
+    fn attach_console<'a>(
+        &'a self,
+        hash: &'a ItemHash,
+    ) -> BoxFuture<'a, Result<UnixStream, HostError>> {
+        async move {
+            let attempt = "attach to its console";
+            let machine = self
+                .machine(hash)
+                .ok_or_else(|| HostError::during(attempt)("it does not run"))?;
+            let (ours, theirs) =
+                std::os::unix::net::UnixStream::pair().map_err(HostError::during(attempt))?;
+            ours.set_nonblocking(true)
+                .map_err(HostError::during(attempt))?;
+            machine
+                .attach_console(theirs.into())
+                .await
+                .map_err(HostError::during(attempt))?;
+            UnixStream::from_std(ours).map_err(HostError::during(attempt))
+        }
+        .boxed()
+    }
+
+    fn counters<'a>(&'a self, hash: &'a ItemHash) -> BoxFuture<'a, Option<Counters>> {
+        async move {
+            let status = self.machine(hash)?.status().await.ok()?;
+            let sockets = self.sockets(hash);
+            let (cpu_us, memory_bytes) =
+                tokio::task::spawn_blocking(move || crate::machine::usage(&sockets))
+                    .await
+                    .ok()??;
+            Some(Counters {
+                cpu_us,
+                memory_bytes,
+                disk_read_bytes: status.disk_read_bytes,
+                disk_written_bytes: status.disk_written_bytes,
+                net_received_bytes: status.net_rx_bytes,
+                net_sent_bytes: status.net_tx_bytes,
+            })
+        }
+        .boxed()
+    }
+
+    fn wipe<'a>(
+        &'a self,
+        hash: &'a ItemHash,
+        volumes: bool,
+    ) -> BoxFuture<'a, Result<(), HostError>> {
+        let dir = self.disks(hash);
+        blocking("make its disks anew", move || {
+            volume::wipe(&dir, volumes).map_err(HostError::during("make its disks anew"))
+        })
+        .boxed()
+    }
+
+    fn uses(&self, hash: &ItemHash, file: &ItemHash) -> bool {
+        let link = self.disks(hash).join("files").join(file.as_str());
+        // A link that cannot be looked at is not a reason to interrupt the machine.
+        link.try_exists().unwrap_or(true)
+    }
+
+    fn is_gone<'a>(&'a self, hash: &'a ItemHash) -> BoxFuture<'a, bool> {
+        let paths = [self.disks(hash), self.sockets(hash)];
+        async move {
+            for path in paths {
+                if tokio::fs::try_exists(&path).await.unwrap_or(true) {
+                    return false;
+                }
+            }
+            self.machine(hash).is_none()
+        }
+        .boxed()
     }
 
     fn leftovers(&self) -> BoxFuture<'_, Vec<ItemHash>> {

@@ -3,29 +3,36 @@
 //! A decision is first written into the ledger, then the machine's task is poked; the task reads the ledger, takes the
 //! one step that brings the machine nearer to what is wanted, writes down what it reached, and begins again.
 
+mod clock;
 pub mod firewall;
+pub mod gc;
 pub mod host;
 pub mod kvm;
 mod ports;
 mod setback;
 mod task;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aleph_message::ItemHash;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use self::firewall::Firewall;
 use self::host::Hypervisor;
 use self::task::Task;
 use crate::config::Config;
 use crate::intake::Intake;
-use crate::ledger::{Capacity, Desired, Ledger, LedgerError, Record, Source, State, now_us};
+use crate::intake::workload;
+use crate::ledger::{
+    Allocated, Capacity, Desired, Ledger, LedgerError, Record, Source, State, Wipe, now_us,
+};
+use crate::logs::Logs;
 use crate::metrics;
+use crate::metrics::history::History;
 
 /// The handle; clones speak to the same tasks.
 #[derive(Clone)]
@@ -40,6 +47,10 @@ pub(crate) struct Shared {
     pub(crate) intake: Intake,
     pub(crate) host: Arc<dyn Hypervisor>,
     pub(crate) firewall: Firewall,
+    pub(crate) logs: Logs,
+    pub(crate) history: History,
+    /// Told when a machine is given a time to stop at.
+    expirations: Notify,
     machines: Mutex<HashMap<ItemHash, Handle>>,
 }
 
@@ -126,6 +137,7 @@ impl Reconciler {
         ledger: Ledger,
         intake: Intake,
         host: Arc<dyn Hypervisor>,
+        logs: Logs,
     ) -> Result<Self, LedgerError> {
         let firewall = Firewall::start(ledger.clone(), Arc::clone(&host));
         let shared = Shared {
@@ -134,6 +146,9 @@ impl Reconciler {
             intake,
             host,
             firewall,
+            logs,
+            history: History::default(),
+            expirations: Notify::new(),
             machines: Mutex::default(),
         };
         let this = Self {
@@ -155,6 +170,7 @@ impl Reconciler {
         if let Err(error) = this.shared.firewall.publish().await {
             tracing::error!("{error}");
         }
+        clock::start(&this);
         Ok(this)
     }
 
@@ -197,6 +213,90 @@ impl Reconciler {
             self.poke(hash, false);
         }
         Ok(record)
+    }
+
+    /// Makes `wanted` all that the scheduler wants here and sees to it.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn allocate(&self, wanted: BTreeSet<ItemHash>) -> Result<Allocated, LedgerError> {
+        let outcome = self.shared.ledger.allocate(wanted).await?;
+        for hash in &outcome.changed {
+            self.poke(hash, false);
+        }
+        Ok(outcome)
+    }
+
+    /// Records that a machine is to run on new disks: a new root, and with `volumes` new volumes too. False when it is
+    /// unknown.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn reinstall(&self, hash: &ItemHash, volumes: bool) -> Result<bool, LedgerError> {
+        let known = self
+            .shared
+            .ledger
+            .want_wiped(hash, Wipe { volumes })
+            .await?;
+        if known {
+            self.poke(hash, true);
+        }
+        Ok(known)
+    }
+
+    /// Records that a machine is to be stopped at a time (Unix microseconds), or no longer so.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn expire(&self, hash: &ItemHash, at: Option<i64>) -> Result<(), LedgerError> {
+        self.shared.ledger.expire(hash, at).await?;
+        self.shared.expirations.notify_one();
+        Ok(())
+    }
+
+    /// Starts anew the running machines that use the newest amendment of `original`, when that is another file than
+    /// the one they run with. The disk an instance began with is its own since then.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn amended(&self, original: &ItemHash) -> Result<(), LedgerError> {
+        for record in self.shared.ledger.all().await? {
+            if record.state != State::Running || !uses_latest(&record, original) {
+                continue;
+            }
+            match self.shared.intake.latest_file(original).await {
+                Ok(file) if self.shared.host.uses(&record.hash, &file) => {}
+                Ok(file) => {
+                    tracing::info!(vm = %record.hash, %original, %file, "a newer file: starting it anew");
+                    self.reboot(&record.hash);
+                }
+                Err(error) => {
+                    tracing::warn!(vm = %record.hash, "the amendment is passed over: {}", crate::chain(&error));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What guests print.
+    #[must_use]
+    pub fn logs(&self) -> &Logs {
+        &self.shared.logs
+    }
+
+    /// What machines use.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.shared.history
+    }
+
+    /// Makes the firewall's rules anew.
+    ///
+    /// # Errors
+    /// When they cannot be applied: what was there stays.
+    pub async fn renew_rules(&self) -> Result<(), String> {
+        let published = self.shared.firewall.publish().await;
+        published.map_err(|error| error.to_string())
     }
 
     /// Records that a machine is to stop; false when it is unknown. `held` keeps pushes from starting it.
@@ -375,6 +475,20 @@ impl Reconciler {
         });
         handle
     }
+}
+
+/// Whether a machine means the newest amendment of a STORE message, for anything but the disk it began with.
+fn uses_latest(record: &Record, original: &ItemHash) -> bool {
+    let Some(workload) = task::kept_workload(record) else {
+        return false;
+    };
+    let root = match &workload.body {
+        workload::Body::Instance { image, .. } => Some(&image.hash),
+        workload::Body::Program { .. } => None,
+    };
+    workload.references().into_iter().any(|reference| {
+        reference.use_latest && reference.hash == *original && root != Some(original)
+    })
 }
 
 impl Handle {

@@ -12,6 +12,8 @@ const LONGEST_US: i64 = 300_000_000;
 pub(super) struct Setback {
     pub(super) reason: String,
     pub(super) transient: bool,
+    /// Tried again only so often.
+    pub(super) crash: bool,
 }
 
 impl Setback {
@@ -19,11 +21,30 @@ impl Setback {
         Self {
             reason: reason.into(),
             transient: true,
+            crash: false,
         }
     }
 
-    /// What is recorded after `attempts` failures in a row.
-    pub(super) fn after(self, attempts: u32) -> Failure {
+    /// It did not run, or not on: tried again, but not for ever.
+    pub(super) fn crash(reason: impl Into<String>) -> Self {
+        Self {
+            crash: true,
+            ..Self::transient(reason)
+        }
+    }
+
+    /// What is recorded after `attempts` failures in a row, when so many `crashes` are one too many.
+    pub(super) fn after(self, attempts: u32, crashes: u32) -> Failure {
+        if self.crash && attempts >= crashes {
+            return Failure {
+                reason: format!(
+                    "{} (the last of {attempts} failures in a row: start it again when the cause is gone)",
+                    self.reason
+                ),
+                attempts,
+                retry_at: None,
+            };
+        }
         let retry_at = self.transient.then(|| now_us() + wait_us(attempts));
         Failure {
             reason: self.reason,

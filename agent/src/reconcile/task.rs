@@ -15,7 +15,7 @@ use super::{Activity, Endpoint, Orders, Shared, View, ports};
 use crate::intake::workload::{Body, Resolved, Workload};
 use crate::intake::{self, Intake, IntakeError};
 use crate::ledger::state::{Step, next_step};
-use crate::ledger::{Desired, Kind, LedgerError, Record, Source, State, now_us};
+use crate::ledger::{Desired, Kind, LedgerError, Record, Source, State, Wipe, now_us};
 
 /// How long an instance has to shut down when asked to.
 const INSTANCE_GRACE: Duration = Duration::from_secs(50);
@@ -113,6 +113,7 @@ impl Task {
             Ok(Some(guest)) => {
                 tracing::info!(vm = %self.hash, state = record.state.word(), "found running");
                 self.guest = Some(guest);
+                self.follow_console().await;
                 if record.state == State::Running {
                     self.ready = Some(Instant::now());
                 }
@@ -142,7 +143,18 @@ impl Task {
             self.end = self.shared.retire(&self.hash, &self.orders);
             return Ok(());
         };
-        let step = if orders.reboot > self.reboots && record.state == State::Running {
+        if record.state == State::Defined {
+            // Begun anew: earlier failures do not count.
+            self.attempts = 0;
+        }
+        if let Some(wipe) = record.wipe
+            && record.desired != Desired::Erased
+            && !record.state.may_have_process()
+        {
+            return self.wipe(wipe).await;
+        }
+        let anew = orders.reboot > self.reboots || record.wipe.is_some();
+        let step = if anew && record.state == State::Running {
             Step::Stop
         } else {
             next_step(record.desired, &record.state, now_us())
@@ -276,6 +288,7 @@ impl Task {
             Ok(guest) => self.guest = Some(guest),
             Err(error) => return self.fail_host(record, &error).await,
         }
+        self.follow_console().await;
         self.await_ready(record).await
     }
 
@@ -306,7 +319,7 @@ impl Task {
                     self.kill().await;
                     let said = self.last_words.take().unwrap_or_else(|| format!("the guest was not ready within {limit:?}"));
                     self.leave(record).await?;
-                    return self.fail(Setback::transient(said)).await;
+                    return self.fail(Setback::crash(said)).await;
                 }
             }
         }
@@ -342,6 +355,19 @@ impl Task {
                 Ok(())
             }
         }
+    }
+
+    /// Takes away the disks that are to be made anew; the machine does not run.
+    async fn wipe(&mut self, wipe: Wipe) -> Result<(), LedgerError> {
+        if let Err(error) = self.shared.host.wipe(&self.hash, wipe.volumes).await {
+            tracing::error!(vm = %self.hash, "{}", crate::chain(&error));
+            tokio::time::sleep(LEDGER_RETRY).await;
+            return Ok(());
+        }
+        tracing::info!(vm = %self.hash, volumes = wipe.volumes, "disks are made anew");
+        self.shared.ledger.wiped(&self.hash).await?;
+        // Whatever was prepared was so with the old disks.
+        self.enter(State::Defined).await
     }
 
     /// Asks the guest to stop and gives it time, unless it is to be erased; then ends the machine.
@@ -399,6 +425,7 @@ impl Task {
 
     async fn erase(&mut self, record: &Record) -> Result<(), LedgerError> {
         self.kill().await;
+        self.shared.logs.finish(&self.hash).await;
         if let Err(error) = take_away(&self.shared, &self.hash, place_of(record)).await {
             tracing::error!(vm = %self.hash, "{}", crate::chain(&error));
             tokio::time::sleep(LEDGER_RETRY).await;
@@ -406,6 +433,11 @@ impl Task {
         }
         self.resolved = None;
         self.endpoint = None;
+        if !self.shared.host.is_gone(&self.hash).await {
+            tracing::error!(vm = %self.hash, "something of it is left: erasing it again");
+            tokio::time::sleep(LEDGER_RETRY).await;
+            return Ok(());
+        }
         self.shared.sweep_files().await;
         self.shared.ledger.release_all(&self.hash).await?;
         self.rules_stale = true;
@@ -445,19 +477,19 @@ impl Task {
             ExitReason::Reset if instance && lasted.is_some() => self.enter(State::Stopped).await,
             ExitReason::Stopped => self.enter(State::Stopped).await,
             ExitReason::PowerOff => {
-                self.fail(Setback::transient(
+                self.fail(Setback::crash(
                     said.unwrap_or_else(|| "the program ended".to_owned()),
                 ))
                 .await
             }
             ExitReason::Reset => {
-                self.fail(Setback::transient(
+                self.fail(Setback::crash(
                     said.unwrap_or_else(|| "the guest reset itself".to_owned()),
                 ))
                 .await
             }
             ExitReason::Failed => {
-                self.fail(Setback::transient(
+                self.fail(Setback::crash(
                     said.unwrap_or_else(|| "the machine crashed".to_owned()),
                 ))
                 .await
@@ -467,12 +499,13 @@ impl Task {
 
     async fn fail_host(&mut self, record: &Record, error: &HostError) -> Result<(), LedgerError> {
         self.leave(record).await?;
-        self.fail(Setback::transient(crate::chain(error))).await
+        self.fail(Setback::crash(crate::chain(error))).await
     }
 
     /// Records a failure. A program that was asked for by a request waits for the next one.
     async fn fail(&mut self, setback: Setback) -> Result<(), LedgerError> {
         self.attempts = self.attempts.saturating_add(1);
+        let crashes = self.shared.config.limits.crashes;
         for line in console_tail(&self.shared, &self.hash).await {
             tracing::warn!(vm = %self.hash, "console: {line}");
         }
@@ -486,12 +519,18 @@ impl Task {
                 .want(&self.hash, Desired::Stopped, false)
                 .await?;
         }
-        self.enter(State::Failed(setback.after(self.attempts)))
+        self.enter(State::Failed(setback.after(self.attempts, crashes)))
             .await
+    }
+
+    async fn follow_console(&self) {
+        let console = self.shared.host.console(&self.hash);
+        self.shared.logs.follow(&self.hash, &console).await;
     }
 
     /// Gives back what only a running machine holds.
     async fn leave(&mut self, record: &Record) -> Result<(), LedgerError> {
+        self.shared.logs.finish(&self.hash).await;
         if let Err(error) = self.shared.host.clean(&self.hash, place_of(record)).await {
             tracing::error!(vm = %self.hash, "{}", crate::chain(&error));
         }
@@ -523,6 +562,7 @@ async fn gather(
     let refuse = |error: &IntakeError| Setback {
         reason: crate::chain(error),
         transient: error.is_transient(),
+        crash: false,
     };
     let verified = match &record.message {
         Some(text) => Intake::kept(hash, text),
@@ -561,6 +601,7 @@ async fn gather(
         return Ok(Err(Setback {
             reason: crate::chain(&error),
             transient: false,
+            crash: false,
         }));
     }
     let (kind, owner) = (workload.kind, workload.owner.clone());
@@ -578,6 +619,7 @@ async fn gather(
         return Ok(Err(Setback {
             reason,
             transient: false,
+            crash: false,
         }));
     }
     ports::refresh(shared, hash, kind, &owner).await?;
@@ -604,7 +646,8 @@ fn place_of(record: &Record) -> Option<Place> {
     })
 }
 
-fn kept_workload(record: &Record) -> Option<Workload> {
+/// What a machine's verified message asks for.
+pub(super) fn kept_workload(record: &Record) -> Option<Workload> {
     let verified = Intake::kept(&record.hash, record.message.as_ref()?).ok()?;
     intake::workload(&verified).ok()
 }

@@ -11,7 +11,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-pub use seed::{Seed, write_seed};
+pub use seed::{Seed, SeedVolume, write_seed};
 
 /// What went wrong with a disk file.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +64,45 @@ pub fn prepare_blank(target: &Path, size_mib: u64) -> Result<(), VolumeError> {
         file.sync_all().map_err(failed("sync", target))?;
     }
     Ok(())
+}
+
+/// Takes away a machine's root disk, and with `volumes` its other disks too; the next start makes them anew.
+///
+/// # Errors
+/// [`VolumeError`].
+pub fn wipe(dir: &Path, volumes: bool) -> Result<(), VolumeError> {
+    for path in entries(dir)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let disk = name.strip_suffix(".raw");
+        let goes =
+            disk == Some("root") || (volumes && disk.is_some_and(|disk| disk.starts_with("vol")));
+        if goes {
+            fs::remove_file(&path).map_err(failed("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes away the links in `dir` to files that are not among `used`: what a machine used before an update.
+///
+/// # Errors
+/// [`VolumeError`].
+pub fn keep_links<'a>(dir: &Path, used: impl Iterator<Item = &'a Path>) -> Result<(), VolumeError> {
+    let names: Vec<_> = used.filter_map(Path::file_name).collect();
+    for path in entries(dir)? {
+        if path.file_name().is_none_or(|name| !names.contains(&name)) {
+            fs::remove_file(&path).map_err(failed("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+fn entries(dir: &Path) -> Result<Vec<PathBuf>, VolumeError> {
+    match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(failed("list", dir)(error)),
+        Ok(entries) => Ok(entries.flatten().map(|entry| entry.path()).collect()),
+    }
 }
 
 /// Removes a machine's directory with all its disks; one that is not there is no error.
@@ -200,6 +239,33 @@ mod tests {
         assert!(prepare_root(&image(dir.path()), &target, u64::MAX).is_err());
         assert!(prepare_root(&dir.path().join("none"), &target, 1).is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_wipe_takes_the_root_and_the_volumes_only_when_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = || {
+            for name in ["root.raw", "vol0.raw", "seed.img", "console.log"] {
+                fs::write(dir.path().join(name), "x").unwrap();
+            }
+        };
+        let left = || {
+            let mut names: Vec<_> = fs::read_dir(dir.path())
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            names
+        };
+        make();
+        wipe(dir.path(), false).unwrap();
+        assert_eq!(left(), ["console.log", "seed.img", "vol0.raw"]);
+        make();
+        wipe(dir.path(), true).unwrap();
+        assert_eq!(left(), ["console.log", "seed.img"]);
+        keep_links(dir.path(), [Path::new("/cache/seed.img")].into_iter()).unwrap();
+        assert_eq!(left(), ["seed.img"]);
+        wipe(&dir.path().join("none"), true).unwrap();
     }
 
     #[test]

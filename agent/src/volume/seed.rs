@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use fatfs::{FatType, FileSystem, FormatVolumeOptions, FsOptions};
 use serde_json::json;
 
@@ -13,6 +15,8 @@ use crate::net::{IPV4_PREFIX, IPV6_PREFIX, Plan};
 
 /// Small, but more than the 4085 sectors from which FAT16 would be expected, so that the type is FAT12 beyond doubt.
 const BYTES: u64 = 1 << 20;
+/// Between the parts of user data; no base64 holds it.
+const BOUNDARY: &str = "=-crn-user-data-=";
 
 /// What the image's cloud-init is told.
 #[derive(Debug, Clone)]
@@ -30,6 +34,19 @@ pub struct Seed<'a> {
     pub mtu: u16,
     /// Resolvers.
     pub dns: &'a [IpAddr],
+    /// The data volumes, in the order of their serials `vol0`, `vol1`, ….
+    pub volumes: &'a [SeedVolume],
+    /// What the owner adds: anything cloud-init takes as user data.
+    pub user_data: Option<&'a str>,
+}
+
+/// A data volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeedVolume {
+    /// Where it is mounted.
+    pub mount: String,
+    /// A squashfs; otherwise a disk that is formatted when it is blank.
+    pub read_only: bool,
 }
 
 /// Writes the seed to `target`, replacing what is there.
@@ -70,6 +87,28 @@ fn meta_data(seed: &Seed<'_>) -> String {
 }
 
 fn user_data(seed: &Seed<'_>) -> String {
+    // A blank disk is formatted by cloud-init at the first boot, and by systemd whenever it is mounted: an ephemeral one
+    // is blank at every start.
+    let (mut mounts, mut formats) = (Vec::new(), Vec::new());
+    for (index, volume) in seed.volumes.iter().enumerate() {
+        let device = format!("/dev/disk/by-id/virtio-vol{index}");
+        if volume.read_only {
+            mounts.push(json!([
+                device,
+                volume.mount,
+                "squashfs",
+                "ro,nofail",
+                "0",
+                "0"
+            ]));
+        } else {
+            let options = "defaults,nofail,discard,x-systemd.makefs";
+            mounts.push(json!([device, volume.mount, "ext4", options, "0", "2"]));
+            formats.push(json!({
+                "device": device, "filesystem": "ext4", "partition": "none", "overwrite": false,
+            }));
+        }
+    }
     let document = json!({
         "hostname": seed.hostname,
         "disable_root": false,
@@ -77,8 +116,36 @@ fn user_data(seed: &Seed<'_>) -> String {
         "ssh_authorized_keys": seed.ssh_keys,
         "growpart": { "mode": "auto", "devices": ["/"] },
         "resize_rootfs": true,
+        "fs_setup": formats,
+        "mounts": mounts,
     });
-    format!("#cloud-config\n{document}\n")
+    let own = format!("#cloud-config\n{document}\n");
+    match seed.user_data {
+        None => own,
+        Some(theirs) => multipart(&own, theirs),
+    }
+}
+
+/// Two documents as one. cloud-init looks at what the second begins with, and merges: keys of the first stand.
+fn multipart(own: &str, theirs: &str) -> String {
+    let encode = |text: &str| {
+        let encoded = STANDARD.encode(text);
+        // RFC 2045 allows 76 characters a line.
+        let lines = encoded.as_bytes().chunks(76).map(String::from_utf8_lossy);
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    let part = |kind: &str, text: &str| {
+        format!(
+            "--{BOUNDARY}\nContent-Type: {kind}; charset=\"utf-8\"\nMIME-Version: 1.0\n\
+             Content-Transfer-Encoding: base64\n\n{}\n",
+            encode(text)
+        )
+    };
+    format!(
+        "Content-Type: multipart/mixed; boundary=\"{BOUNDARY}\"\nMIME-Version: 1.0\n\n{}{}--{BOUNDARY}--\n",
+        part("text/cloud-config", own),
+        part("text/plain", theirs)
+    )
 }
 
 fn network_config(seed: &Seed<'_>) -> String {
@@ -140,6 +207,17 @@ mod tests {
             plan: &plan,
             mtu: 1500,
             dns: &dns,
+            volumes: &[
+                SeedVolume {
+                    mount: "/mnt/data".to_owned(),
+                    read_only: false,
+                },
+                SeedVolume {
+                    mount: "/mnt/image".to_owned(),
+                    read_only: true,
+                },
+            ],
+            user_data: None,
         };
         write_seed(&target, &seed).unwrap();
         write_seed(&target, &seed).unwrap();
@@ -156,6 +234,10 @@ mod tests {
             serde_json::from_str(user_data.strip_prefix("#cloud-config\n").unwrap()).unwrap();
         assert_eq!(body["ssh_authorized_keys"][0], keys[0]);
         assert_eq!(body["disable_root"], false);
+        assert_eq!(body["mounts"][0][0], "/dev/disk/by-id/virtio-vol0");
+        assert_eq!(body["mounts"][1][1], "/mnt/image");
+        assert_eq!(body["mounts"][1][2], "squashfs");
+        assert_eq!(body["fs_setup"].as_array().unwrap().len(), 1);
         let network: serde_json::Value =
             serde_json::from_str(&run("mtype", &["-i", image, "::network-config"])).unwrap();
         let card = &network["ethernets"]["eth0"];
@@ -166,5 +248,31 @@ mod tests {
         let meta_data: serde_json::Value =
             serde_json::from_str(&run("mtype", &["-i", image, "::meta-data"])).unwrap();
         assert_eq!(meta_data["instance-id"], format!("iid-{vm}"));
+
+        // What Python's parser of MIME, which is cloud-init's, makes of an owner's own user data.
+        let script = "#!/bin/sh\necho 'né'\n".repeat(20);
+        let seed = Seed {
+            user_data: Some(&script),
+            ..seed
+        };
+        write_seed(&target, &seed).unwrap();
+        let mixed = dir.path().join("mixed");
+        run(
+            "mcopy",
+            &["-i", image, "::user-data", mixed.to_str().unwrap()],
+        );
+        let parse = "import email, json, sys\n\
+            parts = email.message_from_file(open(sys.argv[1])).get_payload()\n\
+            print(json.dumps([[p.get_content_type(), p.get_payload(decode=True).decode()] for p in parts]))";
+        let parts = run("python3", &["-c", parse, mixed.to_str().unwrap()]);
+        let parts: serde_json::Value = serde_json::from_str(&parts).unwrap();
+        assert_eq!(parts[0][0], "text/cloud-config");
+        assert!(
+            parts[0][1]
+                .as_str()
+                .unwrap()
+                .starts_with("#cloud-config\n{")
+        );
+        assert_eq!(parts[1], json!(["text/plain", script]));
     }
 }

@@ -10,6 +10,7 @@ use aleph_message::ItemHash;
 use crn_agent::config::Config;
 use crn_agent::intake::workload::{Body, Resolved};
 use crn_agent::ledger::Kind;
+use crn_agent::metrics::history::Counters;
 use crn_agent::net::{self, Plan, Pools};
 use crn_agent::reconcile::host::{Guest, GuestEvent, HostError, Hypervisor, NetworkOf, Place};
 use crn_protocol::control::ExitReason;
@@ -17,7 +18,7 @@ use crn_protocol::guest::{GuestConfig, Network, Workload};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, mpsc};
 
 pub struct Bench {
@@ -65,6 +66,16 @@ impl Bench {
             })
             .await
             .unwrap();
+    }
+
+    /// The guest prints on its console.
+    pub fn print(&self, hash: &ItemHash, text: &str) {
+        let console = self.disks(hash).join("console.log");
+        let file = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(console);
+        std::io::Write::write_all(&mut file.unwrap(), text.as_bytes()).unwrap();
     }
 
     pub fn disks(&self, hash: &ItemHash) -> PathBuf {
@@ -137,8 +148,21 @@ impl Hypervisor for Bench {
     ) -> BoxFuture<'a, Result<(), HostError>> {
         let dir = self.disks(&resolved.workload.hash);
         std::fs::create_dir_all(&dir).unwrap();
-        std::fs::write(dir.join("root.raw"), "disk").unwrap();
-        std::fs::write(dir.join("console.log"), "[    0.1] booting\nlogin:").unwrap();
+        for disk in ["root.raw", "vol0.raw"] {
+            // What is there stays, as on a real host.
+            if !dir.join(disk).exists() {
+                std::fs::write(dir.join(disk), "new").unwrap();
+            }
+        }
+        self.print(&resolved.workload.hash, "[    0.1] booting\nlogin:");
+        let links = dir.join("files");
+        std::fs::create_dir_all(&links).unwrap();
+        let files: Vec<_> = resolved.files.values().collect();
+        crn_agent::volume::keep_links(&links, files.iter().map(|file| file.path.as_path()))
+            .unwrap();
+        for file in files {
+            file.link_into(&links).unwrap();
+        }
         async { Ok(()) }.boxed()
     }
 
@@ -208,6 +232,59 @@ impl Hypervisor for Bench {
 
     fn console(&self, hash: &ItemHash) -> PathBuf {
         self.disks(hash).join("console.log")
+    }
+
+    fn attach_console<'a>(
+        &'a self,
+        hash: &'a ItemHash,
+    ) -> BoxFuture<'a, Result<UnixStream, HostError>> {
+        async move {
+            if !self.runs(hash) {
+                return Err(HostError::during("attach to its console")(
+                    "it does not run",
+                ));
+            }
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            // A guest that shouts back.
+            tokio::spawn(async move {
+                theirs.write_all(b"login: ").await.unwrap();
+                let mut typed = [0; 64];
+                while let Ok(count @ 1..) = theirs.read(&mut typed).await {
+                    let shout = typed[..count].to_ascii_uppercase();
+                    theirs.write_all(&shout).await.unwrap();
+                }
+            });
+            Ok(ours)
+        }
+        .boxed()
+    }
+
+    fn counters<'a>(&'a self, hash: &'a ItemHash) -> BoxFuture<'a, Option<Counters>> {
+        let counters = Counters {
+            cpu_us: 1_500_000,
+            memory_bytes: 64 << 20,
+            ..Counters::default()
+        };
+        async move { self.runs(hash).then_some(counters) }.boxed()
+    }
+
+    fn wipe<'a>(
+        &'a self,
+        hash: &'a ItemHash,
+        volumes: bool,
+    ) -> BoxFuture<'a, Result<(), HostError>> {
+        assert!(!self.runs(hash), "the disks of a running machine");
+        let wiped = crn_agent::volume::wipe(&self.disks(hash), volumes);
+        async { wiped.map_err(HostError::during("wipe")) }.boxed()
+    }
+
+    fn uses(&self, hash: &ItemHash, file: &ItemHash) -> bool {
+        self.disks(hash).join("files").join(file.as_str()).exists()
+    }
+
+    fn is_gone<'a>(&'a self, hash: &'a ItemHash) -> BoxFuture<'a, bool> {
+        let gone = !self.runs(hash) && !self.disks(hash).exists();
+        async move { gone }.boxed()
     }
 
     fn leftovers(&self) -> BoxFuture<'_, Vec<ItemHash>> {

@@ -18,6 +18,7 @@ use std::time::Duration;
 use aleph_message::{ItemHash, Keypair, allocation};
 use axum::body::Body;
 use bytes::Bytes;
+use crn_agent::auth::operator::OperatorToken;
 use crn_agent::config::{Config, Trust};
 use crn_agent::content::Cache;
 use crn_agent::content::raw::Converter;
@@ -25,8 +26,10 @@ use crn_agent::intake::Intake;
 use crn_agent::intake::ccns::Ccns;
 use crn_agent::intake::watch::Watch;
 use crn_agent::ledger::{Ledger, Record, State};
+use crn_agent::logs::Logs;
 use crn_agent::reconcile::Reconciler;
 use crn_agent::reconcile::host::Hypervisor;
+use futures_util::{SinkExt as _, StreamExt as _};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper_util::client::legacy::Client;
@@ -34,6 +37,9 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 use tempfile::TempDir;
 use time::OffsetDateTime;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 pub use bench::Bench;
 pub use ccn::FakeCcn;
@@ -69,6 +75,20 @@ pub fn squashfs(label: &str) -> Vec<u8> {
     image
 }
 
+/// A client's end of a WebSocket.
+pub struct Socket(pub WebSocketStream<MaybeTlsStream<TcpStream>>);
+
+impl Socket {
+    pub async fn frame(&mut self) -> Message {
+        let frame = tokio::time::timeout(PATIENCE, self.0.next()).await;
+        frame.expect("no frame came").unwrap().unwrap()
+    }
+
+    pub async fn json(&mut self) -> Value {
+        serde_json::from_str(self.frame().await.to_text().unwrap()).unwrap()
+    }
+}
+
 /// A running node.
 pub struct Node {
     pub address: SocketAddr,
@@ -98,11 +118,16 @@ impl Node {
 
     /// The same node's next agent, over the same disk.
     pub async fn restarted(&self) -> Self {
+        self.restarted_with(|_| {}).await
+    }
+
+    /// The same with another configuration.
+    pub async fn restarted_with(&self, change: impl FnOnce(&mut Config)) -> Self {
         let node = Self::start_in(
             Arc::clone(&self.dir),
             self.ccn.clone(),
             self.scheduler.clone(),
-            |_| {},
+            change,
         );
         node.await
     }
@@ -146,6 +171,7 @@ impl Node {
             ledger.clone(),
             intake.clone(),
             Arc::clone(&host),
+            Logs::start(&config.state_dir.join("vm"), config.limits.log_bytes).unwrap(),
         )
         .await
         .unwrap();
@@ -155,6 +181,7 @@ impl Node {
             reconciler: reconciler.clone(),
         }
         .start();
+        let operator = OperatorToken::open(&config.state_dir).unwrap();
         let app = crn_agent::api::Shared::new(
             config,
             ledger.clone(),
@@ -162,6 +189,7 @@ impl Node {
             reconciler.clone(),
             host,
             None,
+            operator,
         );
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -240,19 +268,64 @@ impl Node {
 
     /// A call signed by an owner's wallet.
     pub async fn call(&self, owner: &Keypair, method: &str, path: &str) -> (StatusCode, String) {
-        let (pubkey, operation) = wallet::headers(owner, method, path);
+        self.call_with(owner, method, path, String::new()).await
+    }
+
+    /// The same with a body.
+    pub async fn call_with(
+        &self,
+        owner: &Keypair,
+        method: &str,
+        path: &str,
+        body: String,
+    ) -> (StatusCode, String) {
+        // The query is not signed.
+        let signed = path.split('?').next().unwrap();
+        let (pubkey, operation) = wallet::headers(owner, method, signed);
         let request = Request::builder()
             .method(method)
             .uri(path)
             .header("X-SignedPubKey", pubkey.to_string())
             .header("X-SignedOperation", operation.to_string())
-            .body(Body::empty())
+            .body(Body::from(body))
             .unwrap();
         let response = self.send(request).await;
         (
             response.status(),
             String::from_utf8(response.body().to_vec()).unwrap(),
         )
+    }
+
+    /// A WebSocket on a machine, with the owner's first frame sent.
+    pub async fn connect(&self, owner: &Keypair, path: &str) -> Socket {
+        let signed = path.split('?').next().unwrap();
+        let (pubkey, operation) = wallet::headers(owner, "GET", signed);
+        let frame = serde_json::json!({
+            "auth": {"X-SignedPubKey": pubkey, "X-SignedOperation": operation},
+        });
+        let url = format!("ws://{}{path}", self.address);
+        let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+        let frame = Message::text(frame.to_string());
+        socket.send(frame).await.unwrap();
+        Socket(socket)
+    }
+
+    /// The operator's token.
+    pub fn token(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("state/operator.token")).unwrap()
+    }
+
+    /// A call of the operator's.
+    pub async fn operate(&self, method: &str, path: &str) -> (StatusCode, String) {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("Authorization", format!("Bearer {}", self.token()))
+            .body(Body::empty())
+            .unwrap();
+        let response = self.send(request).await;
+        let body = String::from_utf8(response.body().to_vec()).unwrap();
+        (response.status(), body)
     }
 
     pub async fn record(&self, hash: &ItemHash) -> Record {

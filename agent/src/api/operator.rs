@@ -1,0 +1,429 @@
+//! What is the operator's alone: the configuration, the records, events of all machines, metrics, garbage collection.
+//! An operator shows the token of the node's `operator.token` file, or signs with the node owner's wallet.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{FromRequestParts, Query, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::sse::{self, Sse};
+use axum::response::{IntoResponse as _, Response};
+use futures_util::{Stream, stream};
+use serde_json::{Map, Value, json};
+
+use super::about::blocking;
+use super::owner::{self, Owned};
+use super::{ApiError, App, allocations, machine};
+use crate::ledger::{self, Record};
+use crate::metrics;
+
+/// Events read from the ledger at a time.
+const EVENTS: u32 = 100;
+
+/// Whoever calls is the operator.
+pub(super) struct Operator;
+
+impl FromRequestParts<App> for Operator {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        if app.operator.in_headers(&parts.headers) {
+            return Ok(Self);
+        }
+        if parts.headers.contains_key("X-SignedPubKey") {
+            let sender = owner::sender_once(app, &parts.method, &parts.uri, &parts.headers).await?;
+            let node = app.config.node.owner.as_deref();
+            if node.is_some_and(|node| node.eq_ignore_ascii_case(&sender.address)) {
+                return Ok(Self);
+            }
+        }
+        Err(ApiError::new(StatusCode::UNAUTHORIZED, "401 Invalid token"))
+    }
+}
+
+/// `GET /about/login?token=`: a cookie for the operator. Measuring clients look for the 401.
+pub(super) async fn login(
+    State(app): State<App>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Response {
+    match query.get("token").filter(|token| app.operator.is(token)) {
+        Some(token) => {
+            let cookie = format!("token={token}; Path=/; HttpOnly; SameSite=Strict");
+            let headers = [
+                (header::LOCATION, "/about/config".to_owned()),
+                (header::SET_COOKIE, cookie),
+            ];
+            (StatusCode::FOUND, headers).into_response()
+        }
+        None => (StatusCode::UNAUTHORIZED, Json(json!({ "success": false }))).into_response(),
+    }
+}
+
+/// `GET /about/config`: every setting; none of them is secret but the token's digest.
+pub(super) async fn config(State(app): State<App>, _: Operator) -> Json<Value> {
+    let config = &app.config;
+    Json(json!({
+        "listen": config.listen,
+        "domain": config.domain,
+        "ccn": config.ccn,
+        "state_dir": config.state_dir,
+        "run_dir": config.run_dir,
+        "node": {
+            "hash": config.node.hash,
+            "owner": config.node.owner,
+            "payment_receiver": config.payment_receiver(),
+        },
+        "trust": {
+            "allocation_signers": config.trust.allocation_signers,
+            "allocation_signer_files": config.trust.allocation_signer_files,
+            "legacy_token": config.trust.legacy_token_sha256.is_some(),
+        },
+        "network": {
+            "interface": config.network.interface,
+            "ipv4_pool": config.network.ipv4_pool,
+            "ipv6_pool": config.network.ipv6_pool,
+            "dns": config.network.dns,
+            "host_ports": config.network.host_ports.to_string(),
+        },
+        "limits": {
+            "host_memory_mib": config.limits.host_memory_mib,
+            "vcpu_overcommit": config.limits.vcpu_overcommit,
+            "host_disk_mib": config.limits.host_disk_mib,
+            "max_file_bytes": config.limits.max_file_bytes,
+            "console_bytes": config.limits.console_bytes,
+            "log_bytes": config.limits.log_bytes,
+            "crashes": config.limits.crashes,
+        },
+        "program": {
+            "start_timeout_seconds": config.program.start_timeout.as_secs(),
+            "idle_seconds": config.program.idle.as_secs(),
+            "min_timeout_seconds": config.program.min_timeout.as_secs(),
+            "timeout_multiplier": config.program.timeout_multiplier,
+        },
+        "retention": {
+            "program_hours": config.retention.program_hours,
+            "stopped_hours": config.retention.stopped_hours,
+            "program_quota_percent": config.retention.program_quota_percent,
+        },
+    }))
+}
+
+/// `GET /about/executions/records`: what the ledger holds of every machine, with its message (spec crn-api §1.6).
+pub(super) async fn records(State(app): State<App>) -> Result<Json<Vec<Value>>, ApiError> {
+    let latest: HashMap<_, _> = app.reconciler.history().latest().into_iter().collect();
+    let seconds = |us: u64| us as f64 / 1e6;
+    let mut rows = Vec::new();
+    for record in app.ledger.all().await? {
+        if record.state == ledger::State::Erased {
+            continue;
+        }
+        let counters = latest
+            .get(&record.hash)
+            .map(|sample| sample.counters)
+            .unwrap_or_default();
+        let time = |at: Option<i64>| at.map(super::time_text::text);
+        let ports: Map<_, _> = record.ports.iter().map(super::about::mapping).collect();
+        rows.push(json!({
+            "uuid": record.hash,
+            "vm_hash": record.hash,
+            "vm_id": record.lease.map(|lease| lease.slot),
+            "time_defined": time(Some(record.times.defined)),
+            "time_prepared": time(record.times.prepared),
+            "time_started": time(record.times.started),
+            "time_stopping": time(record.times.stopping),
+            "cpu_time_user": seconds(counters.cpu_us),
+            "cpu_time_system": null,
+            "io_read_count": null,
+            "io_write_count": null,
+            "io_read_bytes": counters.disk_read_bytes,
+            "io_write_bytes": counters.disk_written_bytes,
+            "vcpus": record.lease.map(|lease| lease.vcpus),
+            "memory": record.lease.map(|lease| lease.memory_mib),
+            "network_tap": record.lease.map(|lease| format!("vmtap{}", lease.slot)),
+            "message": record.message,
+            "original_message": record.message,
+            "persistent": record.kind.map(|kind| kind != ledger::Kind::Microvm),
+            "gpus": "[]",
+            "mapped_ports": ports,
+        }));
+    }
+    Ok(Json(rows))
+}
+
+/// `GET /about/executions/details`: everything the ledger knows, for looking for faults.
+pub(super) async fn details(
+    State(app): State<App>,
+    _: Operator,
+) -> Result<Json<Vec<Value>>, ApiError> {
+    let detail = |record: Record| {
+        let dump = json!({
+            "source": record.source.word(),
+            "desired": record.desired.word(),
+            "held": record.held,
+            "state": format!("{:?}", record.state),
+            "lease": format!("{:?}", record.lease),
+            "times": format!("{:?}", record.times),
+            "ports": format!("{:?}", record.ports),
+        });
+        json!({ record.hash.as_str(): dump })
+    };
+    Ok(Json(
+        app.ledger.all().await?.into_iter().map(detail).collect(),
+    ))
+}
+
+/// `POST /control/network/recreate`, the scheduler's: the firewall's rules are made anew (spec crn-api §1.8).
+pub(super) async fn recreate_network(
+    State(app): State<App>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    allocations::scheduled(&app, request).await?;
+    if let Err(error) = app.reconciler.renew_rules().await {
+        let body = json!({ "success": false, "error": error });
+        return Ok((StatusCode::INTERNAL_SERVER_ERROR, Json(body)).into_response());
+    }
+    let records = app.ledger.all().await?;
+    let running: Vec<_> = records
+        .iter()
+        .filter(|record| record.state.may_have_process())
+        .map(|record| record.hash.to_string())
+        .collect();
+    let body = json!({
+        "success": true,
+        "removed_chains_count": 0,
+        "removed_chains": [],
+        "recreated_count": running.len(),
+        "failed_count": 0,
+        "recreated_vms": running,
+        "failed_vms": [],
+    });
+    Ok(Json(body).into_response())
+}
+
+/// `GET /control/gc`: what garbage collection would do with each machine now, and why.
+pub(super) async fn plan_collection(
+    State(app): State<App>,
+    _: Operator,
+) -> Result<Json<Value>, ApiError> {
+    collection(&app, false).await
+}
+
+/// `POST /control/gc`: does it.
+pub(super) async fn collect(State(app): State<App>, _: Operator) -> Result<Json<Value>, ApiError> {
+    collection(&app, true).await
+}
+
+async fn collection(app: &App, act: bool) -> Result<Json<Value>, ApiError> {
+    let mut shown = Vec::new();
+    for decision in app.reconciler.collectable().await? {
+        let erased = act && decision.goes && app.reconciler.collect(&decision).await?;
+        shown.push(json!({
+            "vm_hash": decision.vm,
+            "erase": decision.goes,
+            "erased": erased,
+            "reason": decision.reason,
+            "disk_mib": decision.disk_mib,
+        }));
+    }
+    Ok(Json(json!({ "dry_run": !act, "machines": shown })))
+}
+
+type Events = Sse<sse::KeepAliveStream<EventStream>>;
+type EventStream = std::pin::Pin<Box<dyn Stream<Item = Result<sse::Event, Infallible>> + Send>>;
+
+/// `GET /control/events`, server-sent events: every machine's changes of state from now on, or since `Last-Event-ID`.
+pub(super) async fn events(State(app): State<App>, _: Operator, headers: HeaderMap) -> Events {
+    stream_events(app, None, &headers)
+}
+
+/// `GET /control/machine/{hash}/events`: the same of one machine, for its owner, with those of the past.
+pub(super) async fn machine_events(
+    State(app): State<App>,
+    Owned(record): Owned,
+    headers: HeaderMap,
+) -> Events {
+    stream_events(app, Some(record), &headers)
+}
+
+fn stream_events(app: App, record: Option<Record>, headers: &HeaderMap) -> Events {
+    let changes = app.ledger.changes();
+    let last = headers
+        .get("Last-Event-ID")
+        .and_then(|id| id.to_str().ok()?.parse::<i64>().ok());
+    let first = if record.is_some() {
+        0
+    } else {
+        *changes.borrow()
+    };
+    let from = (app, changes, record, last.unwrap_or(first));
+    let batches = stream::unfold(from, |(app, mut changes, record, after)| async move {
+        loop {
+            changes.mark_unchanged();
+            let vm = record.as_ref().map(|record| &record.hash);
+            let found = app.ledger.events(vm, after, EVENTS).await.ok()?;
+            if let Some(last) = found.last() {
+                let next = last.id;
+                return Some((found, (app, changes, record, next)));
+            }
+            changes.changed().await.ok()?;
+        }
+    });
+    let events = futures_util::StreamExt::flat_map(batches, |batch| {
+        stream::iter(batch.into_iter().map(|event| {
+            let data = machine::event(&event).to_string();
+            Ok(sse::Event::default()
+                .id(event.id.to_string())
+                .event("state")
+                .data(data))
+        }))
+    });
+    let events: EventStream = Box::pin(events);
+    Sse::new(events).keep_alive(sse::KeepAlive::default())
+}
+
+/// `GET /metrics`, in the text format of Prometheus.
+pub(super) async fn prometheus(State(app): State<App>, _: Operator) -> Result<Response, ApiError> {
+    let records = app.ledger.all().await?;
+    let capacity = app.reconciler.capacity().await?;
+    let promised = app.ledger.disk_held().await?;
+    let config = Arc::clone(&app.config);
+    let usage = blocking(move || metrics::usage(&config.state_dir, promised)).await?;
+    let mut text = String::new();
+    let mut family = |name: &str, kind: &str, help: &str, values: &[(String, f64)]| {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "# HELP crn_{name} {help}\n# TYPE crn_{name} {kind}");
+        for (labels, value) in values {
+            let _ = writeln!(text, "crn_{name}{labels} {value}");
+        }
+    };
+    let one = |value: f64| vec![(String::new(), value)];
+    let leases = || records.iter().filter_map(|record| record.lease);
+    family(
+        "load1",
+        "gauge",
+        "Load average of the last minute.",
+        &one(f64::from(usage.cpu.load_average.load1)),
+    );
+    family(
+        "memory_available_bytes",
+        "gauge",
+        "Memory that could be had now.",
+        &one((usage.mem.available_kb * 1000) as f64),
+    );
+    family(
+        "disk_available_bytes",
+        "gauge",
+        "Disk that is free and not promised.",
+        &one((usage.disk.available_kb * 1000) as f64),
+    );
+    let mib = |mib: u64| (mib << 20) as f64;
+    family(
+        "capacity_memory_bytes",
+        "gauge",
+        "Memory for machines.",
+        &one(mib(capacity.memory_mib)),
+    );
+    family(
+        "capacity_vcpus",
+        "gauge",
+        "vCPUs for machines.",
+        &one(f64::from(capacity.vcpus)),
+    );
+    family(
+        "capacity_disk_bytes",
+        "gauge",
+        "Disk for machines.",
+        &one(mib(capacity.disk_mib)),
+    );
+    family(
+        "leased_memory_bytes",
+        "gauge",
+        "Memory machines hold.",
+        &one(mib(leases().map(|l| l.memory_mib).sum())),
+    );
+    family(
+        "leased_vcpus",
+        "gauge",
+        "vCPUs machines hold.",
+        &one(f64::from(leases().map(|l| l.vcpus).sum::<u32>())),
+    );
+    family(
+        "leased_disk_bytes",
+        "gauge",
+        "Disk machines hold.",
+        &one(mib(leases().map(|l| l.disk_mib).sum())),
+    );
+    let mut states: std::collections::BTreeMap<&str, f64> = std::collections::BTreeMap::new();
+    for record in &records {
+        *states.entry(record.state.word()).or_default() += 1.0;
+    }
+    let states: Vec<_> = states
+        .into_iter()
+        .map(|(state, count)| (format!("{{state=\"{state}\"}}"), count))
+        .collect();
+    family("machines", "gauge", "Machines by state.", &states);
+    let latest = app.reconciler.history().latest();
+    let running: Vec<_> = latest
+        .iter()
+        .filter(|(hash, _)| {
+            let state = |record: &&Record| record.hash == *hash;
+            records
+                .iter()
+                .find(state)
+                .is_some_and(|record| record.state == ledger::State::Running)
+        })
+        .map(|(hash, sample)| (format!("{{vm=\"{hash}\"}}"), sample.counters))
+        .collect();
+    type Read = fn(&metrics::history::Counters) -> f64;
+    let each: [(&str, &str, &str, Read); 6] = [
+        (
+            "vm_cpu_seconds_total",
+            "counter",
+            "CPU time of a machine.",
+            |c| c.cpu_us as f64 / 1e6,
+        ),
+        (
+            "vm_memory_bytes",
+            "gauge",
+            "Memory of a machine on the host.",
+            |c| c.memory_bytes as f64,
+        ),
+        (
+            "vm_disk_read_bytes_total",
+            "counter",
+            "Bytes read from disks.",
+            |c| c.disk_read_bytes as f64,
+        ),
+        (
+            "vm_disk_written_bytes_total",
+            "counter",
+            "Bytes written to disks.",
+            |c| c.disk_written_bytes as f64,
+        ),
+        (
+            "vm_network_received_bytes_total",
+            "counter",
+            "Bytes a machine received.",
+            |c| c.net_received_bytes as f64,
+        ),
+        (
+            "vm_network_sent_bytes_total",
+            "counter",
+            "Bytes a machine sent.",
+            |c| c.net_sent_bytes as f64,
+        ),
+    ];
+    for (name, kind, help, read) in each {
+        let values: Vec<_> = running
+            .iter()
+            .map(|(labels, counters)| (labels.clone(), read(counters)))
+            .collect();
+        family(name, kind, help, &values);
+    }
+    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+    Ok((kind, text).into_response())
+}

@@ -1,0 +1,139 @@
+//! What happens by the clock: machines end at the time their owner set, what they use is sampled, and what nobody wants
+//! any more goes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use super::{Reconciler, gc};
+use crate::ledger::{LedgerError, State, now_us};
+use crate::metrics::history::{INTERVAL, Sample};
+
+/// The longest sleep: the host's clock may be set.
+const LONGEST: Duration = Duration::from_secs(60);
+/// Between two looks for what nobody wants any more.
+const COLLECT: Duration = Duration::from_secs(600);
+/// The wait after an error of the ledger.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Starts them all.
+pub(super) fn start(reconciler: &Reconciler) {
+    let (expiring, sampling, collecting) =
+        (reconciler.clone(), reconciler.clone(), reconciler.clone());
+    tokio::spawn(async move { expire_for_ever(&expiring).await });
+    tokio::spawn(async move { sample_for_ever(&sampling).await });
+    tokio::spawn(async move { collect_for_ever(&collecting).await });
+}
+
+async fn expire_for_ever(reconciler: &Reconciler) {
+    loop {
+        let wait = expire(reconciler).await.unwrap_or_else(|error| {
+            tracing::error!("{}", crate::chain(&error));
+            RETRY
+        });
+        // A new time may be sooner; either way the ledger is looked at again.
+        let _ = tokio::time::timeout(wait, reconciler.shared.expirations.notified()).await;
+    }
+}
+
+/// Stops what is to be stopped by now; how long until the next.
+async fn expire(reconciler: &Reconciler) -> Result<Duration, LedgerError> {
+    let ledger = &reconciler.shared.ledger;
+    while let Some((hash, at)) = ledger.next_expiration().await? {
+        let left = at.saturating_sub(now_us());
+        if left > 0 {
+            let left = Duration::from_micros(u64::try_from(left).unwrap_or(0));
+            return Ok(left.min(LONGEST));
+        }
+        tracing::info!(vm = %hash, "its time is up");
+        // Stopped first: killed in between, the next agent stops it again.
+        reconciler.stop(&hash, true).await?;
+        ledger.expire(&hash, None).await?;
+    }
+    Ok(LONGEST)
+}
+
+async fn sample_for_ever(reconciler: &Reconciler) {
+    loop {
+        if let Err(error) = sample(reconciler).await {
+            tracing::error!("{}", crate::chain(&error));
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+async fn sample(reconciler: &Reconciler) -> Result<(), LedgerError> {
+    let shared = &reconciler.shared;
+    let records = shared.ledger.all().await?;
+    let running = records
+        .iter()
+        .filter(|record| record.state == State::Running);
+    let counted = join_all(running.map(|record| {
+        let host = Arc::clone(&shared.host);
+        async move { (&record.hash, host.counters(&record.hash).await) }
+    }))
+    .await;
+    for (hash, counters) in counted {
+        if let Some(counters) = counters {
+            let sample = Sample {
+                at: now_us(),
+                counters,
+            };
+            shared.history.add(hash, sample);
+        }
+    }
+    shared.history.retain(|hash| {
+        records
+            .iter()
+            .any(|record| record.hash == *hash && record.state != State::Erased)
+    });
+    Ok(())
+}
+
+async fn collect_for_ever(reconciler: &Reconciler) {
+    loop {
+        match reconciler.collectable().await {
+            Ok(decisions) => {
+                for decision in decisions.into_iter().filter(|decision| decision.goes) {
+                    tracing::info!(vm = %decision.vm, "erasing: {}", decision.reason);
+                    if let Err(error) = reconciler.collect(&decision).await {
+                        tracing::error!(vm = %decision.vm, "{}", crate::chain(&error));
+                    }
+                }
+            }
+            Err(error) => tracing::error!("{}", crate::chain(&error)),
+        }
+        tokio::time::sleep(COLLECT).await;
+    }
+}
+
+impl Reconciler {
+    /// What garbage collection would do now with each machine, and why.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn collectable(&self) -> Result<Vec<gc::Decision>, LedgerError> {
+        let shared = &self.shared;
+        let records = shared.ledger.all().await?;
+        let capacity = shared.capacity().await?;
+        Ok(gc::plan(
+            &records,
+            capacity,
+            &shared.config.retention,
+            now_us(),
+        ))
+    }
+
+    /// Carries out one decision of [`Reconciler::collectable`], unless the machine is wanted again by now.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn collect(&self, decision: &gc::Decision) -> Result<bool, LedgerError> {
+        let erased = self.shared.ledger.erase_unwanted(&decision.vm).await?;
+        if erased {
+            self.poke(&decision.vm, false);
+        }
+        Ok(erased)
+    }
+}
