@@ -60,6 +60,9 @@ impl Watch {
                 self.erase_if_gone(&record.hash).await?;
             }
         }
+        for original in self.reconciler.latest_references().await? {
+            self.reconciler.amended(&original).await?;
+        }
         Ok(())
     }
 
