@@ -620,6 +620,18 @@ mod tests {
             host_ports = "24000-24999"
             guest_megabits = 1000
             guest_connections = 16384
+            [limits]
+            log_bytes = 8388608
+            crashes = 10
+            [retention]
+            program_hours = 24
+            stopped_hours = 720
+            program_quota_percent = 90
+            [checks]
+            program = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+            ipv4 = "9.9.9.9:443"
+            ipv6 = "[2620:fe::fe]:443"
+            host = "example.org"
             [program]
             min_timeout_seconds = 30
             "#,

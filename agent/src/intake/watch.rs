@@ -69,6 +69,9 @@ impl Watch {
                 }
             }
         }
+        for original in self.reconciler.latest_references().await? {
+            self.reconciler.amended(&original).await?;
+        }
         Ok(())
     }
 

@@ -289,3 +289,79 @@ async fn whoever_changes_port_wishes_all_day_does_not_use_up_everybodys_numbers(
     let ports = ledger.map_ports(&hash('b'), wish(&many), range).await;
     assert_eq!(ports.unwrap().len(), 20);
 }
+
+const SMALL: Demand = Demand {
+    memory_mib: 600,
+    vcpus: 1,
+    disk_mib: 10,
+};
+
+#[tokio::test]
+async fn a_reservation_counts_for_all_but_its_sender_and_ends_with_the_admission_it_was_for() {
+    let (_dir, ledger) = ledger();
+    let reserved = ledger.reserve("0xAA", SMALL, ROOM, RANGE).await.unwrap();
+    assert!(reserved.unwrap() > now_us());
+    let admits = async |owner: &str| {
+        let admitted = ledger.would_admit(owner, SMALL, ROOM).await;
+        admitted.unwrap()
+    };
+    assert!(admits("0xaa").await.is_ok());
+    assert_eq!(admits("0xbb").await.unwrap_err().what, "MiB of memory");
+    for (vm, owner) in [('a', "0xBB"), ('b', "0xaA")] {
+        ledger
+            .want_running(&hash(vm), Source::Notify, false)
+            .await
+            .unwrap();
+        ledger
+            .describe(
+                &hash(vm),
+                Kind::Instance,
+                owner.into(),
+                "credit",
+                String::new(),
+            )
+            .await
+            .unwrap();
+    }
+    let admit = async |vm| ledger.admit(&hash(vm), SMALL, ROOM).await.unwrap();
+    assert!(admit('a').await.is_err());
+    assert!(admit('b').await.is_ok());
+    ledger.release_all(&hash('b')).await.unwrap();
+    // What was reserved was used: now the other one fits.
+    assert!(admit('a').await.is_ok());
+}
+
+#[tokio::test]
+async fn a_signed_request_is_used_once_for_as_long_as_it_could_be() {
+    let (_dir, ledger) = ledger();
+    let use_at = async |now| ledger.use_once([7; 32], 100, now).await.unwrap();
+    assert!(use_at(0).await);
+    assert!(!use_at(100).await);
+    // Stale by then, so whoever checks its time refuses it; nothing is kept for ever.
+    assert!(use_at(101).await);
+}
+
+#[tokio::test]
+async fn events_are_in_order_and_bounded_for_each_machine() {
+    let (_dir, ledger) = ledger();
+    let mut changes = ledger.changes();
+    for vm in ['a', 'b'] {
+        ledger
+            .want_running(&hash(vm), Source::Scheduler, false)
+            .await
+            .unwrap();
+    }
+    ledger.enter(&hash('b'), &State::Fetching).await.unwrap();
+    for _ in 0..300 {
+        ledger.enter(&hash('a'), &State::Running).await.unwrap();
+    }
+    assert!(changes.has_changed().unwrap());
+    assert_eq!(*changes.borrow_and_update(), 301);
+    let all = ledger.events(None, 0, 1000).await.unwrap();
+    assert_eq!(all.len(), 201);
+    assert_eq!(all[0].vm, hash('b'));
+    assert!(all.windows(2).all(|pair| pair[0].id < pair[1].id));
+    let of_b = ledger.events(Some(&hash('b')), 0, 1000).await.unwrap();
+    assert_eq!((of_b.len(), of_b[0].state.as_str()), (1, "fetching"));
+    assert!(ledger.events(None, 301, 10).await.unwrap().is_empty());
+}

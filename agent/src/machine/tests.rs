@@ -2,7 +2,7 @@
 //! sockets, and is told by the kernel's command line how to behave.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
@@ -112,6 +112,24 @@ async fn a_machine_starts_says_it_is_ready_and_stops_when_told() {
             ..
         })
     ));
+    machine.stop(PATIENCE).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_console_carries_what_is_printed_and_what_is_typed() {
+    let host = Host::new();
+    let (machine, _events) = Machine::start(host.spec("")).await.unwrap();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    machine.attach_console(theirs.into()).await.unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let mut ours = tokio::net::UnixStream::from_std(ours).unwrap();
+    ours.write_all(b"root\n").await.unwrap();
+    let mut said = String::new();
+    timeout(PATIENCE, ours.read_to_string(&mut said))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(said, "login: ROOT\n");
     machine.stop(PATIENCE).await.unwrap();
 }
 
@@ -287,8 +305,17 @@ fn peer() {
                     | Request::AttachDisk(_)
                     | Request::DetachDisk { .. }
                     | Request::SetLimits { .. }
-                    | Request::Balloon { .. }
-                    | Request::AttachConsole { .. } => tell(Err("not here".to_owned())),
+                    | Request::Balloon { .. } => tell(Err("not here".to_owned())),
+                    Request::AttachConsole { stream } => {
+                        assert_eq!(stream.0, 0);
+                        let stream = receiver.take(1).unwrap().remove(0);
+                        tell(running);
+                        let mut stream = UnixStream::from(stream);
+                        stream.write_all(b"login: ").unwrap();
+                        let mut typed = [0; 5];
+                        stream.read_exact(&mut typed).unwrap();
+                        stream.write_all(&typed.to_ascii_uppercase()).unwrap();
+                    }
                     Request::Stop if behaviour == "stubborn" => {}
                     Request::Stop => {
                         tell(Ok(Status::default()));

@@ -11,8 +11,9 @@ pub mod kvm;
 mod ports;
 mod setback;
 mod task;
+mod updates;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,10 +27,7 @@ use self::host::Hypervisor;
 use self::task::Task;
 use crate::config::Config;
 use crate::intake::Intake;
-use crate::intake::workload;
-use crate::ledger::{
-    Allocated, Capacity, Desired, Ledger, LedgerError, Record, Source, State, Wipe, now_us,
-};
+use crate::ledger::{Capacity, Desired, Ledger, LedgerError, Record, Source, State, now_us};
 use crate::logs::Logs;
 use crate::metrics;
 use crate::metrics::history::History;
@@ -213,69 +211,6 @@ impl Reconciler {
             self.poke(hash, false);
         }
         Ok(record)
-    }
-
-    /// Makes `wanted` all that the scheduler wants here and sees to it.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub async fn allocate(&self, wanted: BTreeSet<ItemHash>) -> Result<Allocated, LedgerError> {
-        let outcome = self.shared.ledger.allocate(wanted).await?;
-        for hash in &outcome.changed {
-            self.poke(hash, false);
-        }
-        Ok(outcome)
-    }
-
-    /// Records that a machine is to run on new disks: a new root, and with `volumes` new volumes too. False when it is
-    /// unknown.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub async fn reinstall(&self, hash: &ItemHash, volumes: bool) -> Result<bool, LedgerError> {
-        let known = self
-            .shared
-            .ledger
-            .want_wiped(hash, Wipe { volumes })
-            .await?;
-        if known {
-            self.poke(hash, true);
-        }
-        Ok(known)
-    }
-
-    /// Records that a machine is to be stopped at a time (Unix microseconds), or no longer so.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub async fn expire(&self, hash: &ItemHash, at: Option<i64>) -> Result<(), LedgerError> {
-        self.shared.ledger.expire(hash, at).await?;
-        self.shared.expirations.notify_one();
-        Ok(())
-    }
-
-    /// Starts anew the running machines that use the newest amendment of `original`, when that is another file than
-    /// the one they run with. The disk an instance began with is its own since then.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub async fn amended(&self, original: &ItemHash) -> Result<(), LedgerError> {
-        for record in self.shared.ledger.all().await? {
-            if record.state != State::Running || !uses_latest(&record, original) {
-                continue;
-            }
-            match self.shared.intake.latest_file(original).await {
-                Ok(file) if self.shared.host.uses(&record.hash, &file) => {}
-                Ok(file) => {
-                    tracing::info!(vm = %record.hash, %original, %file, "a newer file: starting it anew");
-                    self.reboot(&record.hash);
-                }
-                Err(error) => {
-                    tracing::warn!(vm = %record.hash, "the amendment is passed over: {}", crate::chain(&error));
-                }
-            }
-        }
-        Ok(())
     }
 
     /// What guests print.
@@ -475,20 +410,6 @@ impl Reconciler {
         });
         handle
     }
-}
-
-/// Whether a machine means the newest amendment of a STORE message, for anything but the disk it began with.
-fn uses_latest(record: &Record, original: &ItemHash) -> bool {
-    let Some(workload) = task::kept_workload(record) else {
-        return false;
-    };
-    let root = match &workload.body {
-        workload::Body::Instance { image, .. } => Some(&image.hash),
-        workload::Body::Program { .. } => None,
-    };
-    workload.references().into_iter().any(|reference| {
-        reference.use_latest && reference.hash == *original && root != Some(original)
-    })
 }
 
 impl Handle {

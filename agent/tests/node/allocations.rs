@@ -186,8 +186,9 @@ async fn fifty_machines_pushed_at_once_are_answered_before_any_of_them_starts_an
     let owner = Keypair::generate();
     let image = node.ccn.store(&owner, b"a raw disk");
     let hashes: Vec<_> = (0..50)
-        .map(|_| {
-            let content = instance_content(&image, "hold");
+        .map(|number| {
+            let mut content = instance_content(&image, "hold");
+            content["metadata"] = json!({"name": number.to_string()});
             node.ccn.publish(&owner, MessageType::Instance, content)
         })
         .collect();
