@@ -1,13 +1,8 @@
 //! PID 1 of the device tests: uses its disks, memory and console, and says what it finds, a line each.
 //!
-//! `vda` (32 MiB) holds data, `vdb` is limited, `pmem0` is an ext4 image with a file, `eth0` leads to a host that
-//! echoes. After a line that ends in a question mark it waits for a typed one. `crn.hot` on the kernel's command line:
-//! a disk comes and goes, and the machine is killed after a flush. `crn.survived`: it is the next machine, looks at
-//! what has survived, and powers off when its button is pressed.
+//! `vda` (32 MiB) holds data, `vdb` is limited, `eth0` leads to a host that echoes. After a line that ends in a question mark it waits for a typed one.
 
 #![deny(unsafe_code)]
-
-mod hot;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, Read as _, Write as _};
@@ -44,13 +39,10 @@ fn main() {
 }
 
 fn run() -> io::Result<()> {
-    let cmdline = std::fs::read_to_string("/proc/cmdline")?;
-    let asked = |wanted: &str| cmdline.split_ascii_whitespace().any(|word| word == wanted);
-    if asked("crn.survived") {
-        return hot::survived();
-    }
     let disk = OpenOptions::new().read(true).write(true).open("/dev/vda")?;
-    let written = pattern();
+    let written: Vec<u8> = (0..DATA * MIB)
+        .map(|n| ((n / 7) ^ (n / 4096)) as u8)
+        .collect();
     disk.write_all_at(&written, 0)?;
     disk.sync_data()?;
     // Written again, so that freeing has something to free: [8, 24) MiB.
@@ -91,7 +83,6 @@ fn run() -> io::Result<()> {
     network(&written[..2 * MIB])?;
     ask("SENT")?;
     println!("HVC0 {}", virtio_console()?);
-    println!("PMEM {}", hot::image(&written[..MIB])?);
 
     let mut memory = vec![1u8; MEMORY * MIB];
     for page in memory.chunks_mut(4096) {
@@ -101,17 +92,7 @@ fn run() -> io::Result<()> {
     drop(memory);
     ask("GIVEN")?;
     ask("INFLATE")?;
-    if asked("crn.hot") {
-        hot::run(&disk, &written)?;
-    }
     Ok(())
-}
-
-/// What is written everywhere; `crn-device-check` knows it too.
-fn pattern() -> Vec<u8> {
-    (0..DATA * MIB)
-        .map(|n| ((n / 7) ^ (n / 4096)) as u8)
-        .collect()
 }
 
 /// Asks on the virtio console; the answer.
