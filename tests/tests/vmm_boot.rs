@@ -106,7 +106,9 @@ fn devices_are_found_over_pci_by_our_kernel_and_by_a_distributions() {
         .file(product("bench-initramfs").unwrap(), "/initramfs")
         .bytes(vec![0; 1 << 20], "/disk")
         .cpus(1)
-        .timeout(PATIENCE * 3)
+        .memory_mib(3584)
+        .words("hugepagesz=1G hugepages=1")
+        .timeout(PATIENCE * 4)
         .run([
             boot_with(
                 "/vmlinux",
@@ -128,11 +130,16 @@ fn devices_are_found_over_pci_by_our_kernel_and_by_a_distributions() {
             boot_with(
                 "/vmlinux",
                 &["--huge-pages", "1g", "--memory", "1024"],
+                "console=ttyS0 quiet panic=-1",
+            ),
+            boot_with(
+                "/vmlinux",
+                &["--huge-pages", "1g", "--memory", "2048"],
                 "console=ttyS0 panic=-1",
             ),
         ])
         .unwrap();
-    let [ours, theirs, no_pages] = output.commands.as_slice() else {
+    let [ours, theirs, huge, no_pages] = output.commands.as_slice() else {
         panic!("{} outputs", output.commands.len());
     };
     ended_with(ours, ExitReason::PowerOff);
@@ -148,6 +155,8 @@ fn devices_are_found_over_pci_by_our_kernel_and_by_a_distributions() {
     ] {
         assert!(theirs.stdout_text().contains(line), "{line}");
     }
+    ended_with(huge, ExitReason::PowerOff);
+    assert!(huge.stdout_text().contains(MARKER));
     ended_with(no_pages, ExitReason::Failed);
     assert!(no_pages.stderr_text().contains("huge pages of 1024 MiB"));
 }

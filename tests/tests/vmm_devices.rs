@@ -54,6 +54,7 @@ fn check(transport: &str) -> anyhow::Result<()> {
 }
 
 #[test]
-fn data_survives_freed_space_and_memory_come_back_and_limits_hold() -> anyhow::Result<()> {
+fn data_survives_freed_space_and_memory_come_back_limits_hold_and_disks_come_and_go()
+-> anyhow::Result<()> {
     ["mmio", "pci"].into_iter().try_for_each(check)
 }

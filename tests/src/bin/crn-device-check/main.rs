@@ -3,28 +3,20 @@
 //!
 //! `crn-device-check VMM KERNEL INITRAMFS mmio|pci`
 
-use std::fs::{self, File};
-use std::io::{Read, Write};
+mod guest;
+mod hot;
+
+use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use command_fds::{CommandFdExt, FdMapping};
-use crn_protocol::control::{
-    self, ConsoleSpec, Descriptor, DiskSpec, Event, ExitReason, MemoryBacking, NicSpec, Report,
-    Request, Status, Transport, VmSpec,
-};
-use crn_protocol::descriptors::{Receiver, send_with};
-use crn_protocol::devices::{
-    BalloonCounters, BalloonSpec, DeviceCounters, DiskCounters, Engine, Limits, NewLimits,
-    NicLimits, PmemSpec, Rate,
-};
-use crn_protocol::lines::encode;
+use crn_protocol::control::{Request, Transport};
+use crn_protocol::devices::{DeviceCounters, Limits, NewLimits, Rate};
 use crn_tests::tap;
+
+use crate::guest::{Guest, Machine};
 
 const MIB: u64 = 1 << 20;
 /// The longest the guest takes for anything, under emulation.
@@ -55,7 +47,18 @@ fn main() -> Result<()> {
     let limited = disk("/tmp/limited")?;
     let taps = tap::open(TAP, HOST, 2).context("make a TAP device")?;
     echo()?;
-    let mut guest = Guest::start(vmm, kernel, initramfs, transport, &data, &limited, taps)?;
+    let machine = Machine {
+        vmm,
+        kernel,
+        initramfs,
+        transport,
+        data: &data,
+        limited: &limited,
+        rate: RATE,
+    };
+    // Devices come and go on PCI only.
+    let hot = transport == Transport::Pci;
+    let mut guest = Guest::start(&machine, taps, if hot { "crn.hot" } else { "" })?;
 
     guest.expect("INTEGRITY true")?;
     guest.expect("WRITTEN?")?;
@@ -180,7 +183,12 @@ fn main() -> Result<()> {
         Ok((guest.balloon()?.actual_mib == 0).then_some(()))
     })?;
     guest.answer()?;
-    guest.end()?;
+    if hot {
+        hot::check(guest, &machine)?;
+    } else {
+        let log = guest.end()?;
+        ensure!(log.contains("INFLATE?"), "the console's file lacks output");
+    }
     say("done");
     Ok(())
 }
@@ -217,246 +225,4 @@ fn disk(path: &str) -> Result<File> {
         .open(path)?;
     file.set_len(32 * MIB)?;
     Ok(file)
-}
-
-/// A running guest, its control socket and its console.
-struct Guest {
-    vmm: Child,
-    control: UnixStream,
-    receiver: Receiver,
-    console: UnixStream,
-    /// What the guest has said and nobody has expected yet.
-    said: String,
-    /// Everything it has said.
-    all: String,
-    next_id: u64,
-}
-
-impl Guest {
-    fn start(
-        vmm: &str,
-        kernel: &str,
-        initramfs: &str,
-        transport: Transport,
-        data: &File,
-        limited: &File,
-        taps: Vec<OwnedFd>,
-    ) -> Result<Self> {
-        let path = "/tmp/control.sock";
-        // What a check before this one has left.
-        for left in [path, "/tmp/console"] {
-            fs::remove_file(left).ok();
-        }
-        let listener = UnixListener::bind(path)?;
-        let mut command = Command::new(vmm);
-        command
-            .args(["--control-fd", "3"])
-            .stdin(Stdio::null())
-            .fd_mappings(vec![FdMapping {
-                parent_fd: OwnedFd::from(listener),
-                child_fd: 3,
-            }])?;
-        let child = command.spawn().context("start the VMM")?;
-        let control = UnixStream::connect(path)?;
-        control.set_read_timeout(Some(PATIENCE))?;
-        let (console, theirs) = UnixStream::pair()?;
-        console.set_nonblocking(true)?;
-        let mut guest = Self {
-            vmm: child,
-            control,
-            receiver: Receiver::default(),
-            console,
-            said: String::new(),
-            all: String::new(),
-            next_id: 1,
-        };
-        let file = |name: &str, disk: u8, operations| DiskSpec {
-            file: Descriptor(disk),
-            read_only: false,
-            serial: name.to_owned(),
-            engine: Engine::Auto,
-            limits: Limits {
-                bytes: None,
-                operations,
-            },
-        };
-        let spec = VmSpec {
-            vm: "device-check".to_owned(),
-            // Emulation loses guests whose vCPUs wait for one another on one CPU.
-            vcpus: 1,
-            memory_mib: 192,
-            memory_backing: MemoryBacking::Thp,
-            transport,
-            kernel: Descriptor(0),
-            initramfs: Some(Descriptor(1)),
-            cmdline: "console=ttyS0 quiet panic=-1".to_owned(),
-            disks: vec![file("data", 2, None), file("limited", 3, Some(RATE))],
-            nics: vec![NicSpec {
-                taps: (6..).map(Descriptor).take(taps.len()).collect(),
-                mac: [2, 0, 0, 0, 0, 1],
-                mtu: 1500,
-                limits: NicLimits::default(),
-            }],
-            vsock: None,
-            balloon: Some(BalloonSpec::default()),
-            pmem: vec![PmemSpec {
-                file: Descriptor(5),
-            }],
-            entropy: Limits::default(),
-            console: ConsoleSpec {
-                output: Descriptor(4),
-                max_bytes: MIB,
-                virtio: true,
-            },
-        };
-        // The kernel may have no driver for it; that KVM shows it to the guest is checked all the same.
-        let image = disk("/tmp/image")?;
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .read(true)
-            .open("/tmp/console")?;
-        let files = [
-            File::open(kernel)?,
-            File::open(initramfs)?,
-            data.try_clone()?,
-            limited.try_clone()?,
-            log,
-            image,
-        ];
-        let files: Vec<_> = files.map(OwnedFd::from).into_iter().chain(taps).collect();
-        guest
-            .request_with(Request::Launch(Box::new(spec)), &files)
-            .context("launch")?;
-        let stream = Request::AttachConsole {
-            stream: Descriptor(0),
-        };
-        guest.request_with(stream, &[theirs.into()])?;
-        Ok(guest)
-    }
-
-    fn request(&mut self, request: Request) -> Result<Status> {
-        self.request_with(request, &[])
-    }
-
-    fn request_with(&mut self, request: Request, files: &[OwnedFd]) -> Result<Status> {
-        let id = self.next_id;
-        self.next_id += 1;
-        let line = encode(&control::Command { id, request })?;
-        let files: Vec<_> = files.iter().map(AsFd::as_fd).collect();
-        let sent = send_with(&self.control, &line, &files)?;
-        self.control.write_all(&line[sent..])?;
-        loop {
-            match self.report()? {
-                Report::Reply(reply) if reply.id == id => {
-                    return reply.result.map_err(anyhow::Error::msg);
-                }
-                Report::Reply(_) => {}
-                Report::Event(event) => bail!("unexpected: {event:?}"),
-            }
-        }
-    }
-
-    fn report(&mut self) -> Result<Report> {
-        loop {
-            if let Some(report) = self.receiver.next()? {
-                return Ok(report);
-            }
-            ensure!(self.receiver.read(&self.control)? > 0, "the VMM is gone");
-        }
-    }
-
-    fn counters(&mut self, name: &str) -> Result<DeviceCounters> {
-        let status = self.request(Request::Status)?;
-        let device = status.devices.into_iter().find(|one| one.name == name);
-        Ok(device
-            .with_context(|| format!("no device {name}"))?
-            .counters)
-    }
-
-    fn disk(&mut self, name: &str) -> Result<DiskCounters> {
-        match self.counters(name)? {
-            DeviceCounters::Disk(counters) => Ok(counters),
-            other => bail!("{other:?}"),
-        }
-    }
-
-    fn balloon(&mut self) -> Result<BalloonCounters> {
-        match self.counters("balloon")? {
-            DeviceCounters::Balloon(counters) => Ok(counters),
-            other => bail!("{other:?}"),
-        }
-    }
-
-    /// The VMM's resident memory, guest memory included, bytes.
-    fn rss(&self) -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.vmm.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        Ok(kib.context("no VmRSS")?.trim().parse::<u64>()? * 1024)
-    }
-
-    fn until<T>(
-        &mut self,
-        what: &str,
-        mut check: impl FnMut(&mut Self) -> Result<Option<T>>,
-    ) -> Result<T> {
-        let started = Instant::now();
-        loop {
-            if let Some(value) = check(self)? {
-                return Ok(value);
-            }
-            ensure!(started.elapsed() < PATIENCE, "{what}: not in time");
-            std::thread::sleep(Duration::from_millis(200));
-        }
-    }
-
-    /// Waits until the guest says a line.
-    fn expect(&mut self, line: &str) -> Result<()> {
-        let started = Instant::now();
-        loop {
-            if let Some(at) = self.said.find(line) {
-                self.said.drain(..at + line.len());
-                return Ok(());
-            }
-            let mut bytes = [0; 4096];
-            match self.console.read(&mut bytes) {
-                Ok(0) => bail!("the console ended before {line}: {}", self.all),
-                Ok(count) => {
-                    let text = String::from_utf8_lossy(&bytes[..count]);
-                    self.said.push_str(&text);
-                    self.all.push_str(&text);
-                }
-                Err(_) if started.elapsed() > PATIENCE || self.said.contains("FAILED") => {
-                    bail!("the guest did not say {line}: {}", self.all);
-                }
-                Err(_) => std::thread::sleep(Duration::from_millis(20)),
-            }
-        }
-    }
-
-    /// Types a line, which the guest repeats.
-    fn answer(&mut self) -> Result<()> {
-        self.type_line("go on")?;
-        self.expect("HEARD go on")
-    }
-
-    fn type_line(&mut self, line: &str) -> Result<()> {
-        Ok(self.console.write_all(format!("{line}\n").as_bytes())?)
-    }
-
-    fn end(mut self) -> Result<()> {
-        let reason = loop {
-            match self.report()? {
-                Report::Event(Event::Exited { reason, .. }) => break reason,
-                Report::Event(_) | Report::Reply(_) => {}
-            }
-        };
-        ensure!(reason == ExitReason::PowerOff, "{reason:?}");
-        let status = self.vmm.wait()?;
-        ensure!(status.success(), "{status}");
-        let log = fs::read_to_string("/tmp/console")?;
-        ensure!(log.contains("INFLATE?"), "the console's file lacks output");
-        Ok(())
-    }
 }

@@ -1,8 +1,12 @@
 //! PID 1 of the device tests: uses its disks, memory and console, and says what it finds, a line each.
 //!
-//! `vda` (32 MiB) holds data, `vdb` is limited, `eth0` leads to a host that echoes. After a line that ends in a question mark it waits for a typed one.
+//! `vda` (32 MiB) holds data, `vdb` is limited, `eth0` leads to a host that echoes. After a line that ends in a question mark it waits for a typed one. `crn.hot` on the kernel's command line:
+//! a disk comes and goes, and the machine is killed after a flush. `crn.survived`: it is the next machine, looks at
+//! what has survived, and powers off when its button is pressed.
 
 #![deny(unsafe_code)]
+
+mod hot;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, Read as _, Write as _};
@@ -39,10 +43,13 @@ fn main() {
 }
 
 fn run() -> io::Result<()> {
+    let cmdline = std::fs::read_to_string("/proc/cmdline")?;
+    let asked = |wanted: &str| cmdline.split_ascii_whitespace().any(|word| word == wanted);
+    if asked("crn.survived") {
+        return hot::survived();
+    }
     let disk = OpenOptions::new().read(true).write(true).open("/dev/vda")?;
-    let written: Vec<u8> = (0..DATA * MIB)
-        .map(|n| ((n / 7) ^ (n / 4096)) as u8)
-        .collect();
+    let written = pattern();
     disk.write_all_at(&written, 0)?;
     disk.sync_data()?;
     // Written again, so that freeing has something to free: [8, 24) MiB.
@@ -92,7 +99,17 @@ fn run() -> io::Result<()> {
     drop(memory);
     ask("GIVEN")?;
     ask("INFLATE")?;
+    if asked("crn.hot") {
+        hot::run(&disk, &written)?;
+    }
     Ok(())
+}
+
+/// What is written everywhere; `crn-device-check` knows it too.
+fn pattern() -> Vec<u8> {
+    (0..DATA * MIB)
+        .map(|n| ((n / 7) ^ (n / 4096)) as u8)
+        .collect()
 }
 
 /// Asks on the virtio console; the answer.
