@@ -1,10 +1,7 @@
 //! A guest uses its devices under a real KVM, while `crn-device-check` plays its controller beside it.
 
-use std::path::{Path, PathBuf};
-use std::process::Command as Program;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
 use crn_tests::nested::{Command, Ending, Error, Nested};
 use crn_tests::testbed::products::product;
 
@@ -15,26 +12,7 @@ const STALL: Duration = Duration::from_secs(150);
 /// Machines tried before that counts.
 const TRIES: usize = 3;
 
-/// A file system with one file, `data`, of a MiB that `crn-device-init` knows.
-fn image(directory: &Path) -> anyhow::Result<PathBuf> {
-    let (tree, image) = (directory.join("tree"), directory.join("image"));
-    std::fs::create_dir(&tree)?;
-    let data: Vec<u8> = (0..1 << 20)
-        .map(|n: u32| ((n / 7) ^ (n / 4096)) as u8)
-        .collect();
-    std::fs::write(tree.join("data"), data)?;
-    let made = Program::new("mke2fs")
-        .args(["-q", "-t", "ext4", "-b", "4096", "-O", "^has_journal", "-d"])
-        .args([&tree, &image])
-        .arg("4M")
-        .output()
-        .context("run mke2fs (package e2fsprogs)")?;
-    ensure!(made.status.success(), "mke2fs: {made:?}");
-    Ok(image)
-}
-
 fn check(transport: &str) -> anyhow::Result<()> {
-    let directory = tempfile::tempdir()?;
     let machine = Nested::new()
         .init(env!("CARGO_BIN_EXE_crn-nested"))
         .program(
@@ -44,7 +22,6 @@ fn check(transport: &str) -> anyhow::Result<()> {
         .program(product("staging/usr/bin/crn-vmm")?, "/bin/crn-vmm")
         .file(product("vmlinux")?, "/vmlinux")
         .file(product("device-initramfs")?, "/initramfs")
-        .file(image(directory.path())?, "/image")
         .module("tun")
         .cpus(1)
         .timeout(PATIENCE)
@@ -55,7 +32,6 @@ fn check(transport: &str) -> anyhow::Result<()> {
         "/bin/crn-vmm",
         "/vmlinux",
         "/initramfs",
-        "/image",
         transport,
     ])
     .timeout(PATIENCE);

@@ -27,10 +27,7 @@ fn main() {
         ("crn.bench=net", net::run),
     ] {
         if asked(bench)
-            && let Err(error) =
-                system::mount("devtmpfs", "/dev", "devtmpfs", MountFlags::empty(), None)
-                    .map_err(|error| error.to_string())
-                    .and_then(|()| run().map_err(|error| error.to_string()))
+            && let Err(error) = prepare().and_then(|()| run().map_err(|error| error.to_string()))
         {
             println!("CRN-BENCH failed {error}");
         }
@@ -40,6 +37,15 @@ fn main() {
     } else {
         RebootCommand::PowerOff
     })
+}
+
+/// What a bench needs and a boot does not.
+fn prepare() -> Result<(), String> {
+    for (kind, target) in [("devtmpfs", "/dev"), ("sysfs", "/sys")] {
+        system::mount(kind, target, kind, MountFlags::empty(), None)
+            .map_err(|error| error.to_string())?;
+    }
+    Ok(())
 }
 
 /// So many operations have been done since then.

@@ -1,13 +1,12 @@
 //! What comes and goes: a disk, the machine itself.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crn_init::{power_button, system};
-use rustix::mount::MountFlags;
 
 use crate::{MIB, ask, read};
 
@@ -17,26 +16,6 @@ const HOT: &str = "/dev/vdc";
 const SURVIVES: usize = 4;
 /// The longest the kernel takes to notice anything, under emulation.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// Reads the shared image through a file system that maps it, and tries to write past the file system.
-pub fn image(expected: &[u8]) -> io::Result<String> {
-    let refused = |error: crn_init::error::Error| io::Error::other(error.to_string());
-    let (target, options) = ("/scratch", Some(c"dax=always"));
-    system::mount("/dev/pmem0", target, "ext4", MountFlags::RDONLY, options).map_err(refused)?;
-    let mounts = fs::read_to_string("/proc/mounts")?;
-    let mapped = mounts
-        .lines()
-        .any(|line| line.starts_with("/dev/pmem0 ") && line.contains("dax=always"));
-    let same = fs::read("/scratch/data")? == expected;
-    let read_only = fs::write("/scratch/data", "x").is_err();
-    rustix::mount::unmount(target, rustix::mount::UnmountFlags::empty())?;
-    // Whatever the kernel makes of this, the image must not change, which is looked at from outside.
-    if let Ok(raw) = OpenOptions::new().write(true).open("/dev/pmem0") {
-        let _ = raw.write_all_at(&[0xee; 4096], 0);
-        let _ = raw.sync_all();
-    }
-    Ok(format!("{mapped} {same} {read_only}"))
-}
 
 /// A disk is attached, used and detached; then what `vda` holds is made durable and the machine waits to be killed.
 pub fn run(disk: &File, pattern: &[u8]) -> io::Result<()> {

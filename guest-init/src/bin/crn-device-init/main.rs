@@ -1,7 +1,6 @@
 //! PID 1 of the device tests: uses its disks, memory and console, and says what it finds, a line each.
 //!
-//! `vda` (32 MiB) holds data, `vdb` is limited, `pmem0` is an ext4 image with a file, `eth0` leads to a host that
-//! echoes. After a line that ends in a question mark it waits for a typed one. `crn.hot` on the kernel's command line:
+//! `vda` (32 MiB) holds data, `vdb` is limited, `eth0` leads to a host that echoes. After a line that ends in a question mark it waits for a typed one. `crn.hot` on the kernel's command line:
 //! a disk comes and goes, and the machine is killed after a flush. `crn.survived`: it is the next machine, looks at
 //! what has survived, and powers off when its button is pressed.
 
@@ -91,7 +90,6 @@ fn run() -> io::Result<()> {
     network(&written[..2 * MIB])?;
     ask("SENT")?;
     println!("HVC0 {}", virtio_console()?);
-    println!("PMEM {}", hot::image(&written[..MIB])?);
 
     let mut memory = vec![1u8; MEMORY * MIB];
     for page in memory.chunks_mut(4096) {

@@ -20,18 +20,17 @@ use crn_protocol::devices::{
 };
 use crn_protocol::lines::encode;
 
-use crate::{MIB, PATIENCE};
+use crate::{MIB, PATIENCE, disk};
 
 /// Where the console's output goes.
 const LOG: &str = "/tmp/console";
 
 /// What is started, and with what.
 pub struct Machine<'a> {
-    /// The VMM, the guest's kernel and initramfs, and the shared image.
+    /// The VMM, and the guest's kernel and initramfs.
     pub vmm: &'a str,
     pub kernel: &'a str,
     pub initramfs: &'a str,
-    pub image: &'a str,
     pub transport: Transport,
     pub data: &'a File,
     pub limited: &'a File,
@@ -129,6 +128,8 @@ impl Guest {
                 virtio: true,
             },
         };
+        // The kernel may have no driver for it; that KVM shows it to the guest is checked all the same.
+        let image = disk("/tmp/image")?;
         let log = File::options()
             .create(true)
             .append(true)
@@ -140,7 +141,7 @@ impl Guest {
             machine.data.try_clone()?,
             machine.limited.try_clone()?,
             log,
-            File::open(machine.image)?,
+            image,
         ];
         let files: Vec<_> = files.map(OwnedFd::from).into_iter().chain(taps).collect();
         guest
