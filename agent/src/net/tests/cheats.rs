@@ -24,6 +24,18 @@ struct Cheat {
     only_rules: bool,
 }
 
+/// A datagram that cheats: what it is, whether the rules alone are in its way, the card's address, source, destination,
+/// and both ports.
+type Datagram = (
+    &'static str,
+    bool,
+    [u8; 6],
+    &'static str,
+    &'static str,
+    u16,
+    u16,
+);
+
 /// Where a cheat can come to light.
 struct Observers {
     outside: Ear,
@@ -95,7 +107,7 @@ fn to_gateway(a: &Wire, card: [u8; 6], packet: &[u8]) -> Vec<u8> {
 fn heard_cheats(a: &Wire, b: &Wire) -> Vec<Cheat> {
     let (card, other) = (a.plan.mac, b.plan.mac);
     let host_link_local = "fe80::1";
-    let list: Vec<(&str, bool, [u8; 6], &str, &str, u16, u16)> = vec![
+    let list: Vec<Datagram> = vec![
         (
             "IPv4 of another guest as the source",
             false,
