@@ -87,8 +87,8 @@ fn superblock(head: &[u8], length: u64) -> Result<(), Refusal> {
         ("xattr_id_table_start", long(56), true),
         ("lookup_table_start", exports, true),
     ] {
-        let inside = (LENGTH as u64..used).contains(&start);
-        if !inside && !(optional && start == ABSENT) {
+        let good = (LENGTH as u64..used).contains(&start) || (optional && start == ABSENT);
+        if !good {
             return refuse(field, format!("is {start}, with {used} bytes used"));
         }
     }

@@ -70,7 +70,12 @@ async fn a_pushed_instance_runs_is_listed_and_repeated_pushes_are_free() {
     node.until(&hash, "stopped", |state| *state == State::Stopped)
         .await;
     assert!(!node.bench.runs(&hash));
-    assert!(node.bench.networks.lock().unwrap().is_empty());
+    // The rules follow the ledger.
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while !node.bench.networks.lock().unwrap().is_empty() {
+        assert!(tokio::time::Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test]
