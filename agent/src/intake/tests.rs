@@ -54,7 +54,7 @@ fn what_this_node_cannot_do_is_said_before_anything_is_started() {
     assert!(with("/volumes/0/mount", json!("data")).contains("volumes[0].mount"));
     assert!(with("/volumes/0/mount", json!("/a/../b")).contains("absolute path"));
     assert!(with("/volumes/0/persistence", json!("store")).contains("volumes[0].persistence"));
-    assert!(with("/resources/vcpus", json!(65)).contains("64 vCPUs"));
+    assert!(with("/resources/vcpus", json!(65)).contains("resources.vcpus"));
 }
 
 #[test]
