@@ -45,12 +45,18 @@ impl Store {
         if let Some(last) = segments(dir)?.last() {
             store.segment = *last;
             let path = segment_path(dir, *last);
-            let bytes = std::fs::read(&path)?;
+            let mut file = File::open(&path)?;
+            let length = file.metadata()?.len();
+            // More than the longest line: its end is enough.
+            let from = length.saturating_sub(2 * CHUNK);
+            file.seek(SeekFrom::Start(from))?;
+            let mut bytes = Vec::new();
+            file.take(2 * CHUNK).read_to_end(&mut bytes)?;
             let whole = bytes
                 .iter()
                 .rposition(|b| *b == b'\n')
                 .map_or(0, |at| at + 1);
-            store.written = whole as u64;
+            store.written = from + whole as u64;
             if whole < bytes.len() {
                 OpenOptions::new()
                     .write(true)

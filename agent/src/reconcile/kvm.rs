@@ -1,5 +1,8 @@
 //! The host as it is: `crn-vmm` machines, TAP devices, nftables, files.
 
+mod parts;
+mod running;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -7,25 +10,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aleph_message::ItemHash;
-use crn_protocol::control::ExitReason;
 use crn_protocol::guest::{self, GuestConfig};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::net::UnixStream;
-use tokio::sync::mpsc;
 
-use super::host::{Guest, GuestEvent, HostError, Hypervisor, NetworkOf, Place};
+use self::parts::{InstanceSeed, file, program_parts, seed_volume};
+use self::running::KvmGuest;
+use super::host::{Guest, HostError, Hypervisor, NetworkOf, Place};
 use crate::config::Config;
-use crate::intake::workload::{Body, Reference, Resolved, Volume};
+use crate::intake::workload::{Body, Resolved, Volume};
 use crate::ledger::Kind;
-use crate::machine::spec::{self, Base, ProgramParts, VolumeParts};
-use crate::machine::{Machine, MachineEvent};
+use crate::machine::Machine;
+use crate::machine::spec::{self, Base, VolumeParts};
 use crate::metrics::history::Counters;
 use crate::net::{self, Net};
-use crate::volume::{self, Seed, SeedVolume};
+use crate::volume;
 
-/// How long a program has between SIGTERM and SIGKILL.
-const PROGRAM_GRACE: Duration = Duration::from_secs(3);
 /// How long a VMM has to end when told to, before it is killed.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -243,78 +244,6 @@ impl Kvm {
         })
         .await
     }
-}
-
-/// Owns what a [`Seed`] borrows.
-struct InstanceSeed {
-    vm: String,
-    hostname: String,
-    keys: Vec<String>,
-    plan: net::Plan,
-    mtu: u16,
-    dns: Vec<IpAddr>,
-    volumes: Vec<SeedVolume>,
-    user_data: Option<String>,
-}
-
-fn seed_volume(volume: &Volume) -> SeedVolume {
-    let (mount, read_only) = match volume {
-        Volume::Image { mount, .. } => (mount, true),
-        Volume::Disk { mount, .. } => (mount, false),
-    };
-    SeedVolume {
-        mount: mount.clone(),
-        read_only,
-    }
-}
-
-impl InstanceSeed {
-    fn seed(&self) -> Seed<'_> {
-        Seed {
-            vm: &self.vm,
-            hostname: &self.hostname,
-            ssh_keys: &self.keys,
-            plan: &self.plan,
-            mtu: self.mtu,
-            dns: &self.dns,
-            volumes: &self.volumes,
-            user_data: self.user_data.as_deref(),
-        }
-    }
-}
-
-fn program_parts(resolved: &Resolved) -> Result<ProgramParts, HostError> {
-    let Body::Program {
-        runtime,
-        code,
-        encoding,
-        interface,
-        entrypoint,
-        arguments,
-    } = &resolved.workload.body
-    else {
-        return Err(HostError::during("run an instance as a program")(
-            "it is an instance",
-        ));
-    };
-    let (code, code_bytes) = file(resolved, code)?;
-    Ok(ProgramParts {
-        runtime: file(resolved, runtime)?.0,
-        code,
-        encoding: *encoding,
-        code_bytes,
-        interface: *interface,
-        entrypoint: entrypoint.clone(),
-        arguments: arguments.clone(),
-        variables: resolved.workload.variables.clone(),
-    })
-}
-
-fn file(resolved: &Resolved, reference: &Reference) -> Result<(PathBuf, u64), HostError> {
-    let cached = resolved.files.get(&reference.hash).ok_or_else(|| {
-        HostError::during("find a file")(format!("{} was not fetched", reference.hash))
-    })?;
-    Ok((cached.path.clone(), cached.bytes))
 }
 
 async fn blocking<T: Send + 'static>(
@@ -573,63 +502,6 @@ impl Hypervisor for Kvm {
             })
             .await;
             found.unwrap_or_default()
-        }
-        .boxed()
-    }
-}
-
-struct KvmGuest {
-    kind: Kind,
-    machine: Machine,
-    events: mpsc::Receiver<MachineEvent>,
-}
-
-impl Guest for KvmGuest {
-    fn event(&mut self) -> BoxFuture<'_, GuestEvent> {
-        async move {
-            match self.events.recv().await {
-                Some(MachineEvent::GuestReady) => GuestEvent::Ready,
-                Some(MachineEvent::GuestFailed { stage, error }) => GuestEvent::Failed {
-                    reason: format!("the guest could not {stage}: {error}"),
-                },
-                Some(MachineEvent::ProgramExited { code, signal }) => GuestEvent::Failed {
-                    reason: match (code, signal) {
-                        (Some(code), _) => format!("the program ended with status {code}"),
-                        (None, Some(signal)) => format!("the program was ended by signal {signal}"),
-                        (None, None) => "the program ended".to_owned(),
-                    },
-                },
-                Some(MachineEvent::Exited { reason, detail }) => {
-                    GuestEvent::Exited { reason, detail }
-                }
-                None => GuestEvent::Exited {
-                    reason: ExitReason::Failed,
-                    detail: "its events ended".to_owned(),
-                },
-            }
-        }
-        .boxed()
-    }
-
-    fn ask_to_stop(&mut self) -> BoxFuture<'_, Result<(), HostError>> {
-        async move {
-            match self.kind {
-                Kind::Instance => self.machine.power_button().await,
-                Kind::Microvm | Kind::PersistentProgram => {
-                    self.machine.shutdown_program(PROGRAM_GRACE).await
-                }
-            }
-            .map_err(HostError::during("ask it to shut down"))
-        }
-        .boxed()
-    }
-
-    fn stop(&mut self) -> BoxFuture<'_, Result<(), HostError>> {
-        async move {
-            self.machine
-                .stop(STOP_DEADLINE)
-                .await
-                .map_err(HostError::during("end its machine"))
         }
         .boxed()
     }
