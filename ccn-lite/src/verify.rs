@@ -68,8 +68,10 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<()> {
 /// When the database cannot be read.
 pub fn verify(conn: &Connection, blobs: &Blobs, with_bytes: bool) -> anyhow::Result<Report> {
     let snapshot = conn.unchecked_transaction()?;
-    let mut report = Report::default();
-    report.flaws = maintain::check(&snapshot).context("cannot check the database")?;
+    let mut report = Report {
+        flaws: maintain::check(&snapshot).context("cannot check the database")?,
+        ..Report::default()
+    };
     messages::each(&snapshot, |message| {
         report.messages += 1;
         if let Err(flaw) = check_message(&message, blobs) {

@@ -110,11 +110,10 @@ fn rows(
         } else {
             resolve(conn, reference, use_latest).map(|file| file.map(|(_, size)| size))
         };
-        let known = known.unwrap_or_else(|error| {
+        known.unwrap_or_else(|error| {
             tracing::error!(%error, reference, "cannot read the size of a file");
             None
-        });
-        known
+        })
     };
     // What is claimed comes first, as on the network: an estimate may be about a file still to come under a known name.
     let size_of = |reference: &ItemHash, use_latest: bool| {

@@ -1,6 +1,8 @@
 //! A node in this process, and a client of it.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub mod money;
+
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
