@@ -127,6 +127,12 @@ fn devices_are_found_over_pci_by_our_kernel_and_by_a_distributions() {
                 &["--transport", "pci", "--memory", "256", "--disk", "/disk"],
                 "console=ttyS0 panic=-1",
             ),
+            // Linux restarts a machine like this one through the BIOS, unless it was started by EFI.
+            boot_with(
+                "/bzImage",
+                &["--transport", "pci", "--memory", "256"],
+                "console=ttyS0 quiet panic=-1 crn.exit=reset",
+            ),
             boot_with(
                 "/vmlinux",
                 &["--huge-pages", "1g", "--memory", "1024"],
@@ -139,7 +145,7 @@ fn devices_are_found_over_pci_by_our_kernel_and_by_a_distributions() {
             ),
         ])
         .unwrap();
-    let [ours, theirs, huge, no_pages] = output.commands.as_slice() else {
+    let [ours, theirs, restarted, huge, no_pages] = output.commands.as_slice() else {
         panic!("{} outputs", output.commands.len());
     };
     ended_with(ours, ExitReason::PowerOff);
@@ -147,6 +153,7 @@ fn devices_are_found_over_pci_by_our_kernel_and_by_a_distributions() {
         assert!(ours.stdout_text().contains(line), "{line}");
     }
     ended_with(theirs, ExitReason::PowerOff);
+    ended_with(restarted, ExitReason::Reset);
     for line in [
         "PCI Root Bridge [PCI0]",
         "[1af4:1042]",

@@ -12,12 +12,14 @@ use linux_loader::loader::elf::{Elf, PvhBootCapability};
 use linux_loader::loader::{Cmdline, KernelLoader, load_cmdline};
 use vm_memory::{Bytes, GuestAddress};
 
+use crate::devices::power::RESET_CODE;
 use crate::error::os;
 use crate::machine::vcpu::GDT_ENTRIES;
 use crate::memory::Ram;
 use crate::plan::Plan;
 use crate::plan::layout::{
-    ACPI_TABLES, CMDLINE, CMDLINE_MAX, GAP_START, GDT, HIGH_MEMORY, Range, VMGENID, initramfs,
+    ACPI_TABLES, CMDLINE, CMDLINE_MAX, GAP_START, GDT, HIGH_MEMORY, RESET_VECTOR, Range, VMGENID,
+    initramfs,
 };
 use crate::{Error, Result};
 
@@ -74,6 +76,8 @@ pub fn load(ram: &Ram, plan: &Plan, mut payload: Payload) -> Result<Entry> {
     let generation: [u8; 16] = random().map_err(os("make a generation identifier"))?;
     ram.write_slice(&generation, GuestAddress(VMGENID))
         .map_err(|error| Error::WriteBoot("the generation identifier", error))?;
+    ram.write_slice(&RESET_CODE, GuestAddress(RESET_VECTOR))
+        .map_err(|error| Error::WriteBoot("the reset code", error))?;
     for (index, entry) in (0..).zip(GDT_ENTRIES) {
         place(ram, GDT + 8 * index, entry, "the descriptor table")?;
     }

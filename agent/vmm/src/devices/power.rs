@@ -13,6 +13,13 @@ const SLEEP_TYPE_MASK: u8 = 0b111;
 const KEYBOARD_COMMAND_PORT: u16 = 0x64;
 const KEYBOARD_RESET: u8 = 0xfe;
 
+/// Code for real mode that resets the machine: `mov dx, RESET_PORT; mov al, RESET_VALUE; out dx, al; hlt; jmp` back to
+/// the `hlt`. Where there is no EFI, Linux restarts a hardware-reduced machine by jumping to where its BIOS would be.
+pub const RESET_CODE: [u8; 9] = {
+    let [low, high] = RESET_PORT.to_le_bytes();
+    [0xba, low, high, 0xb0, RESET_VALUE, 0xee, 0xf4, 0xeb, 0xfd]
+};
+
 /// What a write to an I/O port says about the machine's end, if anything.
 #[must_use]
 pub const fn port_write(port: u16, value: u8) -> Option<ExitReason> {

@@ -3,7 +3,7 @@
 //! ```text
 //! 0x0000_0500  GDT, then PVH or Linux boot structures, page tables, command line   (free again after boot)
 //! 0x0009_fc00  end of conventional memory
-//! 0x000e_0000  ACPI tables, RSDP first                                             (reserved)
+//! 0x000e_0000  ACPI tables, RSDP first; the generation identifier; the reset code      (reserved)
 //! 0x0010_0000  RAM: kernel from its own address, initramfs at the top of low RAM
 //! 0xc000_0000  end of low RAM at most; the gap: virtio-mmio or PCI windows and ECAM, IOAPIC, LAPIC, KVM's pages
 //! 0x1_0000_0000  high RAM
@@ -66,6 +66,8 @@ pub const ACPI_TABLES: u64 = 0xe_0000;
 pub const ACPI_TABLES_SIZE: u64 = 0x1_f000;
 /// The generation identifier, sixteen bytes on a page of their own: reserved up to 1 MiB, like the tables.
 pub const VMGENID: u64 = ACPI_TABLES + ACPI_TABLES_SIZE;
+/// Where a processor would begin after a reset, in real mode: the end of the first mebibyte.
+pub const RESET_VECTOR: u64 = HIGH_MEMORY - 0x10;
 /// Where RAM above the first mebibyte begins.
 pub const HIGH_MEMORY: u64 = 0x10_0000;
 
@@ -111,6 +113,7 @@ const MAX_GSIS: usize = 4096;
 const _: () = assert!(PAGE_TABLES + 6 * 0x1000 <= BOOT_STACK);
 const _: () = assert!(CMDLINE + (CMDLINE_MAX as u64) < CONVENTIONAL_END);
 const _: () = assert!(VMGENID + 0x1000 == HIGH_MEMORY);
+const _: () = assert!(VMGENID + 16 <= RESET_VECTOR);
 const _: () = assert!(VIRTIO_MMIO_BASE >= GAP_START);
 const _: () =
     assert!(VIRTIO_MMIO_BASE + MAX_MMIO_DEVICES as u64 * VIRTIO_MMIO_SIZE <= IOAPIC_BASE as u64);
