@@ -183,7 +183,7 @@ async fn a_killed_node_has_everything_it_acknowledged_and_nothing_by_halves() {
     let _program = Program::start(&config).await;
     let client = Ccn::elsewhere(&format!("http://127.0.0.1:{port}"));
     client.until_it_serves().await;
-    let said = said.lock().unwrap();
+    let said = std::mem::take(&mut *said.lock().unwrap());
     for hash in &said.messages {
         assert_eq!(
             client.status(hash).await,

@@ -237,7 +237,9 @@ mod tests {
     use super::super::cid::{Codec, Version};
     use super::*;
 
-    fn read(bytes: &[u8]) -> Result<(Cid, Vec<(Cid, Vec<u8>)>), CarError> {
+    type Blocks = Vec<(Cid, Vec<u8>)>;
+
+    fn read(bytes: &[u8]) -> Result<(Cid, Blocks), CarError> {
         let mut reader = Reader::new(bytes)?;
         let mut blocks = Vec::new();
         while let Some(block) = reader.next_block()? {
