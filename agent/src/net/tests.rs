@@ -1,9 +1,9 @@
-//! The host's network for real, as root: each test runs again in a network namespace of its own, with an uplink whose
-//! other end is in a second one, and speaks for guests by writing frames into their TAPs' queues.
+//! The host's network for real: each test runs again as root of a network namespace of its own, with an uplink whose other
+//! end is in a second one, and speaks for guests by writing frames into their TAPs' queues.
 
 mod cheats;
 mod host;
-mod lab;
+pub(super) mod lab;
 mod limits;
 mod packet;
 

@@ -23,8 +23,8 @@ fn rules(script: &str) -> Vec<&str> {
 
 /// Asks nft itself, in a network of its own; the rules go nowhere.
 fn is_understood(script: &str) -> bool {
-    let mut child = std::process::Command::new("unshare")
-        .args(["--net", "--", "nft", "-f", "-"])
+    let mut child = crate::net::tests::lab::unshare()
+        .args(["nft", "-f", "-"])
         .stdin(std::process::Stdio::piped())
         .spawn()
         .unwrap();

@@ -35,15 +35,27 @@ pub fn inside(module: &str, test: &str) -> bool {
         return true;
     }
     let (_crate, module) = module.split_once("::").unwrap();
-    let status = Command::new("unshare")
-        .args(["--net", "--"])
+    let output = unshare()
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", "--nocapture", &format!("{module}::{test}")])
         .env(HERE, "1")
-        .status()
+        .output()
         .unwrap();
-    assert!(status.success(), "{test} failed in its namespace");
+    // Through the harness, which shows it when the test fails or `--nocapture` asks for it.
+    print!("{}", String::from_utf8_lossy(&output.stdout));
+    eprint!("{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{test} failed in its namespace");
     false
+}
+
+/// `unshare` with a network namespace; whoever is not root is root in a user namespace of its own.
+pub fn unshare() -> Command {
+    let mut command = Command::new("unshare");
+    if !rustix::process::geteuid().is_root() {
+        command.arg("--map-root-user");
+    }
+    command.args(["--net", "--"]);
+    command
 }
 
 pub fn run(line: &str) -> String {
@@ -65,8 +77,8 @@ pub struct Host(Child);
 
 impl Host {
     pub fn new() -> Self {
-        let mut child = Command::new("unshare")
-            .args(["--net", "--", "sh", "-c", "echo; exec sleep 120"])
+        let mut child = unshare()
+            .args(["sh", "-c", "echo; exec sleep 120"])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
