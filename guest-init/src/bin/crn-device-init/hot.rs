@@ -20,8 +20,13 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// A disk is attached, used and detached; then what `vda` holds is made durable and the machine waits to be killed.
 pub fn run(disk: &File, pattern: &[u8]) -> io::Result<()> {
     ask("ATTACH")?;
-    wait("the disk to come", || Path::new(HOT).exists())?;
-    let hot = OpenOptions::new().read(true).write(true).open(HOT)?;
+    // Its name is there before it can be opened.
+    let mut opened = None;
+    wait("the disk to come", || {
+        opened = OpenOptions::new().read(true).write(true).open(HOT).ok();
+        opened.is_some()
+    })?;
+    let hot = opened.ok_or(io::ErrorKind::NotFound)?;
     let same = read(&hot, 0, 1)? == pattern[..MIB];
     hot.write_all_at(&pattern[MIB..2 * MIB], MIB as u64)?;
     hot.sync_data()?;
@@ -59,7 +64,7 @@ pub fn survived() -> io::Result<()> {
     Err(io::Error::other("nobody pressed the button"))
 }
 
-fn wait(what: &str, done: impl Fn() -> bool) -> io::Result<()> {
+fn wait(what: &str, mut done: impl FnMut() -> bool) -> io::Result<()> {
     let started = Instant::now();
     while !done() {
         if started.elapsed() > PATIENCE {
