@@ -61,6 +61,8 @@ pub enum Error {
         after: Duration,
         /// What stood on its console.
         console: String,
+        /// What the commands had said by then.
+        commands: Vec<CommandOutput>,
     },
     /// QEMU ended before the commands did.
     #[error(
@@ -286,9 +288,10 @@ impl Nested {
                 console,
                 elapsed,
             }),
-            Collected::TimedOut => Err(Error::Hung {
+            Collected::TimedOut(commands) => Err(Error::Hung {
                 after: elapsed,
                 console,
+                commands,
             }),
             Collected::Broken(why) => {
                 let said = fs::read_to_string(work.path().join("qemu")).unwrap_or_default();
@@ -449,7 +452,7 @@ impl Nested {
                     }
                 }
                 Ok(Err(error)) => return Collected::Broken(error.to_string()),
-                Err(RecvTimeoutError::Timeout) => return Collected::TimedOut,
+                Err(RecvTimeoutError::Timeout) => return Collected::TimedOut(outputs),
                 Err(RecvTimeoutError::Disconnected) => {
                     return Collected::Broken("its results ended early".into());
                 }
@@ -491,7 +494,7 @@ impl Nested {
 
 enum Collected {
     All(Vec<CommandOutput>),
-    TimedOut,
+    TimedOut(Vec<CommandOutput>),
     Broken(String),
 }
 

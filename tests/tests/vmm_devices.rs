@@ -1,5 +1,7 @@
 //! A guest uses its devices under a real KVM, while `crn-device-check` plays its controller beside it.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crn_tests::nested::{Command, Ending, Error, Nested};
@@ -12,7 +14,27 @@ const STALL: Duration = Duration::from_secs(150);
 /// Machines tried before that counts.
 const TRIES: usize = 3;
 
-fn check(transport: &str) -> anyhow::Result<()> {
+/// A file system with two files in it; each byte of the one is the other's complement.
+fn image(directory: &Path) -> anyhow::Result<PathBuf> {
+    let content = directory.join("content");
+    fs::create_dir(&content)?;
+    let one: Vec<u8> = (0u32..1 << 21).map(|n| (n ^ (n >> 9)) as u8).collect();
+    let other: Vec<u8> = one.iter().map(|byte| !byte).collect();
+    fs::write(content.join("one"), one)?;
+    fs::write(content.join("other"), other)?;
+    let image = directory.join("image");
+    let status = std::process::Command::new("mke2fs")
+        .args(["-q", "-t", "ext4", "-b", "4096", "-d"])
+        .arg(&content)
+        .arg(&image)
+        .arg("8M")
+        .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+        .status()?;
+    anyhow::ensure!(status.success(), "mke2fs: {status}");
+    Ok(image)
+}
+
+fn check(transport: &str, image: &Path) -> anyhow::Result<()> {
     let machine = Nested::new()
         .init(env!("CARGO_BIN_EXE_crn-nested"))
         .program(
@@ -22,6 +44,7 @@ fn check(transport: &str) -> anyhow::Result<()> {
         .program(product("staging/usr/bin/crn-vmm")?, "/bin/crn-vmm")
         .file(product("vmlinux")?, "/vmlinux")
         .file(product("device-initramfs")?, "/initramfs")
+        .file(image, "/image")
         .module("tun")
         .cpus(1)
         .timeout(PATIENCE)
@@ -32,6 +55,7 @@ fn check(transport: &str) -> anyhow::Result<()> {
         "/bin/crn-vmm",
         "/vmlinux",
         "/initramfs",
+        "/image",
         transport,
     ])
     .timeout(PATIENCE);
@@ -56,5 +80,9 @@ fn check(transport: &str) -> anyhow::Result<()> {
 #[test]
 fn data_survives_freed_space_and_memory_come_back_limits_hold_and_disks_come_and_go()
 -> anyhow::Result<()> {
-    ["mmio", "pci"].into_iter().try_for_each(check)
+    let directory = tempfile::tempdir()?;
+    let image = image(directory.path())?;
+    ["mmio", "pci"]
+        .into_iter()
+        .try_for_each(|transport| check(transport, &image))
 }

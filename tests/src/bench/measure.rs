@@ -6,7 +6,7 @@ mod memory;
 mod peer;
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
@@ -15,7 +15,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::mount::{MountFlags, mount};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +31,8 @@ pub struct Plan {
     pub contestants: Vec<Contestant>,
     /// Timed boots of each.
     pub runs: u32,
+    /// Measurements that an earlier machine has finished, of those the plan comes to.
+    pub finished: usize,
     /// The guest's first words on its console, which is the VMM's standard output.
     pub marker: String,
     /// MiB of guest memory, to tell the guest's mapping from the VMM's own.
@@ -82,7 +84,18 @@ pub struct Contestant {
     pub taps: u8,
 }
 
-/// One boot; [`run`] prints each as a JSON line.
+/// What [`run`] prints, each as a JSON line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Report {
+    /// A first boot, which fills caches, is over.
+    WarmedUp,
+    /// A measurement's result; some have several.
+    Sample(Sample),
+    /// A measurement is finished.
+    Finished,
+}
+
+/// What was measured of one boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample {
     /// Whose.
@@ -94,8 +107,6 @@ pub struct Sample {
 /// Times and footprints come from different boots: looking at a process's memory takes time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Measured {
-    /// The first boot of each fills caches and is not counted.
-    WarmUp,
     /// Nanoseconds since before the fork.
     Times {
         /// Until the marker had been read.
@@ -146,79 +157,89 @@ pub fn run() -> anyhow::Result<()> {
         None,
     );
     match plan.task {
-        Task::Boot => {
-            warm_up(&plan)?;
-            for contestant in turns(&plan) {
-                let (times, _) = boot(&plan, contestant)?;
-                print(contestant, times)?;
-            }
-            for contestant in turns(&plan) {
-                print(contestant, entered(&plan, contestant)?)?;
-            }
-            for contestant in &plan.contestants {
-                print(contestant, footprint(&plan, contestant)?)?;
-            }
-        }
-        Task::Disk { bytes } => {
+        Task::Disk { bytes } | Task::Memory { bytes } => {
             make_disk(bytes).context("make the disk")?;
-            warm_up(&plan)?;
-            listen(&plan)?;
         }
-        Task::Network => {
-            peer::serve().context("serve the guests")?;
-            warm_up(&plan)?;
-            listen(&plan)?;
+        Task::Network => peer::serve().context("serve the guests")?,
+        Task::Boot | Task::Answer => {}
+    }
+    let steps = steps(&plan);
+    if plan.task.warms_up() {
+        for contestant in &plan.contestants {
+            boot(&plan, contestant, |_| Ok(()))?;
+            print(&Report::WarmedUp)?;
         }
-        Task::Answer => {
-            for contestant in &plan.contestants {
-                print(contestant, answer::measure(contestant)?)?;
+    }
+    for (step, contestant) in steps.into_iter().skip(plan.finished) {
+        let tell = |measured| {
+            print(&Report::Sample(Sample {
+                contestant: contestant.name.clone(),
+                measured,
+            }))
+        };
+        match step {
+            Step::Times => tell(boot(&plan, contestant, |_| Ok(()))?)?,
+            Step::Entry => tell(entered(contestant)?)?,
+            Step::Footprint => tell(footprint(&plan, contestant)?)?,
+            Step::Answer => tell(answer::measure(contestant)?)?,
+            Step::Listen => {
+                let mut count = 0;
+                boot(&plan, contestant, |line| {
+                    let Some(measured) = operations(line) else {
+                        return Ok(());
+                    };
+                    count += 1;
+                    tell(measured)
+                })?;
+                if count == 0 {
+                    bail!("{}: the guest measured nothing", contestant.name);
+                }
             }
         }
-        Task::Memory { bytes } => {
-            make_disk(bytes).context("make the disk")?;
-            for contestant in &plan.contestants {
-                print(contestant, footprint(&plan, contestant)?)?;
-            }
-        }
+        print(&Report::Finished)?;
     }
     Ok(())
 }
 
-/// The contestants, one after the other, as often as each is measured.
-fn turns(plan: &Plan) -> impl Iterator<Item = &Contestant> {
-    (0..plan.runs).flat_map(|_| &plan.contestants)
-}
-
-fn warm_up(plan: &Plan) -> anyhow::Result<()> {
-    for contestant in &plan.contestants {
-        boot(plan, contestant)?;
-        print(contestant, Measured::WarmUp)?;
+impl Task {
+    /// Whether first boots are left out of what is measured.
+    fn warms_up(self) -> bool {
+        !matches!(self, Task::Answer | Task::Memory { .. })
     }
-    Ok(())
 }
 
-/// Takes down what the guests measure.
-fn listen(plan: &Plan) -> anyhow::Result<()> {
-    for contestant in turns(plan) {
-        let (_, said) = boot(plan, contestant)?;
-        let mut count = 0;
-        for measured in reports(&said) {
-            print(contestant, measured)?;
-            count += 1;
-        }
-        if count == 0 {
-            bail!("{}: the guest measured nothing: {said}", contestant.name);
-        }
+/// What is done with one started contestant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// It is timed.
+    Times,
+    /// Its first entry of the guest is timed.
+    Entry,
+    /// Its memory is looked at.
+    Footprint,
+    /// Its guest measures.
+    Listen,
+    /// Its sshd is waited for.
+    Answer,
+}
+
+/// The plan's measurements in their order: the contestants in turn, as often as each is measured.
+fn steps(plan: &Plan) -> Vec<(Step, &Contestant)> {
+    let once = |step| plan.contestants.iter().map(move |one| (step, one));
+    let often = |step| (0..plan.runs).flat_map(move |_| once(step));
+    match plan.task {
+        Task::Boot => often(Step::Times)
+            .chain(often(Step::Entry))
+            .chain(once(Step::Footprint))
+            .collect(),
+        Task::Disk { .. } | Task::Network => often(Step::Listen).collect(),
+        Task::Memory { .. } => once(Step::Footprint).collect(),
+        Task::Answer => once(Step::Answer).collect(),
     }
-    Ok(())
 }
 
-fn print(contestant: &Contestant, measured: Measured) -> anyhow::Result<()> {
-    let sample = Sample {
-        contestant: contestant.name.clone(),
-        measured,
-    };
-    let mut line = serde_json::to_vec(&sample)?;
+fn print(report: &Report) -> anyhow::Result<()> {
+    let mut line = serde_json::to_vec(report)?;
     line.push(b'\n');
     Ok(io::stdout().write_all(&line)?)
 }
@@ -282,55 +303,61 @@ fn make_disk(bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// The measurements among what a guest has said.
-fn reports(said: &str) -> impl Iterator<Item = Measured> {
-    said.lines().filter_map(|line| {
-        let mut words = line.strip_prefix(REPORT)?.split_whitespace();
-        Some(Measured::Operations {
-            name: words.next()?.to_owned(),
-            count: words.next()?.parse().ok()?,
-            ns: words.next()?.parse().ok()?,
-        })
+/// What a guest has measured, if that is what the line says.
+fn operations(line: &str) -> Option<Measured> {
+    let mut words = line.strip_prefix(REPORT)?.split_whitespace();
+    Some(Measured::Operations {
+        name: words.next()?.to_owned(),
+        count: words.next()?.parse().ok()?,
+        ns: words.next()?.parse().ok()?,
     })
 }
 
-/// Boots once; the times, and what the guest said after the marker.
-fn boot(plan: &Plan, contestant: &Contestant) -> anyhow::Result<(Measured, String)> {
+/// Boots once, handing each line that the guest says after the marker to `on_line`; the times.
+fn boot(
+    plan: &Plan,
+    contestant: &Contestant,
+    mut on_line: impl FnMut(&str) -> anyhow::Result<()>,
+) -> anyhow::Result<Measured> {
     let started = Instant::now();
     let mut child = start(contestant)?;
     let mut console = child.stdout.take().context("no pipe")?;
     await_marker(&mut console, &plan.marker, || {})
         .with_context(|| format!("boot {}", contestant.name))?;
     let marker = started.elapsed();
-    let mut said = Vec::new();
-    console.read_to_end(&mut said)?;
+    let mut said = String::new();
+    for line in BufReader::new(console).split(b'\n') {
+        let line = line?;
+        let line = String::from_utf8_lossy(&line);
+        on_line(line.trim())?;
+        said.push_str(&line);
+    }
     let status = child.wait()?;
     let exit = started.elapsed();
     if !status
         .code()
         .is_some_and(|code| contestant.exit_codes.contains(&code))
     {
-        bail!(
-            "{}: {status}: {}",
-            contestant.name,
-            String::from_utf8_lossy(&said)
-        );
+        bail!("{}: {status}: {said}", contestant.name);
     }
-    let times = Measured::Times {
+    Ok(Measured::Times {
         marker_ns: u64::try_from(marker.as_nanos())?,
         exit_ns: u64::try_from(exit.as_nanos())?,
-    };
-    Ok((times, String::from_utf8_lossy(&said).into_owned()))
+    })
 }
 
-/// Boots once, watched by the kernel, which costs time once the guest runs.
-fn entered(plan: &Plan, contestant: &Contestant) -> anyhow::Result<Measured> {
+/// Starts one, watched by the kernel, and ends it when it has entered its guest.
+fn entered(contestant: &Contestant) -> anyhow::Result<Measured> {
     let entries = entry::Entries::watch()?;
     let now = clock_gettime(ClockId::Monotonic);
     let started = u64::try_from(now.tv_sec)? * 1_000_000_000 + u64::try_from(now.tv_nsec)?;
-    boot(plan, contestant)?;
+    let mut child = start(contestant)?;
+    let entry = entries.first();
+    kill_process_group(Pid::from_child(&child), Signal::KILL).context("end it")?;
+    child.wait()?;
+    let entry = entry.with_context(|| format!("start {}", contestant.name))?;
     Ok(Measured::Entered {
-        ns: entries.first()?.saturating_sub(started),
+        ns: entry.saturating_sub(started),
     })
 }
 
@@ -364,14 +391,45 @@ mod tests {
 
     #[test]
     fn a_guests_own_measurements_are_found_among_what_it_says() {
-        let said = "\r\nCRN-BENCH measured read-1m 64 1000\r\nCRN-BENCH measured broken\nreboot: Power down\n";
-        let found: Vec<Measured> = reports(said).collect();
         let expected = Measured::Operations {
             name: "read-1m".to_owned(),
             count: 64,
             ns: 1000,
         };
-        assert_eq!(found, [expected]);
+        assert_eq!(
+            operations("CRN-BENCH measured read-1m 64 1000"),
+            Some(expected)
+        );
+        assert_eq!(operations("CRN-BENCH measured broken"), None);
+        assert_eq!(operations("reboot: Power down"), None);
+    }
+
+    #[test]
+    fn contestants_take_turns_and_a_plan_goes_on_where_it_was() {
+        let contestant = |name: &str| Contestant {
+            name: name.to_owned(),
+            argv: Vec::new(),
+            exit_codes: Vec::new(),
+            taps: 0,
+        };
+        let plan = Plan {
+            contestants: vec![contestant("a"), contestant("b")],
+            runs: 2,
+            finished: 3,
+            marker: String::new(),
+            guest_mib: 128,
+            task: Task::Boot,
+        };
+        let steps: Vec<_> = steps(&plan)
+            .into_iter()
+            .map(|(step, contestant)| (step, contestant.name.as_str()))
+            .collect();
+        assert_eq!(
+            steps[..3],
+            [(Step::Times, "a"), (Step::Times, "b"), (Step::Times, "a")]
+        );
+        assert_eq!(steps[4..6], [(Step::Entry, "a"), (Step::Entry, "b")]);
+        assert_eq!(steps[8..], [(Step::Footprint, "a"), (Step::Footprint, "b")]);
     }
 
     #[test]

@@ -65,6 +65,7 @@ pub fn run(setup: &Setup) -> anyhow::Result<Outcome> {
     let plan = Plan {
         contestants: contestants.collect(),
         runs: setup.runs,
+        finished: 0,
         marker: MARKER.to_owned(),
         guest_mib: GUEST_MIB,
         task: Task::Memory { bytes: DISK_BYTES },

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use crn_protocol::control::ExitReason;
 
-use super::measure::{Contestant, PLAN_PATH, Plan, Sample, Task};
+use super::measure::{Contestant, PLAN_PATH, Plan, Report, Sample, Task};
 use super::report::Value;
 use crate::nested::{self, Clock, Command, Ending, Nested};
 
@@ -54,7 +54,7 @@ pub struct Setup {
 pub struct Outcome {
     /// Medians.
     pub values: Vec<Value>,
-    /// Machines that hung and were thrown away with all they had measured.
+    /// Machines that hung and were replaced.
     pub hung: u32,
 }
 
@@ -81,7 +81,8 @@ impl Setup {
         Ok(nested)
     }
 
-    /// Carries a plan out in a machine; the samples, and how many machines hung before.
+    /// Carries a plan out; the samples, and how many machines hung on the way. What a machine has measured before it
+    /// hangs counts, and the next one goes on from there.
     ///
     /// # Errors
     /// When a contestant fails, or more machines hang than are forgiven.
@@ -90,31 +91,38 @@ impl Setup {
         machine: Nested,
         plan: &Plan,
     ) -> anyhow::Result<(Vec<Sample>, u32)> {
-        let machine = machine.bytes(serde_json::to_vec(plan)?, PLAN_PATH);
         let measure = Command::new(["/bin/crn-bench", MEASURE]).timeout(PATIENCE);
-        let mut hung = 0;
-        let output = loop {
+        let (mut plan, mut machine) = (plan.clone(), machine);
+        let (mut samples, mut hung) = (Vec::new(), 0);
+        loop {
+            machine = machine.bytes(serde_json::to_vec(&plan)?, PLAN_PATH);
             match machine.run([measure.clone()]) {
-                Ok(output) => break output,
-                Err(nested::Error::Hung { .. }) if hung < self.retries => hung += 1,
+                Ok(output) => {
+                    let measured = output.commands.first().context("no output")?;
+                    if measured.ending != Ending::Exited(0) {
+                        bail!(
+                            "measuring: {:?}: {}{}",
+                            measured.ending,
+                            measured.stdout_text(),
+                            measured.stderr_text()
+                        );
+                    }
+                    take(&measured.stdout_text(), &mut plan, &mut samples)?;
+                    return Ok((samples, hung));
+                }
+                Err(nested::Error::Hung { commands, .. }) if hung < self.retries => {
+                    hung += 1;
+                    for command in commands {
+                        take(&command.stdout_text(), &mut plan, &mut samples)?;
+                    }
+                    eprintln!(
+                        "a machine hung; {} measurements are finished",
+                        plan.finished
+                    );
+                }
                 Err(error) => return Err(error).context(format!("after {hung} hung machines")),
             }
-        };
-        let measured = output.commands.first().context("no output")?;
-        if measured.ending != Ending::Exited(0) {
-            bail!(
-                "measuring: {:?}: {}{}",
-                measured.ending,
-                measured.stdout_text(),
-                measured.stderr_text()
-            );
         }
-        let samples = measured
-            .stdout_text()
-            .lines()
-            .map(|line| serde_json::from_str(line).with_context(|| format!("sample {line:?}")))
-            .collect::<Result<_, _>>()?;
-        Ok((samples, hung))
     }
 
     /// A plan with the bench kernel under both, each with further arguments.
@@ -132,11 +140,25 @@ impl Setup {
         Plan {
             contestants,
             runs: self.runs,
+            finished: 0,
             marker: MARKER.to_owned(),
             guest_mib: GUEST_MIB,
             task,
         }
     }
+}
+
+/// Takes down what a machine has reported; the last line of one that hung may be torn.
+fn take(said: &str, plan: &mut Plan, samples: &mut Vec<Sample>) -> anyhow::Result<()> {
+    let whole = said.rfind('\n').map_or("", |end| &said[..end]);
+    for line in whole.lines() {
+        match serde_json::from_str(line).with_context(|| format!("report {line:?}"))? {
+            Report::WarmedUp => {}
+            Report::Sample(sample) => samples.push(sample),
+            Report::Finished => plan.finished += 1,
+        }
+    }
+    Ok(())
 }
 
 fn reference(cmdline: &str, further: &[&str]) -> Contestant {

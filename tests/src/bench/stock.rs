@@ -67,6 +67,7 @@ pub fn run(setup: &Setup) -> anyhow::Result<Outcome> {
     let plan = Plan {
         contestants,
         runs: 1,
+        finished: 0,
         marker: String::new(),
         guest_mib: GUEST_MIB,
         task: Task::Answer,

@@ -124,7 +124,7 @@ fn main() -> anyhow::Result<ExitCode> {
         )?;
         println!("{}", report::table(&outcome.values));
         if outcome.hung > 0 {
-            println!("{} machines hung and were not counted\n", outcome.hung);
+            println!("{} machines hung and were replaced\n", outcome.hung);
         }
         missed |= !outcome.values.iter().all(report::Value::meets_goal);
     }

@@ -1,12 +1,14 @@
 //! PID 1 of the device tests: uses its disks, memory and console, and says what it finds, a line each.
 //!
-//! `vda` (32 MiB) holds data, `vdb` is limited, `eth0` leads to a host that echoes. After a line that ends in a question mark it waits for a typed one. `crn.hot` on the kernel's command line:
-//! a disk comes and goes, and the machine is killed after a flush. `crn.survived`: it is the next machine, looks at
-//! what has survived, and powers off when its button is pressed.
+//! `vda` (32 MiB) holds data, `vdb` is limited, `pmem0` is a shared image, `eth0` leads to a host that echoes. After a
+//! line that ends in a question mark it waits for a typed one. `crn.hot` on the kernel's command line: a disk comes and
+//! goes, and the machine is killed after a flush. `crn.survived`: it is the next machine, looks at what has survived,
+//! and powers off when its button is pressed.
 
 #![deny(unsafe_code)]
 
 mod hot;
+mod image;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, Read as _, Write as _};
@@ -87,6 +89,7 @@ fn run() -> io::Result<()> {
     }
     ask("LIMITED")?;
 
+    image::check()?;
     network(&written[..2 * MIB])?;
     ask("SENT")?;
     println!("HVC0 {}", virtio_console()?);

@@ -2,11 +2,16 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::mount::{MountFlags, mount};
 
 const TRACING: &str = "/sys/kernel/tracing";
+/// The longest a start takes, by the machine's clock.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Between two looks. Looking takes the time of the one looked at, and its start is over by then.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// The tracepoint, while it is watched.
 #[derive(Debug)]
@@ -30,15 +35,22 @@ impl Entries {
         Ok(Self(()))
     }
 
-    /// Nanoseconds of the monotonic clock at the first entry of a vCPU since it is watched.
+    /// Waits for the first entry of a vCPU since it is watched; nanoseconds of the monotonic clock.
     ///
     /// # Errors
-    /// When there was none.
+    /// When there is none for [`PATIENCE`].
     pub fn first(self) -> Result<u64> {
+        let started = Instant::now();
+        let found = loop {
+            let trace =
+                fs::read_to_string(Path::new(TRACING).join("trace")).context("read the trace")?;
+            match first_entry(&trace) {
+                None if started.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
+                found => break found,
+            }
+        };
         set("events/kvm/kvm_entry/enable", "0")?;
-        let trace =
-            fs::read_to_string(Path::new(TRACING).join("trace")).context("read the trace")?;
-        first_entry(&trace).context("no vCPU was entered")
+        found.context("no vCPU was entered")
     }
 }
 

@@ -20,17 +20,18 @@ use crn_protocol::devices::{
 };
 use crn_protocol::lines::encode;
 
-use crate::{MIB, PATIENCE, disk};
+use crate::{MIB, PATIENCE};
 
 /// Where the console's output goes.
 const LOG: &str = "/tmp/console";
 
 /// What is started, and with what.
 pub struct Machine<'a> {
-    /// The VMM, and the guest's kernel and initramfs.
+    /// The VMM, and the guest's kernel, initramfs and shared image.
     pub vmm: &'a str,
     pub kernel: &'a str,
     pub initramfs: &'a str,
+    pub image: &'a str,
     pub transport: Transport,
     pub data: &'a File,
     pub limited: &'a File,
@@ -128,8 +129,6 @@ impl Guest {
                 virtio: true,
             },
         };
-        // The kernel may have no driver for it; that KVM shows it to the guest is checked all the same.
-        let image = disk("/tmp/image")?;
         let log = File::options()
             .create(true)
             .append(true)
@@ -141,7 +140,7 @@ impl Guest {
             machine.data.try_clone()?,
             machine.limited.try_clone()?,
             log,
-            image,
+            File::open(machine.image)?,
         ];
         let files: Vec<_> = files.map(OwnedFd::from).into_iter().chain(taps).collect();
         guest

@@ -1,7 +1,7 @@
 //! Runs in the nested machine: starts one guest under `crn-vmm`, as a controller does, and checks from outside what
 //! its devices do while it uses them. Prints a line a check; the first that fails ends it.
 //!
-//! `crn-device-check VMM KERNEL INITRAMFS mmio|pci`
+//! `crn-device-check VMM KERNEL INITRAMFS IMAGE mmio|pci`
 
 mod guest;
 mod hot;
@@ -35,8 +35,8 @@ const PORT: u16 = 7000;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [vmm, kernel, initramfs, transport] = arguments.as_slice() else {
-        bail!("usage: crn-device-check VMM KERNEL INITRAMFS mmio|pci");
+    let [vmm, kernel, initramfs, image, transport] = arguments.as_slice() else {
+        bail!("usage: crn-device-check VMM KERNEL INITRAMFS IMAGE mmio|pci");
     };
     let transport = match transport.as_str() {
         "mmio" => Transport::Mmio,
@@ -51,6 +51,7 @@ fn main() -> Result<()> {
         vmm,
         kernel,
         initramfs,
+        image,
         transport,
         data: &data,
         limited: &limited,
@@ -108,6 +109,15 @@ fn main() -> Result<()> {
             })
             .is_err()
     );
+    guest.answer()?;
+
+    let content = std::fs::read(image)?;
+    guest.expect("DAX 1")?;
+    guest.expect("IMAGE true")?;
+    guest.expect("UNCHANGED true")?;
+    guest.expect("IMAGE?")?;
+    ensure!(std::fs::read(image)? == content, "the image was written to");
+    say("image: read through DAX, and what was written to it went nowhere");
     guest.answer()?;
 
     guest.expect("NETWORK true 108 datagrams")?;
