@@ -24,7 +24,7 @@ fn image(directory: &Path) -> anyhow::Result<PathBuf> {
     fs::write(content.join("other"), other)?;
     let image = directory.join("image");
     let status = std::process::Command::new("mke2fs")
-        .args(["-q", "-t", "ext4", "-b", "4096", "-d"])
+        .args(["-q", "-t", "ext4", "-b", "4096", "-O", "^has_journal", "-d"])
         .arg(&content)
         .arg(&image)
         .arg("8M")

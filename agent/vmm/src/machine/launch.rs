@@ -124,11 +124,22 @@ pub fn launch(
         devices.len() as u8,
     );
     let ram = Arc::new(memory::map(&plan.ram, blueprint.memory_backing)?);
-    let machine = Arc::new(vm::create(&host, &ram)?);
+    let payload = blueprint.payload;
+    // The first machine of a host waits for all its processors; memory is filled meanwhile.
+    let (machine, entry) = std::thread::scope(|scope| {
+        let creation = std::thread::Builder::new()
+            .name("create".to_owned())
+            .spawn_scoped(scope, || vm::create(&host, &ram))
+            .map_err(os("start the thread that creates the machine"))?;
+        let entry = boot::load(&ram, &plan, payload)?;
+        match creation.join() {
+            Ok(machine) => Ok((Arc::new(machine?), entry)),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })?;
     for (index, (image, place)) in images.iter().enumerate() {
         vm::map_image(&host, &machine, ram.num_regions() + index, image, *place)?;
     }
-    let entry = boot::load(&ram, &plan, blueprint.payload)?;
 
     let socket = Socket::new(Arc::clone(&machine), Arc::clone(&ram));
     let (transports, slots) = plug(&socket, &plan.places, devices, poller, guest_connects)?;
