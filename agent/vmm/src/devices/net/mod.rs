@@ -5,6 +5,7 @@
 //! [`control`] is what the driver may change while the device runs.
 
 mod control;
+mod gather;
 mod offload;
 pub mod receive;
 pub mod send;

@@ -11,6 +11,7 @@ use std::time::Instant;
 use crn_protocol::devices::NicCounters;
 use vm_memory::VolatileSlice;
 
+use super::gather::{Gathered, MAX_MERGED};
 use super::{HEADER, MAX_PACKET, NUM_BUFFERS};
 use crate::devices::limiter::{Limiter, Wait};
 use crate::memory::Ram;
@@ -18,8 +19,8 @@ use crate::virtio::buffers::patch;
 use crate::virtio::queue::BUDGET;
 use crate::virtio::{Buffers, DeviceFault, LiveQueue};
 
-/// Buffers one packet may be spread over.
-const MAX_MERGED: usize = 64;
+/// A packet of more bytes comes from a stream, and more of its kind will follow.
+const LARGE: usize = 4096;
 
 /// Where packets come from.
 pub trait Source {
@@ -28,6 +29,12 @@ pub trait Source {
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] when there is none; an edge follows when there is one again.
     fn read(&self, packet: &mut [u8]) -> io::Result<usize>;
+
+    /// The same, into scattered guest memory.
+    ///
+    /// # Errors
+    /// As [`Source::read`].
+    fn scatter(&self, packet: &[VolatileSlice<'_>]) -> io::Result<usize>;
 }
 
 /// The receiving half of a queue pair.
@@ -40,6 +47,8 @@ pub struct Receiver {
     packet: Box<[u8; MAX_PACKET]>,
     /// Length of the packet that waits; 0 for none.
     waiting: usize,
+    /// Whether the last packet was a large one: the next is then read straight into the guest's buffers.
+    large: bool,
     /// Whether it is the limits it waits for.
     pub wait: Wait,
 }
@@ -59,6 +68,7 @@ impl Default for Receiver {
             readable: false,
             packet: Box::new([0; MAX_PACKET]),
             waiting: 0,
+            large: false,
             wait: Wait::default(),
         }
     }
@@ -111,7 +121,30 @@ impl Receiver {
         let mut admitted = self.waiting > 0 && self.wait.until().is_none();
         self.wait.end();
         queue.mute(ram)?;
+        let mut gathered = Gathered::default();
         for _ in 0..BUDGET {
+            if self.waiting == 0 && self.large && self.readable {
+                if gathered.fill(queue, ram, self.mergeable)? {
+                    match self.direct(&gathered, source) {
+                        None => break,
+                        Some(length) if length <= HEADER => {}
+                        Some(length) => {
+                            let bytes = (length - HEADER) as u64;
+                            let throttled = &mut counters.rx_throttled;
+                            if !self.wait.admits(limiter, bytes, now, throttled) {
+                                gathered.copy_out(&mut self.packet[..length]);
+                                self.waiting = length;
+                                break;
+                            }
+                            gathered.used(queue, ram, length)?;
+                            counters.rx_packets += 1;
+                            counters.rx_bytes += bytes;
+                        }
+                    }
+                    continue;
+                }
+            }
+            gathered.give_back(queue);
             if self.waiting == 0 {
                 admitted = false;
                 if !self.read(source) {
@@ -133,6 +166,7 @@ impl Receiver {
                 Delivery::Done => {
                     counters.rx_packets += 1;
                     counters.rx_bytes += (self.waiting - HEADER) as u64;
+                    self.large = self.waiting > LARGE;
                     self.waiting = 0;
                 }
                 Delivery::Dropped => {
@@ -148,6 +182,7 @@ impl Receiver {
                 }
             }
         }
+        gathered.give_back(queue);
         if self.wait.until().is_none() && (self.waiting > 0 || self.readable) {
             // Either the guest has to ring, or the budget is used up and the rest comes after the others' turn.
             if queue.unmute(ram)? {
@@ -165,15 +200,31 @@ impl Receiver {
         match source.read(&mut self.packet[..]) {
             Ok(length) if length > HEADER => self.waiting = length,
             Ok(_) => {}
-            Err(error) => {
-                // Also when the interface is down or gone: nothing comes until the poller says so.
-                if error.kind() != io::ErrorKind::WouldBlock {
-                    tracing::debug!(%error, "the TAP does not read");
-                }
-                self.readable = false;
-            }
+            Err(error) => self.nothing(&error),
         }
         self.readable
+    }
+
+    /// Reads the next packet into the guest's buffers; its length, or `None` when there is none.
+    fn direct(&mut self, gathered: &Gathered<'_>, source: &impl Source) -> Option<usize> {
+        match source.scatter(gathered.slices()) {
+            Ok(length) => {
+                self.large = length > LARGE;
+                Some(length)
+            }
+            Err(error) => {
+                self.nothing(&error);
+                None
+            }
+        }
+    }
+
+    /// Also when the interface is down or gone: nothing comes until the poller says so.
+    fn nothing(&mut self, error: &io::Error) {
+        if error.kind() != io::ErrorKind::WouldBlock {
+            tracing::debug!(%error, "the TAP does not read");
+        }
+        self.readable = false;
     }
 }
 

@@ -129,6 +129,10 @@ impl Source for Tap {
             }
         }
     }
+
+    fn scatter(&self, packet: &[VolatileSlice<'_>]) -> io::Result<usize> {
+        crate::memory::io::read(self.fd.as_fd(), packet)
+    }
 }
 
 impl Sink for Tap {
