@@ -89,6 +89,12 @@ pub(super) async fn haproxy() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, r#"{"status": "no socket"}"#)
 }
 
+/// `GET /about/certificates`: this node has no confidential computing (spec crn-api §6).
+pub(super) async fn certificates() -> ApiError {
+    let text = "Confidential computing setting not enabled on that server";
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text)
+}
+
 fn place(app: &Shared, record: &Record) -> Option<(Plan, &'static str)> {
     let (kind, slot) = (record.kind?, record.lease?.slot);
     let plan = app

@@ -1,6 +1,6 @@
 //! A host on which machines are entries in a list. A program's guest is an HTTP server behind a vsock-like socket.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -26,6 +26,7 @@ pub struct Bench {
     state: PathBuf,
     run: PathBuf,
     running: Arc<Mutex<HashMap<ItemHash, mpsc::Sender<GuestEvent>>>>,
+    pub paused: Arc<Mutex<HashSet<ItemHash>>>,
     pub starts: AtomicUsize,
     /// Guests that say nothing after their start.
     pub mute: AtomicUsize,
@@ -41,6 +42,7 @@ impl Bench {
             state: config.state_dir.join("vm"),
             run: config.run_dir.join("vm"),
             running: Arc::default(),
+            paused: Arc::default(),
             starts: AtomicUsize::new(0),
             mute: AtomicUsize::new(0),
             networks: Mutex::default(),
@@ -87,6 +89,7 @@ struct BenchGuest {
     hash: ItemHash,
     events: mpsc::Receiver<GuestEvent>,
     running: Arc<Mutex<HashMap<ItemHash, mpsc::Sender<GuestEvent>>>>,
+    paused: Arc<Mutex<HashSet<ItemHash>>>,
 }
 
 impl Guest for BenchGuest {
@@ -102,7 +105,18 @@ impl Guest for BenchGuest {
     }
 
     fn ask_to_stop(&mut self) -> BoxFuture<'_, Result<(), HostError>> {
+        assert!(!self.paused.lock().unwrap().contains(&self.hash), "asleep");
         self.running.lock().unwrap().remove(&self.hash);
+        async { Ok(()) }.boxed()
+    }
+
+    fn pause(&mut self) -> BoxFuture<'_, Result<(), HostError>> {
+        self.paused.lock().unwrap().insert(self.hash.clone());
+        async { Ok(()) }.boxed()
+    }
+
+    fn resume(&mut self) -> BoxFuture<'_, Result<(), HostError>> {
+        self.paused.lock().unwrap().remove(&self.hash);
         async { Ok(()) }.boxed()
     }
 
@@ -189,6 +203,7 @@ impl Hypervisor for Bench {
                 hash,
                 events,
                 running,
+                paused: Arc::clone(&self.paused),
             }) as Box<dyn Guest>)
         }
         .boxed()
