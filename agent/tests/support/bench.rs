@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use aleph_message::ItemHash;
 use crn_agent::config::Config;
-use crn_agent::intake::workload::{Body, Resolved};
+use crn_agent::intake::workload::{Body, Resolved, Volume};
 use crn_agent::ledger::Kind;
 use crn_agent::metrics::history::Counters;
 use crn_agent::net::{self, Plan, Pools};
@@ -162,6 +162,18 @@ impl Hypervisor for Bench {
     ) -> BoxFuture<'a, Result<(), HostError>> {
         let dir = self.disks(&resolved.workload.hash);
         std::fs::create_dir_all(&dir).unwrap();
+        for (index, volume) in resolved.workload.volumes.iter().enumerate() {
+            if let Volume::Disk {
+                parent: Some(parent),
+                size_mib,
+                ..
+            } = volume
+            {
+                let parent = &resolved.files[&parent.hash].path;
+                let path = dir.join(format!("vol{index}.raw"));
+                crn_agent::volume::prepare_copy(parent, &path, *size_mib).unwrap();
+            }
+        }
         for disk in ["root.raw", "vol0.raw"] {
             // What is there stays, as on a real host.
             if !dir.join(disk).exists() {
