@@ -142,7 +142,8 @@ impl Host {
     async fn new() -> Self {
         for line in [
             "ip link set lo up",
-            "ip link add eth0 type dummy",
+            "ip link add eth0 type veth peer name peer",
+            "ip link set peer up",
             "ip addr add 10.0.2.15/24 dev eth0",
             "ip link set eth0 up",
             "ip route add default via 10.0.2.2",
