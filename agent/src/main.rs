@@ -30,6 +30,9 @@ use tokio::sync::Notify;
 /// For answers that are being written when no more requests are taken.
 const GOODBYE: Duration = Duration::from_secs(2);
 
+/// Threads for what blocks.
+const BLOCKING: usize = 32;
+
 /// The compute node's daemon.
 #[derive(Parser)]
 #[command(version)]
@@ -101,6 +104,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        // Each thread keeps memory of its own for good; what blocks is disk and netlink, which more would not speed up.
+        .max_blocking_threads(BLOCKING)
         .build()
         .context("cannot start the runtime")?;
     runtime.block_on(serve(Arc::new(config)))

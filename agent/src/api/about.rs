@@ -23,7 +23,9 @@ pub(super) async fn executions_v1(
 ) -> Result<Json<Map<String, Value>>, ApiError> {
     let mut list = Map::new();
     for record in app.ledger.all().await? {
-        if record.state != ledger::State::Running {
+        // One that its owner has paused holds its place as one that runs.
+        let here = matches!(record.state, ledger::State::Running | ledger::State::Paused);
+        if !here {
             continue;
         }
         let Some((plan, kind)) = place(&app, &record) else {

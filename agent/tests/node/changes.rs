@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use aleph_message::{ItemHash, Keypair, MessageType};
+use aleph_message::{Envelope, ItemHash, Keypair, MessageType};
 use crn_agent::ledger::{Record, State};
 use serde_json::{Value, json};
 
@@ -49,22 +49,32 @@ async fn another_version_of_a_message_restarts_its_machine_and_no_others() {
     std::fs::write(&disk, "what the guest wrote").unwrap();
     let before = until_memory(&node, &closed, 65).await.times.started;
 
-    // By a stranger; of one that allows none; one that cannot run here: nothing happens, as the owner's next one shows.
+    // By a stranger, and of one that allows none: nothing happens, as the owner's next one shows.
     publish(&Keypair::generate(), version(200, Some(&changes), true));
     publish(&owner, version(201, Some(&closed), false));
-    let mut impossible = version(202, Some(&changes), true);
-    impossible["environment"]["trusted_execution"] = json!({"policy": 1, "firmware": null});
-    let impossible = publish(&owner, impossible);
-    node.ccn.set_status(&impossible, "rejected");
     let newest = publish(&owner, version(100, Some(&changes), true));
     let record = until_memory(&node, &changes, 100).await;
     assert_eq!(record.hash, changes);
     assert_eq!(std::fs::read(&disk).unwrap(), b"what the guest wrote");
     assert_eq!(node.bench.started(), 3);
 
-    // The next agent runs it as it was.
+    // The next agent runs it as it was, for all that a later one says which cannot run here.
+    let mut impossible = version(202, Some(&changes), true);
+    impossible["environment"]["trusted_execution"] = json!({"policy": 1, "firmware": null});
+    impossible["address"] = json!(owner.address());
+    let later = time::OffsetDateTime::now_utc().unix_timestamp() as f64 + 5.0;
+    let impossible = Envelope::sign(
+        &owner,
+        MessageType::Instance,
+        Some("TEST"),
+        later,
+        impossible,
+    )
+    .unwrap();
+    let impossible = node.ccn.take(&impossible, json!(impossible));
     let node = node.restarted().await;
     until_memory(&node, &changes, 100).await;
+    node.ccn.set_status(&impossible, "forgotten");
 
     // Taken back, the version before counts.
     node.ccn.set_status(&newest, "forgotten");

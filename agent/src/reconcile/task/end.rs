@@ -115,7 +115,7 @@ impl Task {
         }
         self.shared.sweep_files(self.shared.keep()).await;
         self.shared.ledger.release_all(&self.hash).await?;
-        self.rules_stale = true;
+        // The rules went when it stopped.
         self.enter(State::Erased).await
     }
 

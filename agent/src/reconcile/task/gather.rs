@@ -29,17 +29,18 @@ pub(super) async fn gather(
         Ok(verified) => verified,
         Err(error) => return Ok(Err(refuse(&error))),
     };
-    // The newest version; without an answer, what is known runs on. The sweep asks again.
-    let verified = match shared.intake.newest(known.clone()).await {
-        Ok(newest) => newest,
-        Err(error) => {
-            tracing::warn!(vm = %hash, "its amendments are not known: {}", crate::chain(&error));
-            known
-        }
-    };
-    let workload = match intake::workload(&verified) {
-        Ok(workload) => workload,
-        Err(error) => return Ok(Err(refuse(&error))),
+    // The newest version; without an answer, or when it cannot run here, what is known runs on. The sweep asks again.
+    let newest = shared.intake.newest(known.clone()).await;
+    let newest = newest.and_then(|newest| Ok((intake::workload(&newest)?, newest)));
+    let (workload, verified) = match newest {
+        Ok(both) => both,
+        Err(error) => match intake::workload(&known) {
+            Ok(workload) => {
+                tracing::warn!(vm = %hash, "no newer version of it: {}", crate::chain(&error));
+                (workload, known)
+            }
+            Err(error) => return Ok(Err(refuse(&error))),
+        },
     };
     let method = workload.payment.method;
     shared

@@ -93,10 +93,8 @@ impl Host {
         fs::create_dir_all(directory.join("ccn"))?;
         let (owner, scheduler) = (Keypair::generate(), Keypair::generate());
         let account = owner.address();
-        let genesis = format!(
-            "[[genesis.balances]]\naddress = \"{account}\"\namount = \"1000000000\"\n\
-             [[genesis.credits]]\naddress = \"{account}\"\namount = 1000000000000\n"
-        );
+        let genesis =
+            format!("[[genesis.credits]]\naddress = \"{account}\"\namount = 1000000000000000\n");
         let ccn = Node::start(&setup.ccn, &directory.join("ccn"), &genesis)?;
         let address = free_port()?;
         fs::write(directory.join("kernel"), kernel())?;
@@ -143,8 +141,12 @@ impl Host {
             .arg("--key-file")
             .args([&key, &image])
             .output()?;
-        let image = String::from_utf8(published.stdout)?;
-        let image: ItemHash = image.trim().parse().context("publish the image")?;
+        let published: Value =
+            serde_json::from_slice(&published.stdout).context("publish the image")?;
+        let image = published["item_hash"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
         let mut client = Client::connect(self.ccn.address)?;
         (0..count)
             .map(|number| {
@@ -155,7 +157,7 @@ impl Host {
                     "environment": {"internet": true, "aleph_api": false, "hypervisor": "qemu",
                                     "reproducible": false, "shared_cache": false},
                     "resources": {"vcpus": 1, "memory": 32, "seconds": 30},
-                    "payment": {"chain": "ETH", "type": "hold"},
+                    "payment": {"chain": "ETH", "type": "credit"},
                     "volumes": [],
                     "rootfs": {"parent": {"ref": image, "use_latest": false}, "persistence": "host",
                                "size_mib": 1},
