@@ -122,7 +122,8 @@ impl Reconciler {
     /// [`LedgerError`].
     pub async fn withdrawn(&self, versions: &[ItemHash]) -> Result<(), LedgerError> {
         for record in self.shared.ledger.all().await? {
-            let kept = record.message.as_deref();
+            let text = record.message.as_deref();
+            let kept = text.filter(|text| versions.iter().any(|v| text.contains(v.as_str())));
             let kept = kept.and_then(|text| Intake::kept(&record.hash, text).ok());
             let version = kept.as_ref().and_then(version_of);
             if version.is_some_and(|version| versions.contains(&version)) {
