@@ -84,7 +84,10 @@ pub fn inside() -> Option<anyhow::Result<()>> {
     let measured = serde_json::from_str(&setup)
         .map_err(anyhow::Error::from)
         .and_then(|setup| measure(&setup))
-        .and_then(|values| Ok(println!("{}", serde_json::to_string(&values)?)));
+        .and_then(|values| {
+            println!("{}", serde_json::to_string(&values)?);
+            Ok(())
+        });
     Some(measured)
 }
 
