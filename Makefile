@@ -81,7 +81,7 @@ lint: setup ## formatting, clippy, licences and duplicate versions
 fuzz: setup ## every fuzz target for T=60 seconds, with a nightly compiler
 	@tests/fuzz/run $(or $(T),60)
 
-soak: image images ## what takes hours: stock images kept for years, the core channel node killed, the end-to-end suite (ROUNDS=20)
+soak: image images ## what takes hours: stock images kept for years, core channel node and agent killed, the end-to-end suite (ROUNDS=20)
 	@ROUNDS=$${ROUNDS:-20} tests/soak
 
 clean: ## remove what was built here (the cache stays)

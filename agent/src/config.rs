@@ -144,6 +144,9 @@ pub struct Program {
     pub min_timeout: Duration,
     /// `resources.seconds` is multiplied by this.
     pub timeout_multiplier: u32,
+    /// Seconds that an agent which is told to end gives programs to finish their answers.
+    #[serde(rename = "drain_seconds", deserialize_with = "seconds")]
+    pub drain: Duration,
 }
 
 /// `[retention]`
@@ -156,6 +159,10 @@ pub struct Retention {
     pub stopped_hours: Option<u32>,
     /// Unused programs go before their time when more than this share of the slots or the disk is held.
     pub program_quota_percent: u8,
+    /// Hours for which a file of the cache that no machine uses is kept for the next one.
+    pub cache_hours: u32,
+    /// MiB that such files may take together; the longest unused go first.
+    pub cache_mib: u64,
 }
 
 /// `[checks]`
@@ -178,6 +185,8 @@ impl Default for Retention {
             program_hours: 24,
             stopped_hours: None,
             program_quota_percent: 90,
+            cache_hours: 72,
+            cache_mib: 10_240,
         }
     }
 }
@@ -270,6 +279,7 @@ impl Default for Program {
             idle: Duration::from_secs(3600),
             min_timeout: Duration::from_secs(10),
             timeout_multiplier: 1,
+            drain: Duration::from_secs(30),
         }
     }
 }

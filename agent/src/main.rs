@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -24,6 +25,13 @@ use crn_agent::reconcile::Reconciler;
 use crn_agent::reconcile::host::Hypervisor;
 use crn_agent::reconcile::kvm::Kvm;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+
+/// For answers that are being written when no more requests are taken.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Threads for what blocks.
+const BLOCKING: usize = 32;
 
 /// The compute node's daemon.
 #[derive(Parser)]
@@ -96,6 +104,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        // Each thread keeps memory of its own for good; what blocks is disk and netlink, which more would not speed up.
+        .max_blocking_threads(BLOCKING)
         .build()
         .context("cannot start the runtime")?;
     runtime.block_on(serve(Arc::new(config)))
@@ -168,6 +178,8 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
         host_ipv4,
         operator,
     );
+    let drain = Arc::clone(&app.drain);
+    let drain_limit = config.program.drain;
     let service = api::router(app).into_make_service_with_connect_info::<SocketAddr>();
 
     // Absent when not started by a service manager.
@@ -180,8 +192,33 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
     );
+    let stop = Arc::new(Notify::new());
+    let stopped = Arc::clone(&stop);
+    let mut serving = tokio::spawn(async move {
+        axum::serve(listener, service)
+            .with_graceful_shutdown(async move { stopped.notified().await })
+            .await
+    });
     tokio::select! {
-        served = async { axum::serve(listener, service).await } => served.context("the server failed")?,
+        served = &mut serving => served?.context("the server failed")?,
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("finishing what programs are answering");
+    let ended = async {
+        if tokio::time::timeout(drain_limit, drain.finish())
+            .await
+            .is_err()
+        {
+            tracing::warn!("some answers were not finished within {drain_limit:?}");
+        }
+        stop.notify_one();
+        // Those who watch logs and events are cut off; they come back to the next agent.
+        tokio::time::timeout(GOODBYE, &mut serving).await.ok();
+    };
+    tokio::select! {
+        () = ended => {}
+        // Told twice: at once.
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }

@@ -23,7 +23,9 @@ pub(super) async fn executions_v1(
 ) -> Result<Json<Map<String, Value>>, ApiError> {
     let mut list = Map::new();
     for record in app.ledger.all().await? {
-        if record.state != ledger::State::Running {
+        // One that its owner has paused holds its place as one that runs.
+        let here = matches!(record.state, ledger::State::Running | ledger::State::Paused);
+        if !here {
             continue;
         }
         let Some((plan, kind)) = place(&app, &record) else {
@@ -87,6 +89,12 @@ pub(super) fn mapping(port: &PortMapping) -> (String, Value) {
 /// `GET /debug/haproxy`: there is none, which is said as a node whose proxy is down says it (spec crn-api §1.7).
 pub(super) async fn haproxy() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, r#"{"status": "no socket"}"#)
+}
+
+/// `GET /about/certificates`: this node has no confidential computing (spec crn-api §6).
+pub(super) async fn certificates() -> ApiError {
+    let text = "Confidential computing setting not enabled on that server";
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text)
 }
 
 fn place(app: &Shared, record: &Record) -> Option<(Plan, &'static str)> {

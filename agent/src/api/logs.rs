@@ -151,16 +151,20 @@ pub(super) async fn history(
     let reader = Reader::open(&app, &record, wanted).await?;
     let identifier = format!("vm-{}-stdout", record.hash);
     if wanted.follow {
+        let place = app.view()?;
         let following = Following::new(&app, record, reader);
         let lines = stream::unfold(
-            (following, identifier),
-            |(mut following, name)| async move {
+            (following, identifier, place),
+            |(mut following, name, place)| async move {
                 let lines = following.next().await?;
                 let text: String = lines
                     .iter()
                     .map(|line| format!("{}\n", entry(&name, line)))
                     .collect();
-                Some((Ok::<_, Infallible>(Bytes::from(text)), (following, name)))
+                Some((
+                    Ok::<_, Infallible>(Bytes::from(text)),
+                    (following, name, place),
+                ))
             },
         );
         let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];

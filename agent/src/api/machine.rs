@@ -46,12 +46,59 @@ pub(super) async fn start(
     Ok(format!("Started VM with ref {}", record.hash))
 }
 
+/// `POST /control/machine/{hash}/pause`: it stands still, memory and all, until it is resumed.
+pub(super) async fn pause(
+    State(app): State<App>,
+    Owned(record): Owned,
+) -> Result<String, ApiError> {
+    if !app.reconciler.pause(&record.hash).await? {
+        let text = format!(
+            "VM with ref {} is {}: only a running one can be paused",
+            record.hash,
+            record.state.word()
+        );
+        return Err(ApiError::new(StatusCode::CONFLICT, text));
+    }
+    app.reconciler
+        .settle(&record.hash, PATIENCE, |state| {
+            *state != ledger::State::Running
+        })
+        .await;
+    Ok(format!("Paused VM with ref {}", record.hash))
+}
+
+/// `POST /control/machine/{hash}/resume`
+pub(super) async fn resume(
+    State(app): State<App>,
+    Owned(record): Owned,
+) -> Result<String, ApiError> {
+    if record.desired != ledger::Desired::Paused {
+        let text = format!("VM with ref {} is not paused", record.hash);
+        return Err(ApiError::new(StatusCode::CONFLICT, text));
+    }
+    app.reconciler
+        .run(&record.hash, record.source, true)
+        .await?;
+    app.reconciler
+        .settle(&record.hash, PATIENCE, |state| {
+            *state != ledger::State::Paused
+        })
+        .await;
+    Ok(format!("Resumed VM with ref {}", record.hash))
+}
+
 /// `POST /control/machine/{hash}/reboot`
 pub(super) async fn reboot(
     State(app): State<App>,
     Owned(record): Owned,
 ) -> Result<String, ApiError> {
-    if record.state == ledger::State::Running {
+    if record.state == ledger::State::Paused {
+        // What its owner had made stand still runs again.
+        app.reconciler
+            .run(&record.hash, record.source, false)
+            .await?;
+    }
+    if matches!(record.state, ledger::State::Running | ledger::State::Paused) {
         app.reconciler.reboot(&record.hash);
         return Ok(format!("Rebooted VM with ref {}", record.hash));
     }
@@ -217,6 +264,6 @@ const fn is_active(state: &ledger::State) -> bool {
     use ledger::State as S;
     matches!(
         state,
-        S::Fetching | S::Prepared | S::Starting | S::Running | S::Stopping
+        S::Fetching | S::Prepared | S::Starting | S::Running | S::Paused | S::Stopping
     )
 }

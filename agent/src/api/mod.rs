@@ -6,6 +6,7 @@ mod about;
 mod allocations;
 mod checks;
 mod console;
+mod drain;
 mod error;
 mod logs;
 mod machine;
@@ -23,9 +24,10 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 
+pub use self::drain::Drain;
 pub use self::error::ApiError;
 use crate::auth::operator::OperatorToken;
 use crate::auth::scheduler::Schedulers;
@@ -39,7 +41,7 @@ use crate::reconcile::host::Hypervisor;
 pub const COMPATIBLE_VERSION: &str = "1.14.0";
 const SERVER: HeaderValue = HeaderValue::from_static("aleph-vm/1.14.0");
 
-/// Viewers of logs at a time.
+/// Viewers of logs, consoles and events at a time: each of them is a connection that may stay for days.
 const MAX_VIEWERS: usize = 64;
 
 /// What the handlers share.
@@ -60,8 +62,21 @@ pub struct Shared {
     pub host_ipv4: Option<Ipv4Addr>,
     /// Who the operator is.
     pub operator: OperatorToken,
-    /// Viewers of logs.
-    pub viewers: Semaphore,
+    /// Viewers of logs, consoles and events.
+    pub viewers: Arc<Semaphore>,
+    /// What is under way when this agent ends.
+    pub drain: Arc<Drain>,
+}
+
+impl Shared {
+    /// A place for one who goes on looking.
+    fn view(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        let place = Arc::clone(&self.viewers).try_acquire_owned();
+        place.map_err(|_| {
+            let text = "too many viewers on this node";
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text)
+        })
+    }
 }
 
 /// What a handler is given.
@@ -89,7 +104,8 @@ impl Shared {
             reconciler,
             host,
             operator,
-            viewers: Semaphore::new(MAX_VIEWERS),
+            viewers: Arc::new(Semaphore::new(MAX_VIEWERS)),
+            drain: Arc::default(),
         })
     }
 }
@@ -115,6 +131,7 @@ pub fn router(app: App) -> Router {
         .route("/about/config", get(operator::config))
         .route("/about/usage/system", get(about::usage))
         .route("/about/capability", get(about::capability))
+        .route("/about/certificates", get(about::certificates))
         .route("/status/config", get(about::config))
         .route("/debug/haproxy", get(about::haproxy))
         .route("/status/check/fastapi", get(checks::fastapi))
@@ -128,6 +145,8 @@ pub fn router(app: App) -> Router {
         .route("/control/{hash}/update", post(machine::update))
         .route("/control/machine/{hash}/stop", post(machine::stop))
         .route("/control/machine/{hash}/start", post(machine::start))
+        .route("/control/machine/{hash}/pause", post(machine::pause))
+        .route("/control/machine/{hash}/resume", post(machine::resume))
         .route("/control/machine/{hash}/reboot", post(machine::reboot))
         .route("/control/machine/{hash}/erase", post(machine::erase))
         .route(

@@ -103,11 +103,14 @@ pub(super) async fn config(State(app): State<App>, _: Operator) -> Json<Value> {
             "idle_seconds": config.program.idle.as_secs(),
             "min_timeout_seconds": config.program.min_timeout.as_secs(),
             "timeout_multiplier": config.program.timeout_multiplier,
+            "drain_seconds": config.program.drain.as_secs(),
         },
         "retention": {
             "program_hours": config.retention.program_hours,
             "stopped_hours": config.retention.stopped_hours,
             "program_quota_percent": config.retention.program_quota_percent,
+            "cache_hours": config.retention.cache_hours,
+            "cache_mib": config.retention.cache_mib,
         },
     }))
 }
@@ -229,14 +232,37 @@ async fn collection(app: &App, act: bool) -> Result<Json<Value>, ApiError> {
             "disk_mib": decision.disk_mib,
         }));
     }
-    Ok(Json(json!({ "dry_run": !act, "machines": shown })))
+    let unreadable = |error: std::io::Error| {
+        let text = format!("the cache cannot be read: {error}");
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, text)
+    };
+    let unused = app.reconciler.unused_files().await.map_err(unreadable)?;
+    if act {
+        app.reconciler.sweep_files().await;
+    }
+    let files = unused.iter().map(|file| {
+        json!({
+            "file": file.name,
+            "bytes": file.bytes,
+            "erase": file.goes,
+            "reason": file.reason,
+        })
+    });
+    let files: Vec<_> = files.collect();
+    Ok(Json(
+        json!({ "dry_run": !act, "machines": shown, "files": files }),
+    ))
 }
 
 type Events = Sse<sse::KeepAliveStream<EventStream>>;
 type EventStream = std::pin::Pin<Box<dyn Stream<Item = Result<sse::Event, Infallible>> + Send>>;
 
 /// `GET /control/events`, server-sent events: every machine's changes of state from now on, or since `Last-Event-ID`.
-pub(super) async fn events(State(app): State<App>, _: Operator, headers: HeaderMap) -> Events {
+pub(super) async fn events(
+    State(app): State<App>,
+    _: Operator,
+    headers: HeaderMap,
+) -> Result<Events, ApiError> {
     stream_events(app, None, &headers)
 }
 
@@ -245,11 +271,16 @@ pub(super) async fn machine_events(
     State(app): State<App>,
     Owned(record): Owned,
     headers: HeaderMap,
-) -> Events {
+) -> Result<Events, ApiError> {
     stream_events(app, Some(record), &headers)
 }
 
-fn stream_events(app: App, record: Option<Record>, headers: &HeaderMap) -> Events {
+fn stream_events(
+    app: App,
+    record: Option<Record>,
+    headers: &HeaderMap,
+) -> Result<Events, ApiError> {
+    let place = app.view()?;
     let changes = app.ledger.changes();
     let last = headers
         .get("Last-Event-ID")
@@ -281,8 +312,12 @@ fn stream_events(app: App, record: Option<Record>, headers: &HeaderMap) -> Event
                 .data(data))
         }))
     });
-    let events: EventStream = Box::pin(events);
-    Sse::new(events).keep_alive(sse::KeepAlive::default())
+    // The place is given back with the stream.
+    let events: EventStream = Box::pin(futures_util::StreamExt::map(events, move |event| {
+        let _ = &place;
+        event
+    }));
+    Ok(Sse::new(events).keep_alive(sse::KeepAlive::default()))
 }
 
 /// `GET /metrics`, in the text format of Prometheus.

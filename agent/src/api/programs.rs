@@ -13,6 +13,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http_body_util::BodyExt as _;
 
+use super::drain::Run;
 use super::{ApiError, App, Shared};
 use crate::intake::IntakeError;
 use crate::ledger::{self, Kind};
@@ -99,6 +100,7 @@ async fn relay(
     path: &str,
     mut request: Request,
 ) -> Result<Response, ApiError> {
+    let run = app.drain.enter()?;
     check(app, hash).await?;
     let in_use = app
         .reconciler
@@ -130,7 +132,7 @@ async fn relay(
         timeout: limits.min_timeout.max(Duration::from_secs(seconds)),
     };
     match forward(upstream, request).await {
-        Ok(response) => Ok(hold(response, in_use)),
+        Ok(response) => Ok(hold(response, (in_use, run))),
         Err(error) => {
             tracing::warn!(vm = %hash, "{}", crate::chain(&error));
             Err(ApiError::new(error.status(), crate::chain(&error)))
@@ -139,7 +141,7 @@ async fn relay(
 }
 
 /// Keeps the program in use until the last byte of its answer is sent.
-fn hold(response: Response, in_use: InUse) -> Response {
+fn hold(response: Response, in_use: (InUse, Run)) -> Response {
     response.map(|body| {
         Body::new(body.map_frame(move |frame| {
             let _ = &in_use;

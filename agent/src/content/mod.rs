@@ -5,12 +5,13 @@
 //! others ([`download`]), `cache/tmp/` is emptied at every start. One download for each hash at a time, whoever asks.
 //!
 //! A machine that uses a file keeps a hard link to it among its disks ([`Cached::link_into`]), so the file system counts
-//! the users, whatever crashes in between. [`Cache::sweep`] takes away what nobody uses.
+//! the users, whatever crashes in between. [`Cache::sweep`] takes away what nobody has used for long enough ([`unused`]).
 
 mod download;
 mod hasher;
 pub mod raw;
 mod squashfs;
+pub mod unused;
 
 use std::collections::HashMap;
 use std::io;
@@ -25,6 +26,7 @@ use futures_util::future::{BoxFuture, Shared};
 
 use self::download::{Download, Limits};
 use self::raw::Converter;
+use self::unused::{Keep, Unused};
 use crate::intake::ccn::CcnError;
 use crate::intake::ccns::Ccns;
 
@@ -273,29 +275,41 @@ impl Cache {
         Ok(Cached { path, bytes, hold })
     }
 
-    /// Takes away every file that no machine has a link to and nobody holds. Returns how many went. Blocks.
+    /// What becomes of each file that no machine has a link to and nobody holds, the longest unused first. Blocks.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn unused(&self, keep: Keep) -> io::Result<Vec<Unused>> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&self.inner.dir)? {
+            let entry = entry?;
+            let (metadata, name) = (entry.metadata()?, entry.file_name());
+            let Some(name) = name.to_str() else {
+                continue;
+            };
+            if metadata.is_file() && metadata.nlink() == 1 && !self.inner.is_held(name) {
+                found.push((name.to_owned(), metadata.len(), metadata.ctime()));
+            }
+        }
+        Ok(unused::plan(found, keep, unused::now()))
+    }
+
+    /// Carries out [`Cache::unused`], of which more may be in use again by now. Returns how many files went. Blocks.
     ///
     /// # Errors
     /// What the file system says; what was not looked at stays until the next time.
-    pub fn sweep(&self) -> io::Result<usize> {
+    pub fn sweep(&self, keep: Keep) -> io::Result<usize> {
         let mut gone = 0;
-        for entry in std::fs::read_dir(&self.inner.dir)? {
-            let entry = entry?;
-            let metadata = entry.metadata()?;
-            if !metadata.is_file() || metadata.nlink() > 1 {
-                continue;
-            }
-            let name = entry.file_name();
+        for file in self.unused(keep)?.into_iter().filter(|file| file.goes) {
+            let path = self.inner.dir.join(&file.name);
+            // Nobody can begin to hold it while it is looked at.
             let mut holds = self.inner.holds();
-            let held = name
-                .to_str()
-                .and_then(|key| holds.get(key))
-                .is_some_and(|hold| hold.strong_count() > 0);
-            if !held {
-                std::fs::remove_file(entry.path())?;
+            holds.retain(|_, hold| hold.strong_count() > 0);
+            if !holds.contains_key(&file.name) && std::fs::metadata(&path)?.nlink() == 1 {
+                std::fs::remove_file(&path)?;
+                tracing::debug!(file = file.name, "gone: {}", file.reason);
                 gone += 1;
             }
-            holds.retain(|_, hold| hold.strong_count() > 0);
         }
         self.sweep_partial()?;
         Ok(gone)
@@ -324,6 +338,12 @@ impl Inner {
 
     fn holds(&self) -> MutexGuard<'_, HashMap<String, Weak<Hold>>> {
         self.holds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_held(&self, key: &str) -> bool {
+        self.holds()
+            .get(key)
+            .is_some_and(|hold| hold.strong_count() > 0)
     }
 
     fn hold(&self, key: &str) -> Arc<Hold> {

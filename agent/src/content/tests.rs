@@ -190,7 +190,7 @@ fn what_came_of_a_file_is_kept_a_day_for_whoever_asks_again() {
     let then = std::time::SystemTime::now() - PARTIAL - Duration::from_secs(60);
     let file = std::fs::File::options().write(true).open(&old).unwrap();
     file.set_modified(then).unwrap();
-    assert_eq!(cache.sweep().unwrap(), 0);
+    assert_eq!(cache.sweep(Keep::NOTHING).unwrap(), 0);
     assert!(young.exists() && !old.exists());
 }
 
@@ -202,14 +202,22 @@ async fn only_what_nobody_uses_is_swept_away() {
     let cache = cache(dir.path(), address, 1000);
     let cached = cache.get(&ItemHash::of(b"content")).await.unwrap();
     let path = cached.path.clone();
-    assert_eq!(cache.sweep().unwrap(), 0);
+    assert_eq!(cache.sweep(Keep::NOTHING).unwrap(), 0);
     cached.link_into(machine.path()).unwrap();
     cached.link_into(machine.path()).unwrap();
     drop(cached);
-    assert_eq!(cache.sweep().unwrap(), 0);
+    assert_eq!(cache.sweep(Keep::NOTHING).unwrap(), 0);
     assert!(path.exists());
     drop(machine);
-    assert_eq!(cache.sweep().unwrap(), 1);
+    let keep = Keep { hours: 1, mib: 1 };
+    assert_eq!(cache.sweep(keep).unwrap(), 0);
+    let shown = cache.unused(Keep { hours: 1, mib: 0 }).unwrap();
+    assert!(
+        shown.len() == 1 && shown[0].goes && shown[0].bytes == 7,
+        "{shown:?}"
+    );
+    assert!(path.exists(), "it was only shown");
+    assert_eq!(cache.sweep(Keep::NOTHING).unwrap(), 1);
     assert!(!path.exists() && dir.path().join("tmp").exists());
 }
 
@@ -252,9 +260,9 @@ async fn a_qcow2_image_becomes_a_raw_disk_once_and_goes_with_its_last_user() {
     }
     assert_eq!(temporaries(dir.path()), 0);
     drop(fetched);
-    assert_eq!(cache.sweep().unwrap(), 1);
+    assert_eq!(cache.sweep(Keep::NOTHING).unwrap(), 1);
     drop(disks);
-    assert_eq!(cache.sweep().unwrap(), 1);
+    assert_eq!(cache.sweep(Keep::NOTHING).unwrap(), 1);
 }
 
 #[tokio::test]

@@ -15,6 +15,10 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+/// Messages of a list asked for at a time, and how many times at most.
+const PAGE: usize = 100;
+/// See [`PAGE`].
+const MAX_PAGES: usize = 10;
 /// The longest JSON reply taken, in bytes: a page of messages, 200 kB each.
 const MAX_JSON: usize = 8 * 1024 * 1024;
 /// The longest message content stored as a file, in bytes.
@@ -240,19 +244,52 @@ impl Ccn {
     /// # Errors
     /// [`CcnError`].
     pub async fn store_amendments(&self, hash: &str, owner: &str) -> Result<Vec<Value>, CcnError> {
+        let owner = query_value(owner);
+        self.list(&format!(
+            "msgType=STORE&sortOrder=-1&refs={hash}&owners={owner}&pagination=20"
+        ))
+        .await
+    }
+
+    /// The messages of one type for the address `owner` that replace the message `hash`, newest first, as envelopes.
+    /// There is no filter for that: all that the owner has are looked through, the newest [`MAX_PAGES`] pages of them.
+    ///
+    /// # Errors
+    /// [`CcnError`].
+    pub async fn amendments(
+        &self,
+        kind: &str,
+        hash: &str,
+        owner: &str,
+    ) -> Result<Vec<Value>, CcnError> {
+        let owner = query_value(owner);
+        let mut found = Vec::new();
+        for page in 1..=MAX_PAGES {
+            let messages = self
+                .list(&format!(
+                    "msgType={kind}&sortOrder=-1&owners={owner}&pagination={PAGE}&page={page}"
+                ))
+                .await?;
+            let last = messages.len() < PAGE;
+            found.extend(
+                messages
+                    .into_iter()
+                    .filter(|message| replaces(message, hash)),
+            );
+            if last {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    async fn list(&self, query: &str) -> Result<Vec<Value>, CcnError> {
         #[derive(Deserialize)]
         struct Page {
             messages: Vec<Value>,
         }
-        let owner = query_value(owner);
-        let path = format!(
-            "/api/v0/messages.json?msgType=STORE&sortOrder=-1&refs={hash}&owners={owner}&pagination=20"
-        );
-        Ok(self
-            .json::<Page>(&path)
-            .await?
-            .map(|page| page.messages)
-            .unwrap_or_default())
+        let page: Option<Page> = self.json(&format!("/api/v0/messages.json?{query}")).await?;
+        Ok(page.map(|page| page.messages).unwrap_or_default())
     }
 
     /// The content of a message that is not inline.
@@ -337,6 +374,17 @@ impl Ccn {
     /// [`CcnError`].
     pub async fn price(&self, hash: &str) -> Result<Option<Price>, CcnError> {
         self.json(&format!("/api/v0/price/{hash}")).await
+    }
+}
+
+/// Whether a listed message may replace `hash`: by its content where the list shows it, otherwise by its text.
+fn replaces(message: &Value, hash: &str) -> bool {
+    match message.get("content") {
+        Some(content) => content.get("replaces").and_then(Value::as_str) == Some(hash),
+        None => message
+            .get("item_content")
+            .and_then(Value::as_str)
+            .is_none_or(|text| text.contains(hash)),
     }
 }
 

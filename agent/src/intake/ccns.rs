@@ -162,6 +162,25 @@ impl Ccns {
         Ok(listed_by(self.quorum, lists))
     }
 
+    /// The messages of one type for the address `owner` that replace the message `hash`, as far as a quorum lists them,
+    /// newest first, as envelopes that nobody has verified.
+    ///
+    /// # Errors
+    /// [`CcnError`].
+    pub async fn amendments(
+        &self,
+        kind: &str,
+        hash: &str,
+        owner: &str,
+    ) -> Result<Vec<Value>, CcnError> {
+        let lists = self
+            .gather(&format!("the amendments of {hash}"), |node| async move {
+                node.amendments(kind, hash, owner).await
+            })
+            .await?;
+        Ok(listed_by(self.quorum, lists))
+    }
+
     /// The content of a message that is not inline, from a node whose bytes are `right`; if there is none, what a node
     /// has instead.
     ///

@@ -1,6 +1,7 @@
 //! From a hash to a verified workload: the message is fetched, its hash, signature and permissions are checked here
 //! whatever the core channel node says, and the files it names are resolved and fetched.
 
+mod amendments;
 pub mod ccn;
 pub mod ccns;
 pub mod watch;
@@ -34,8 +35,10 @@ pub struct Verified {
     pub envelope: Envelope,
     /// The content.
     pub content: Content,
-    /// Both as text, for the ledger.
+    /// Both as text, for the ledger, with the amendment's.
     pub text: String,
+    /// Its newest amendment, whose content is the one that counts.
+    pub amendment: Option<Box<Verified>>,
 }
 
 /// How a message is kept in the ledger.
@@ -45,6 +48,9 @@ struct Kept {
     /// The content of a message that is not inline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     content: Option<String>,
+    /// Its newest amendment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    amendment: Option<Box<Kept>>,
 }
 
 /// Why there is no workload.
@@ -185,25 +191,14 @@ impl Intake {
     /// [`IntakeError::Kept`], [`IntakeError::Forged`].
     pub fn kept(hash: &ItemHash, text: &str) -> Result<Verified, IntakeError> {
         let kept: Kept = serde_json::from_str(text).map_err(IntakeError::Kept)?;
-        let forged = |source| IntakeError::Forged {
-            hash: hash.clone(),
-            source,
-        };
-        let envelope = Envelope::parse(&kept.message).map_err(forged)?;
-        let content = match (envelope.inline_content().map_err(forged)?, &kept.content) {
-            (Some(content), _) => content,
-            (None, Some(text)) => envelope.parse_content(text).map_err(forged)?,
-            (None, None) => {
-                return Err(IntakeError::Content {
-                    hash: hash.clone(),
-                    why: "it was not kept".to_owned(),
-                });
-            }
+        let amendment = match &kept.amendment {
+            Some(amendment) => Some(Box::new(read(hash, amendment)?)),
+            None => None,
         };
         Ok(Verified {
-            envelope,
-            content,
+            amendment,
             text: text.to_owned(),
+            ..read(hash, &kept)?
         })
     }
 
@@ -237,12 +232,14 @@ impl Intake {
         let text = serde_json::to_string(&Kept {
             message,
             content: text,
+            amendment: None,
         })
         .map_err(IntakeError::Kept)?;
         Ok(Verified {
             envelope,
             content,
             text,
+            amendment: None,
         })
     }
 
@@ -283,59 +280,6 @@ impl Intake {
         Ok(delegates(&security, envelope))
     }
 
-    /// The STORE message behind a reference, or its newest amendment by the same owner when that is meant.
-    async fn store(&self, reference: &Reference) -> Result<StoreContent, IntakeError> {
-        let original = as_store(self.message(&reference.hash).await?)?;
-        if !reference.use_latest {
-            return Ok(original);
-        }
-        let owner = original.base.address.as_str();
-        for message in self
-            .ccn
-            .store_amendments(reference.hash.as_str(), owner)
-            .await?
-        {
-            let Some(hash) = message
-                .get("item_hash")
-                .and_then(Value::as_str)
-                .and_then(|hash| hash.parse().ok())
-            else {
-                continue;
-            };
-            // A list filtered by the other side is a hint: what does not verify or does not belong is passed over.
-            let amendment = match self.verify(&hash, message).await {
-                Ok(verified) => as_store(verified),
-                Err(error) if error.is_transient() => return Err(error),
-                Err(error) => Err(error),
-            };
-            match amendment {
-                Ok(store)
-                    if store.base.address == owner
-                        && store.reference.as_deref() == Some(reference.hash.as_str()) =>
-                {
-                    return Ok(store);
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::warn!(amendment = %hash, "passed over: {}", crate::chain(&error))
-                }
-            }
-        }
-        Ok(original)
-    }
-
-    /// The file behind the newest amendment of a STORE message.
-    ///
-    /// # Errors
-    /// [`IntakeError`].
-    pub async fn latest_file(&self, original: &ItemHash) -> Result<ItemHash, IntakeError> {
-        let reference = Reference {
-            hash: original.clone(),
-            use_latest: true,
-        };
-        Ok(self.store(&reference).await?.item_hash)
-    }
-
     async fn file(&self, reference: &Reference) -> Result<(ItemHash, Cached), IntakeError> {
         let store = self.store(reference).await?;
         let cached = self
@@ -346,12 +290,10 @@ impl Intake {
         Ok((reference.hash.clone(), cached))
     }
 
-    /// Takes away files that no machine uses any more. Blocks.
-    ///
-    /// # Errors
-    /// [`Cache::sweep`]'s.
-    pub fn sweep_files(&self) -> std::io::Result<usize> {
-        self.cache.sweep()
+    /// The files of the cache, for those who look after it.
+    #[must_use]
+    pub const fn cache(&self) -> &Cache {
+        &self.cache
     }
 
     /// Fetches everything a workload names, all at once.
@@ -367,10 +309,10 @@ impl Intake {
         )
         .await?;
         let mut files: BTreeMap<_, _> = files.into_iter().collect();
-        if let workload::Body::Instance { image, .. } = &workload.body
-            && let Some(cached) = files.get_mut(&image.hash)
-        {
-            *cached = self.cache.raw(cached).await.map_err(IntakeError::File)?;
+        for image in workload.disk_images() {
+            if let Some(cached) = files.get_mut(&image.hash) {
+                *cached = self.cache.raw(cached).await.map_err(IntakeError::File)?;
+            }
         }
         for image in workload.squashfs_images() {
             if let Some(cached) = files.get(&image.hash) {
@@ -384,13 +326,39 @@ impl Intake {
     }
 }
 
-/// A workload out of a verified message.
+/// What was kept of one message.
+fn read(hash: &ItemHash, kept: &Kept) -> Result<Verified, IntakeError> {
+    let forged = |source| IntakeError::Forged {
+        hash: hash.clone(),
+        source,
+    };
+    let envelope = Envelope::parse(&kept.message).map_err(forged)?;
+    let content = match (envelope.inline_content().map_err(forged)?, &kept.content) {
+        (Some(content), _) => content,
+        (None, Some(text)) => envelope.parse_content(text).map_err(forged)?,
+        (None, None) => {
+            return Err(IntakeError::Content {
+                hash: hash.clone(),
+                why: "it was not kept".to_owned(),
+            });
+        }
+    };
+    Ok(Verified {
+        envelope,
+        content,
+        text: serde_json::to_string(kept).map_err(IntakeError::Kept)?,
+        amendment: None,
+    })
+}
+
+/// A workload out of a verified message and its amendment.
 ///
 /// # Errors
 /// [`IntakeError::Unsupported`].
 pub fn workload(verified: &Verified) -> Result<Workload, IntakeError> {
     let hash = &verified.envelope.item_hash;
-    Workload::read(hash, &verified.content).map_err(|source| IntakeError::Unsupported {
+    let newest = verified.amendment.as_deref().unwrap_or(verified);
+    Workload::read(hash, &newest.content).map_err(|source| IntakeError::Unsupported {
         hash: hash.clone(),
         source,
     })

@@ -82,6 +82,7 @@ fn a_kept_message_is_read_again() {
     let text = serde_json::to_string(&Kept {
         message: json!(message),
         content: None,
+        amendment: None,
     })
     .unwrap();
     assert_eq!(

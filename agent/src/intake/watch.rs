@@ -64,6 +64,7 @@ impl Watch {
         for record in self.ledger.all().await? {
             if record.state != State::Erased {
                 self.erase_if_gone(&record.hash).await?;
+                self.reconciler.revised(&record.hash).await?;
                 if record.lease.is_some() {
                     self.reconciler.refresh_ports(&record.hash).await?;
                 }
@@ -141,22 +142,34 @@ impl Watch {
 
     async fn heed(&self, message: &Value) -> Result<(), LedgerError> {
         let kind = message.get("type").and_then(Value::as_str);
-        if !matches!(kind, Some("FORGET" | "AGGREGATE" | "STORE")) {
+        if !matches!(
+            kind,
+            Some("FORGET" | "AGGREGATE" | "STORE" | "PROGRAM" | "INSTANCE")
+        ) {
             return Ok(());
         }
         let Ok((_, Some(content))) = Envelope::parse_with_content(message) else {
             return Ok(());
         };
-        match content.body {
+        match &content.body {
+            Body::Program(_) | Body::Instance(_) => {
+                let replaced = content
+                    .executable()
+                    .and_then(|executable| executable.replaces.as_deref());
+                if let Some(original) = replaced.and_then(|text| text.parse().ok()) {
+                    self.reconciler.revised(&original).await?;
+                }
+            }
             Body::Forget(forget) => {
-                for hash in forget.hashes {
+                self.reconciler.withdrawn(&forget.hashes).await?;
+                for hash in &forget.hashes {
                     if self
                         .ledger
-                        .get(&hash)
+                        .get(hash)
                         .await?
                         .is_some_and(|record| record.state != State::Erased)
                     {
-                        self.erase_if_gone(&hash).await?;
+                        self.erase_if_gone(hash).await?;
                     }
                 }
             }
@@ -169,7 +182,11 @@ impl Watch {
                 }
             }
             Body::Store(store) => {
-                if let Some(original) = store.reference.and_then(|text| text.parse().ok()) {
+                if let Some(original) = store
+                    .reference
+                    .as_deref()
+                    .and_then(|text| text.parse().ok())
+                {
                     self.reconciler.amended(&original).await?;
                 }
             }

@@ -112,8 +112,10 @@ pub enum Volume {
         /// Where it is mounted.
         mount: String,
     },
-    /// A writable disk, blank at first.
+    /// A writable disk, blank at first or a copy of its parent.
     Disk {
+        /// The raw image it begins as; of a machine that has it already, it is not looked at again.
+        parent: Option<Reference>,
         /// MiB.
         size_mib: u64,
         /// Where it is mounted.
@@ -162,9 +164,23 @@ impl Workload {
         };
         all.extend(self.volumes.iter().filter_map(|volume| match volume {
             Volume::Image { image, .. } => Some(image),
-            Volume::Disk { .. } => None,
+            Volume::Disk { parent, .. } => parent.as_ref(),
         }));
         all
+    }
+
+    /// The images among them that disks begin as.
+    #[must_use]
+    pub fn disk_images(&self) -> Vec<&Reference> {
+        let root = match &self.body {
+            Body::Instance { image, .. } => Some(image),
+            Body::Program { .. } => None,
+        };
+        let parents = self.volumes.iter().filter_map(|volume| match volume {
+            Volume::Disk { parent, .. } => parent.as_ref(),
+            Volume::Image { .. } => None,
+        });
+        root.into_iter().chain(parents).collect()
     }
 
     /// What it needs of the host.
@@ -356,17 +372,11 @@ fn read_volume(index: usize, volume: &MachineVolume) -> Result<Volume, Unsupport
             mount: mount(None)?,
         },
         VolumeSource::Ephemeral { size_mib, .. } => Volume::Disk {
+            parent: None,
             size_mib: *size_mib,
             mount: mount(None)?,
             ephemeral: true,
         },
-        VolumeSource::Persistent {
-            parent: Some(_), ..
-        } => {
-            return unsupported(format!(
-                "volumes[{index}].parent: a persistent volume cannot begin as a copy here, leave it out"
-            ));
-        }
         VolumeSource::Persistent {
             persistence: Some(VolumePersistence::Store),
             ..
@@ -375,7 +385,16 @@ fn read_volume(index: usize, volume: &MachineVolume) -> Result<Volume, Unsupport
                 "volumes[{index}].persistence: a volume cannot be kept in the network's storage here, ask for host"
             ));
         }
-        VolumeSource::Persistent { size_mib, name, .. } => Volume::Disk {
+        VolumeSource::Persistent {
+            size_mib,
+            name,
+            parent,
+            ..
+        } => Volume::Disk {
+            parent: parent.as_ref().map(|parent| Reference {
+                hash: parent.reference.clone(),
+                use_latest: parent.use_latest,
+            }),
             size_mib: *size_mib,
             mount: mount(name.as_deref())?,
             ephemeral: false,

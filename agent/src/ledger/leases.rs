@@ -75,6 +75,17 @@ pub struct Refusal {
     pub free: u64,
 }
 
+/// See [`Refusal::is_of_disk`].
+const DISK: &str = "MiB of disk";
+
+impl Refusal {
+    /// Whether it is disk that lacks.
+    #[must_use]
+    pub fn is_of_disk(&self) -> bool {
+        self.what == DISK
+    }
+}
+
 /// A port that is to be forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PortWish {
@@ -312,12 +323,7 @@ fn fits(demand: Demand, capacity: Capacity, held: Demand) -> Result<(), Refusal>
             capacity.vcpus.into(),
             held.vcpus.into(),
         ),
-        (
-            "MiB of disk",
-            demand.disk_mib,
-            capacity.disk_mib,
-            held.disk_mib,
-        ),
+        (DISK, demand.disk_mib, capacity.disk_mib, held.disk_mib),
     ] {
         let free = all.saturating_sub(held);
         if wanted > free {

@@ -227,7 +227,8 @@ impl Ledger {
                 }
                 State::Prepared => "prepared_at = ?2",
                 State::Starting => "starting_at = ?2",
-                State::Running => "started_at = ?2, attempts = 0",
+                State::Running => "started_at = coalesce(started_at, ?2), attempts = 0",
+                State::Paused => "started_at = coalesce(started_at, ?2)",
                 State::Stopping => "stopping_at = coalesce(stopping_at, ?2)",
                 State::Stopped | State::Erased | State::Failed(_) => "stopped_at = coalesce(stopped_at, ?2)",
                 State::Defined => "defined_at = coalesce(defined_at, ?2)",

@@ -49,7 +49,7 @@ impl Ledger {
                     .execute(params![key])?;
                 let changed = tx
                     .prepare_cached(
-                        "UPDATE vms SET desired = 'stopped' WHERE hash = ?1 AND desired = 'running'",
+                        "UPDATE vms SET desired = 'stopped' WHERE hash = ?1 AND desired IN ('running', 'paused')",
                     )?
                     .execute(params![key])?;
                 if changed > 0 {
@@ -115,6 +115,23 @@ impl Ledger {
         self.transaction(move |tx| {
             tx.execute("DELETE FROM wipes WHERE vm = ?1", params![key])
                 .map(drop)
+        })
+        .await
+    }
+
+    /// Records that a machine that runs is to stand still, as its owner says; false when it does not run.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn want_paused(&self, hash: &ItemHash) -> Result<bool, LedgerError> {
+        let key = hash.to_string();
+        self.transaction(move |tx| {
+            let changed = tx.execute(
+                "UPDATE vms SET desired = 'paused', held = 1
+                 WHERE hash = ?1 AND desired IN ('running', 'paused') AND state IN ('running', 'paused')",
+                params![key],
+            )?;
+            Ok(changed > 0)
         })
         .await
     }

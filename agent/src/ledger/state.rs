@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub enum Desired {
     /// It runs, and is started again when it stops by accident.
     Running,
+    /// It stands still with all it has in memory; when that is lost it does not run.
+    Paused,
     /// It does not run; its disks stay.
     Stopped,
     /// Nothing of it is left.
@@ -52,6 +54,8 @@ pub enum State {
     Starting,
     /// The guest is ready.
     Running,
+    /// Its VMM holds it still.
+    Paused,
     /// It has been told to stop.
     Stopping,
     /// It does not run; its disks are here.
@@ -80,6 +84,10 @@ pub enum Step {
     Prepare,
     /// Start the VMM and wait for the guest.
     Start,
+    /// Hold the guest still.
+    Pause,
+    /// Let it go on.
+    Resume,
     /// Stop the guest, then the VMM.
     Stop,
     /// Take away all that is left of it.
@@ -103,7 +111,10 @@ impl State {
     /// Whether a VMM may exist for it.
     #[must_use]
     pub const fn may_have_process(&self) -> bool {
-        matches!(self, Self::Starting | Self::Running | Self::Stopping)
+        matches!(
+            self,
+            Self::Starting | Self::Running | Self::Paused | Self::Stopping
+        )
     }
 }
 
@@ -114,10 +125,13 @@ pub fn next_step(desired: Desired, state: &State, now: i64) -> Step {
         (_, State::Erased) => Step::Wait,
         (
             Desired::Erased | Desired::Stopped,
-            State::Starting | State::Running | State::Stopping,
+            State::Starting | State::Running | State::Paused | State::Stopping,
         ) => Step::Stop,
         (Desired::Erased, _) => Step::Erase,
-        (Desired::Stopped, _) => Step::Wait,
+        (Desired::Paused, State::Running) => Step::Pause,
+        (Desired::Running, State::Paused) => Step::Resume,
+        (Desired::Paused, State::Stopping) => Step::Stop,
+        (Desired::Stopped | Desired::Paused, _) => Step::Wait,
         (Desired::Running, State::Defined | State::Fetching | State::Stopped) => Step::Prepare,
         (Desired::Running, State::Prepared) => Step::Start,
         (Desired::Running, State::Stopping) => Step::Stop,
@@ -158,7 +172,7 @@ macro_rules! words {
     };
 }
 
-words!(Desired { Running = "running", Stopped = "stopped", Erased = "erased" });
+words!(Desired { Running = "running", Paused = "paused", Stopped = "stopped", Erased = "erased" });
 words!(Source { Scheduler = "scheduler", Notify = "notify", Request = "request" });
 words!(Kind { Microvm = "microvm", PersistentProgram = "persistent_program", Instance = "instance" });
 
@@ -172,6 +186,7 @@ impl State {
             Self::Prepared => "prepared",
             Self::Starting => "starting",
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::Stopping => "stopping",
             Self::Stopped => "stopped",
             Self::Erased => "erased",
@@ -190,6 +205,7 @@ impl State {
             "prepared" => Self::Prepared,
             "starting" => Self::Starting,
             "running" => Self::Running,
+            "paused" => Self::Paused,
             "stopping" => Self::Stopping,
             "stopped" => Self::Stopped,
             "erased" => Self::Erased,
@@ -218,6 +234,7 @@ mod tests {
             State::Prepared,
             State::Starting,
             State::Running,
+            State::Paused,
             State::Stopping,
             State::Stopped,
             State::Erased,
@@ -247,6 +264,17 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_is_paused_while_it_runs_and_resumed_or_stopped_from_there() {
+        let paused = State::Paused;
+        assert_eq!(next_step(Desired::Paused, &State::Running, 0), Step::Pause);
+        assert_eq!(next_step(Desired::Paused, &paused, 0), Step::Wait);
+        assert_eq!(next_step(Desired::Running, &paused, 0), Step::Resume);
+        assert_eq!(next_step(Desired::Stopped, &paused, 0), Step::Stop);
+        assert_eq!(next_step(Desired::Erased, &paused, 0), Step::Stop);
+        assert!(paused.may_have_process());
+    }
+
+    #[test]
     fn a_failure_waits_for_its_time_and_a_final_one_for_ever() {
         assert_eq!(
             next_step(Desired::Running, &failed(Some(5)), 4),
@@ -263,7 +291,7 @@ mod tests {
     #[test]
     fn nothing_is_started_that_is_not_wanted() {
         for state in all() {
-            for desired in [Desired::Stopped, Desired::Erased] {
+            for desired in [Desired::Paused, Desired::Stopped, Desired::Erased] {
                 assert!(
                     !matches!(
                         next_step(desired, &state, i64::MAX),

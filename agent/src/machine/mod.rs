@@ -321,6 +321,22 @@ impl Machine {
         .map(|_| ())
     }
 
+    /// Takes the guest's vCPUs out of it and makes what its disks have under way durable, until [`Machine::resume`].
+    ///
+    /// # Errors
+    /// [`MachineError`].
+    pub async fn pause(&self) -> Result<(), MachineError> {
+        self.ask(Request::Pause).await.map(|_| ())
+    }
+
+    /// Lets a guest go on after [`Machine::pause`].
+    ///
+    /// # Errors
+    /// [`MachineError`].
+    pub async fn resume(&self) -> Result<(), MachineError> {
+        self.ask(Request::Resume).await.map(|_| ())
+    }
+
     /// Asks an instance to shut down (ACPI power button). [`MachineEvent::Exited`] comes when it has.
     ///
     /// # Errors

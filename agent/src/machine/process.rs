@@ -1,6 +1,7 @@
 //! The `crn-vmm` process: started so that it outlives the agent, found again by its number and start time, killed
 //! through a pidfd so that a recycled number is never hit.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -17,6 +18,8 @@ use super::pidfd::Pidfd;
 /// Where the listening control socket stands in the child.
 const CONTROL_FD: i32 = 3;
 const PID_FILE: &str = "vmm.pid";
+/// In the process's environment: an agent that was killed before it noted the process left nothing else to find it by.
+const RUN_DIR: &str = "CRN_RUN_DIR";
 
 /// A running `crn-vmm`.
 #[derive(Debug)]
@@ -37,6 +40,7 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
+            .env(RUN_DIR, run_dir)
             .process_group(0);
         command
             .fd_mappings(vec![FdMapping {
@@ -65,23 +69,23 @@ impl Process {
         Ok(process)
     }
 
-    /// Finds the process noted in `run_dir`; `None` when it is not running any more. Blocks; needs a runtime around it.
+    /// Finds the process noted in `run_dir`, or started for it and not noted any more; `None` when there is none that
+    /// runs. Blocks; needs a runtime around it.
     pub fn find(run_dir: &Path) -> io::Result<Option<Self>> {
-        let note = match fs::read_to_string(run_dir.join(PID_FILE)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            note => note?,
+        let noted = match fs::read_to_string(run_dir.join(PID_FILE)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            note => parse(&note?),
         };
-        let Some((pid, since)) = parse(&note) else {
-            return Ok(None);
-        };
-        let Ok(pidfd) = Pidfd::open(pid) else {
-            return Ok(None);
-        };
+        let found = noted.and_then(|(pid, since)| Self::hold(pid, since));
+        Ok(found.or_else(|| started_for(run_dir).and_then(|(pid, since)| Self::hold(pid, since))))
+    }
+
+    /// The process with this number, if it began then.
+    fn hold(pid: Pid, since: u64) -> Option<Self> {
+        let pidfd = Pidfd::open(pid).ok()?;
         // The pidfd holds on to whoever has the number now; whether that is ours, its start time tells.
-        match start_time(pid) {
-            Ok(found) if found == since => Ok(Some(Self { pidfd, child: None })),
-            _ => Ok(None),
-        }
+        let found = start_time(pid).ok()?;
+        (found == since).then_some(Self { pidfd, child: None })
     }
 
     /// Waits for the end; the exit status when it is known (not of an adopted process, nor after a signal).
@@ -100,6 +104,19 @@ impl Process {
     pub fn kill(&self) -> io::Result<()> {
         self.pidfd.kill()
     }
+}
+
+/// Looks through all processes for the one that was started for `run_dir`: only when nothing is noted.
+fn started_for(run_dir: &Path) -> Option<(Pid, u64)> {
+    let mut processes = procfs::process::all_processes().ok()?.flatten();
+    processes.find_map(|process| {
+        let environment = process.environ().ok()?;
+        let own = environment.get(OsStr::new(RUN_DIR))? == run_dir.as_os_str();
+        let stat = process.stat().ok()?;
+        // One that has ended and nobody waited for is not running.
+        let runs = own && !matches!(stat.state, 'Z' | 'X');
+        runs.then_some((Pid::from_raw(process.pid())?, stat.starttime))
+    })
 }
 
 /// CPU time in microseconds and resident memory in bytes of the process noted in `run_dir`.

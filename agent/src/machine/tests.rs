@@ -264,6 +264,32 @@ fn a_machine_outlives_its_agent_and_is_adopted_by_the_next() {
     });
 }
 
+#[test]
+fn a_machine_whose_agent_was_killed_before_it_noted_it_is_found_and_one_that_was_not_launched_ends()
+{
+    let host = Host::new();
+    let first = tokio::runtime::Runtime::new().unwrap();
+    first.block_on(async {
+        let (_machine, mut events) = Machine::start(host.spec("")).await.unwrap();
+        assert_eq!(next(&mut events).await, Some(MachineEvent::GuestReady));
+    });
+    drop(first);
+    fs::remove_file(host.run_dir().join("vmm.pid")).unwrap();
+    let second = tokio::runtime::Runtime::new().unwrap();
+    second.block_on(async {
+        let found = Machine::adopt(VM, &host.run_dir(), guest()).await.unwrap();
+        let (machine, _events) = found.unwrap();
+        assert!(machine.status().await.unwrap().running);
+        machine.stop(PATIENCE).await.unwrap();
+
+        let mut process = launch::prepare(host.spec("")).unwrap().0;
+        fs::remove_file(host.run_dir().join("vmm.pid")).unwrap();
+        let found = Machine::adopt(VM, &host.run_dir(), guest()).await.unwrap();
+        assert!(found.is_none() && !host.run_dir().exists());
+        timeout(PATIENCE, process.ended()).await.unwrap();
+    });
+}
+
 /// The other side: not a test of its own.
 #[test]
 fn peer() {
@@ -272,6 +298,7 @@ fn peer() {
     }
     let listener = UnixListener::from(io::stdin().as_fd().try_clone_to_owned().unwrap());
     let mut behaviour = String::new();
+    let mut launched = false;
     loop {
         let (socket, _) = listener.accept().unwrap();
         let mut receiver = Receiver::default();
@@ -280,11 +307,16 @@ fn peer() {
             while let Some(Command { id, request }) = receiver.next().unwrap() {
                 let tell = |result| report(&socket, &Report::Reply(Reply { id, result }), None);
                 let running = Ok(Status {
-                    running: true,
+                    running: launched,
                     ..Status::default()
                 });
                 match request {
                     Request::Launch(spec) => {
+                        launched = true;
+                        let running = Ok(Status {
+                            running: true,
+                            ..Status::default()
+                        });
                         behaviour.clone_from(&spec.cmdline);
                         if behaviour == "refuse" {
                             tell(Err("no such kernel".to_owned()));

@@ -5,6 +5,7 @@
 //! on the uplink, a route for the IPv6 pool, the forwarding switches, the nftables tables named `crn` and `crn-limits`.
 
 mod announce;
+mod conntrack;
 pub mod firewall;
 mod monitor;
 pub mod nft;
@@ -92,6 +93,15 @@ pub enum NetError {
     /// The firewall's transaction was refused; the old rules stand.
     #[error("cannot replace the firewall's tables")]
     Firewall(#[source] NftError),
+    /// The connections of a machine that is gone are still tracked.
+    #[error("cannot forget the connections of {address}")]
+    Connections {
+        /// Whose.
+        address: IpAddr,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// The thread that does the blocking part is gone: the agent is shutting down.
     #[error("the runtime is shutting down")]
     Shutdown(#[from] tokio::task::JoinError),
@@ -227,6 +237,8 @@ impl Net {
     /// # Errors
     /// [`NetError`]; nothing is left behind then.
     pub async fn attach(&self, plan: &Plan) -> Result<OwnedFd, NetError> {
+        // The address may have been another machine's, whose agent did not come to this when it went.
+        forget_connections(plan).await?;
         let name = plan.tap.clone();
         let queue = tokio::task::spawn_blocking(move || {
             let queue = tap::create(&name).map_err(|source| NetError::Tap {
@@ -309,7 +321,7 @@ impl Net {
             gone(self.handle.link().del(index).execute().await)
                 .map_err(failed("remove", &plan.tap))?;
         }
-        Ok(())
+        forget_connections(plan).await
     }
 
     async fn unannounce(&self, plan: &Plan) -> Result<(), NetError> {
@@ -351,6 +363,17 @@ impl Net {
     pub async fn disturbed(&self) {
         self.disturbed.notified().await;
     }
+}
+
+/// Whoever has the machine's addresses next is not to be spoken to by those who spoke with it.
+async fn forget_connections(plan: &Plan) -> Result<(), NetError> {
+    let addresses = [IpAddr::V4(plan.ipv4), IpAddr::V6(plan.ipv6)];
+    tokio::task::spawn_blocking(move || {
+        addresses.into_iter().try_for_each(|address| {
+            conntrack::forget(address).map_err(|source| NetError::Connections { address, source })
+        })
+    })
+    .await?
 }
 
 fn failed(

@@ -116,6 +116,48 @@ async fn the_host_and_its_guests_answer_each_other() {
 }
 
 #[tokio::test]
+async fn the_next_guest_of_an_address_hears_nothing_of_the_one_before() {
+    in_a_namespace!("the_next_guest_of_an_address_hears_nothing_of_the_one_before");
+    let outside = outside();
+    let net = open(pools(), Limits::default()).await;
+    let (mut a, _b) = two_guests(&net).await;
+    let v4 = outside.udp("10.0.2.2:9000");
+    // One that the guest began, and one that came in.
+    a.say("172.16.4.2:5000", "10.0.2.2:9000", b"hello");
+    let (_, began) = hear(&v4, PATIENCE).unwrap();
+    v4.send_to(b"answer", began).unwrap();
+    assert!(a.hears(b"answer", PATIENCE).is_some());
+    let visitor = outside.udp("10.0.2.2:9001");
+    visitor.send_to(b"visit", "10.0.2.15:24000").unwrap();
+    assert!(a.hears(b"visit", PATIENCE).is_some());
+    a.say("172.16.4.2:22", "10.0.2.2:9001", b"welcome");
+    assert!(hear(&visitor, PATIENCE).is_some());
+
+    let old = a.plan.clone();
+    drop(a);
+    net.detach(&old).await.unwrap();
+    let plan = net.pools().plan(4, VM_C, Kind::Instance).unwrap();
+    assert_eq!(plan.ipv4, old.ipv4);
+    let mut next = Wire::new(&net, plan.clone()).await;
+    let forwards = Vec::new();
+    net.apply(&[Guest { plan, forwards }]).await.unwrap();
+    // It is reached itself, and by nothing that was its predecessor's.
+    next.say("172.16.4.2:6000", "10.0.2.2:9000", b"hello again");
+    let (_, again) = hear(&v4, PATIENCE).unwrap();
+    v4.send_to(b"late", began).unwrap();
+    visitor.send_to(b"late", "10.0.2.15:24000").unwrap();
+    v4.send_to(b"in time", again).unwrap();
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let mut frames = Vec::new();
+    while !frames.iter().any(|frame: &Vec<u8>| says(frame, b"in time")) {
+        assert!(std::time::Instant::now() < deadline);
+        frames.extend(next.heard());
+    }
+    // Sent before it, on the same way.
+    assert!(!frames.iter().any(|frame| says(frame, b"late")));
+}
+
+#[tokio::test]
 async fn nothing_is_left_after_the_last_guest() {
     in_a_namespace!("nothing_is_left_after_the_last_guest");
     let _outside = outside();

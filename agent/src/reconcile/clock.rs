@@ -1,12 +1,14 @@
 //! What happens by the clock: machines end at the time their owner set, what they use is sampled, and what nobody wants
 //! any more goes.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 
 use super::{Reconciler, gc};
+use crate::content::unused::Unused;
 use crate::ledger::{LedgerError, State, now_us};
 use crate::metrics::history::{INTERVAL, Sample};
 
@@ -68,7 +70,7 @@ async fn sample(reconciler: &Reconciler) -> Result<(), LedgerError> {
     let records = shared.ledger.all().await?;
     let running = records
         .iter()
-        .filter(|record| record.state == State::Running);
+        .filter(|record| matches!(record.state, State::Running | State::Paused));
     let counted = join_all(running.map(|record| {
         let host = Arc::clone(&shared.host);
         async move { (&record.hash, host.counters(&record.hash).await) }
@@ -104,6 +106,8 @@ async fn collect_for_ever(reconciler: &Reconciler) {
             }
             Err(error) => tracing::error!("{}", crate::chain(&error)),
         }
+        let shared = &reconciler.shared;
+        shared.sweep_files(shared.keep()).await;
         tokio::time::sleep(COLLECT).await;
     }
 }
@@ -123,6 +127,20 @@ impl Reconciler {
             &shared.config.retention,
             now_us(),
         ))
+    }
+
+    /// What becomes of each file of the cache that no machine uses, and why.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub async fn unused_files(&self) -> io::Result<Vec<Unused>> {
+        let (intake, keep) = (self.shared.intake.clone(), self.shared.keep());
+        tokio::task::spawn_blocking(move || intake.cache().unused(keep)).await?
+    }
+
+    /// Takes away those that go.
+    pub async fn sweep_files(&self) {
+        self.shared.sweep_files(self.shared.keep()).await;
     }
 
     /// Carries out one decision of [`Reconciler::collectable`], unless the machine is wanted again by now.

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, Instant, sleep_until};
 
 use super::host::{HostError, Hypervisor, NetworkOf, Place};
-use crate::ledger::{Ledger, LedgerError, State};
+use crate::ledger::{Ledger, LedgerError};
 
 /// Requests that may wait; more of them wait in line.
 const QUEUE: usize = 64;
@@ -130,12 +130,7 @@ async fn networks(ledger: &Ledger) -> Result<Vec<NetworkOf>, LedgerError> {
     let records = ledger.all().await?;
     Ok(records
         .into_iter()
-        .filter(|record| {
-            matches!(
-                record.state,
-                State::Starting | State::Running | State::Stopping
-            )
-        })
+        .filter(|record| record.state.may_have_process())
         .filter(|record| {
             record
                 .guest

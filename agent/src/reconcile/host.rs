@@ -61,6 +61,10 @@ pub trait Guest: Send + Sync {
     fn event(&mut self) -> BoxFuture<'_, GuestEvent>;
     /// Asks the guest to shut down; whether it does is told by an event.
     fn ask_to_stop(&mut self) -> BoxFuture<'_, Result<(), HostError>>;
+    /// Holds it still; nothing happens to one that is held already.
+    fn pause(&mut self) -> BoxFuture<'_, Result<(), HostError>>;
+    /// Lets it go on; nothing happens to one that does.
+    fn resume(&mut self) -> BoxFuture<'_, Result<(), HostError>>;
     /// Ends it at once; its process is gone when this returns.
     fn stop(&mut self) -> BoxFuture<'_, Result<(), HostError>>;
 }

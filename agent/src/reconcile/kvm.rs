@@ -191,12 +191,18 @@ impl Kvm {
         let mut jobs = Vec::new();
         for (index, volume) in workload.volumes.iter().enumerate() {
             if let Volume::Disk {
+                parent,
                 size_mib,
                 ephemeral,
                 ..
             } = volume
             {
-                jobs.push((dir.join(format!("vol{index}.raw")), *size_mib, *ephemeral));
+                let parent = match parent {
+                    Some(parent) => Some(file(resolved, parent)?.0),
+                    None => None,
+                };
+                let path = dir.join(format!("vol{index}.raw"));
+                jobs.push((path, parent, *size_mib, *ephemeral));
             }
         }
         let root = match &workload.body {
@@ -225,16 +231,19 @@ impl Kvm {
                 file.link_into(&links)
                     .map_err(HostError::during("keep a file it uses"))?;
             }
-            for (path, size_mib, ephemeral) in jobs {
+            for (path, parent, size_mib, ephemeral) in jobs {
                 if ephemeral && path.exists() {
                     std::fs::remove_file(&path)
                         .map_err(HostError::during("clear an ephemeral volume"))?;
                 }
-                volume::prepare_blank(&path, size_mib)
-                    .map_err(HostError::during("make a volume"))?;
+                match parent {
+                    Some(parent) => volume::prepare_copy(&parent, &path, size_mib),
+                    None => volume::prepare_blank(&path, size_mib),
+                }
+                .map_err(HostError::during("make a volume"))?;
             }
             if let Some((image, size_mib, seed)) = root {
-                volume::prepare_root(&image, &dir.join("root.raw"), size_mib)
+                volume::prepare_copy(&image, &dir.join("root.raw"), size_mib)
                     .map_err(HostError::during("make its disk"))?;
                 let seed_file = dir.join("seed.img");
                 volume::write_seed(&seed_file, &seed.seed())

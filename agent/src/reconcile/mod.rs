@@ -26,6 +26,7 @@ use self::firewall::Firewall;
 use self::host::Hypervisor;
 use self::task::Task;
 use crate::config::Config;
+use crate::content::unused::Keep;
 use crate::intake::Intake;
 use crate::ledger::{Capacity, Desired, Ledger, LedgerError, Record, Source, State, now_us};
 use crate::logs::Logs;
@@ -154,7 +155,7 @@ impl Reconciler {
         };
         let records = this.shared.ledger.all().await?;
         this.take_away_strangers(&records).await;
-        this.shared.sweep_files().await;
+        this.shared.sweep_files(this.shared.keep()).await;
         for record in records {
             if record.state == State::Erased {
                 continue;
@@ -435,13 +436,28 @@ impl Handle {
 }
 
 impl Shared {
-    /// Takes away files that no machine uses any more; what fails is tried again with the next machine that goes.
-    async fn sweep_files(&self) {
+    /// What is kept of files that no machine uses.
+    pub(crate) fn keep(&self) -> Keep {
+        Keep {
+            hours: self.config.retention.cache_hours,
+            mib: self.config.retention.cache_mib,
+        }
+    }
+
+    /// Takes away files that no machine uses, but for what is to be kept of them; what fails is tried again later.
+    /// Whether any went.
+    pub(crate) async fn sweep_files(&self, keep: Keep) -> bool {
         let intake = self.intake.clone();
-        match tokio::task::spawn_blocking(move || intake.sweep_files()).await {
-            Ok(Ok(0)) | Err(_) => {}
-            Ok(Ok(files)) => tracing::info!(files, "files that no machine uses are gone"),
-            Ok(Err(error)) => tracing::warn!("files that no machine uses stay: {error}"),
+        match tokio::task::spawn_blocking(move || intake.cache().sweep(keep)).await {
+            Ok(Ok(0)) | Err(_) => false,
+            Ok(Ok(files)) => {
+                tracing::info!(files, "files that no machine uses are gone");
+                true
+            }
+            Ok(Err(error)) => {
+                tracing::warn!("files that no machine uses stay: {error}");
+                false
+            }
         }
     }
 

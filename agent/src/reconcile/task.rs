@@ -1,4 +1,8 @@
-//! One machine's task: the step that [`next_step`] names, written down, again and again.
+//! One machine's task: the step that [`next_step`] names, written down, again and again. What it needs to start is in
+//! [`gather`], how it ends in [`end`].
+
+mod end;
+mod gather;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,26 +11,20 @@ use std::time::Duration;
 use aleph_message::ItemHash;
 use crn_protocol::control::ExitReason;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
-use super::host::{Guest, GuestEvent, HostError, Place};
+pub(super) use self::end::take_away;
+use self::gather::gather;
+use super::host::{Guest, GuestEvent, Place};
 use super::setback::Setback;
-use super::{Activity, Endpoint, Orders, Shared, View, ports};
-use crate::intake::workload::{Body, Resolved, Workload};
-use crate::intake::{self, Intake, IntakeError};
+use super::{Activity, Endpoint, Orders, Shared, View};
+use crate::intake::workload::{Resolved, Workload};
+use crate::intake::{self, Intake};
 use crate::ledger::state::{Step, next_step};
 use crate::ledger::{Desired, Kind, LedgerError, Record, Source, State, Wipe, now_us};
 
-/// How long an instance has to shut down when asked to.
-const INSTANCE_GRACE: Duration = Duration::from_secs(50);
-/// How long a program has.
-const PROGRAM_GRACE: Duration = Duration::from_secs(5);
-/// A machine that ran this long was well: its earlier failures are forgotten.
-const WELL: Duration = Duration::from_secs(60);
 /// Between two attempts to reach a ledger that fails.
 const LEDGER_RETRY: Duration = Duration::from_secs(1);
-/// Of the console's end, in bytes, shown in the log when a machine fails.
-const CONSOLE_TAIL: u64 = 2048;
 
 pub(super) struct Task {
     shared: Arc<Shared>,
@@ -114,7 +112,7 @@ impl Task {
                 tracing::info!(vm = %self.hash, state = record.state.word(), "found running");
                 self.guest = Some(guest);
                 self.follow_console().await;
-                if record.state == State::Running {
+                if matches!(record.state, State::Running | State::Paused) {
                     self.ready = Some(Instant::now());
                 }
                 Ok(())
@@ -130,6 +128,9 @@ impl Task {
                         .ledger
                         .want(&self.hash, Desired::Stopped, false)
                         .await?;
+                }
+                if record.desired == Desired::Paused {
+                    self.forget_pause().await?;
                 }
                 self.leave(&record).await?;
                 self.enter(State::Stopped).await
@@ -154,7 +155,7 @@ impl Task {
             return self.wipe(wipe).await;
         }
         let anew = orders.reboot > self.reboots || record.wipe.is_some();
-        let step = if anew && record.state == State::Running {
+        let step = if anew && matches!(record.state, State::Running | State::Paused) {
             Step::Stop
         } else {
             next_step(record.desired, &record.state, now_us())
@@ -173,10 +174,12 @@ impl Task {
         match step {
             Step::Prepare => self.prepare(&record).await,
             Step::Start => self.start(&record).await,
+            Step::Pause => self.pause(true).await,
+            Step::Resume => self.pause(false).await,
             Step::Stop => self.stop(&record).await,
             Step::Erase => self.erase(&record).await,
             Step::Wait => match record.state {
-                State::Running => self.attend(&record).await,
+                State::Running | State::Paused => self.attend(&record).await,
                 State::Starting => self.await_ready(&record).await,
                 State::Erased => {
                     self.end = self.shared.retire(&self.hash, &self.orders);
@@ -357,6 +360,29 @@ impl Task {
         }
     }
 
+    /// Holds a guest still, or lets it go on. Repeated after a crash in between, neither changes anything.
+    async fn pause(&mut self, hold: bool) -> Result<(), LedgerError> {
+        let done = match &mut self.guest {
+            Some(guest) if hold => guest.pause().await,
+            Some(guest) => guest.resume().await,
+            // It has just gone: the wait for its events says how.
+            None => Ok(()),
+        };
+        if let Err(error) = done {
+            tracing::warn!(vm = %self.hash, "{}", crate::chain(&error));
+            tokio::time::sleep(LEDGER_RETRY).await;
+            // If it has ended, its last event is there by now.
+            return match self.record().await? {
+                Some(record) => self.heed_end(&record).await,
+                None => Ok(()),
+            };
+        }
+        // A paused program is not an idle one.
+        self.activity.last_us.store(now_us(), Ordering::Relaxed);
+        self.enter(if hold { State::Paused } else { State::Running })
+            .await
+    }
+
     /// Takes away the disks that are to be made anew; the machine does not run.
     async fn wipe(&mut self, wipe: Wipe) -> Result<(), LedgerError> {
         if let Err(error) = self.shared.host.wipe(&self.hash, wipe.volumes).await {
@@ -370,172 +396,9 @@ impl Task {
         self.enter(State::Defined).await
     }
 
-    /// Asks the guest to stop and gives it time, unless it is to be erased; then ends the machine.
-    async fn stop(&mut self, record: &Record) -> Result<(), LedgerError> {
-        self.enter(State::Stopping).await?;
-        self.view.send_modify(|view| view.state = State::Stopping);
-        let grace = if record.kind == Some(Kind::Instance) {
-            INSTANCE_GRACE
-        } else {
-            PROGRAM_GRACE
-        };
-        let deadline = Instant::now() + grace;
-        if record.desired != Desired::Erased
-            && let Some(guest) = &mut self.guest
-        {
-            match guest.ask_to_stop().await {
-                Ok(()) => self.await_exit(deadline).await?,
-                Err(error) => tracing::warn!(vm = %self.hash, "{}", crate::chain(&error)),
-            }
-        }
-        self.kill().await;
-        self.leave(record).await?;
-        self.enter(State::Stopped).await
-    }
-
-    /// Until the machine is gone, the time is up, or it is to be erased.
-    async fn await_exit(&mut self, deadline: Instant) -> Result<(), LedgerError> {
-        while let Some(guest) = &mut self.guest {
-            tokio::select! {
-                event = timeout_at(deadline, guest.event()) => match event {
-                    Ok(GuestEvent::Exited { .. }) => self.guest = None,
-                    Ok(_) => {}
-                    Err(_) => {
-                        tracing::warn!(vm = %self.hash, "did not shut down when asked to");
-                        return Ok(());
-                    }
-                },
-                changed = self.orders.changed() => {
-                    if changed.is_err() || self.desired().await? == Desired::Erased {
-                        return Ok(());
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn kill(&mut self) {
-        if let Some(mut guest) = self.guest.take()
-            && let Err(error) = guest.stop().await
-        {
-            tracing::error!(vm = %self.hash, "{}", crate::chain(&error));
-        }
-    }
-
-    async fn erase(&mut self, record: &Record) -> Result<(), LedgerError> {
-        self.kill().await;
-        self.shared.logs.finish(&self.hash).await;
-        if let Err(error) = take_away(&self.shared, &self.hash, place_of(record)).await {
-            tracing::error!(vm = %self.hash, "{}", crate::chain(&error));
-            tokio::time::sleep(LEDGER_RETRY).await;
-            return Ok(());
-        }
-        self.resolved = None;
-        self.endpoint = None;
-        if !self.shared.host.is_gone(&self.hash).await {
-            tracing::error!(vm = %self.hash, "something of it is left: erasing it again");
-            tokio::time::sleep(LEDGER_RETRY).await;
-            return Ok(());
-        }
-        self.shared.sweep_files().await;
-        self.shared.ledger.release_all(&self.hash).await?;
-        self.rules_stale = true;
-        self.enter(State::Erased).await
-    }
-
-    /// The machine has ended by itself.
-    async fn gone(
-        &mut self,
-        record: &Record,
-        reason: ExitReason,
-        detail: String,
-    ) -> Result<(), LedgerError> {
-        self.guest = None;
-        let lasted = self.ready.take().map(|since| since.elapsed());
-        if lasted.is_some_and(|lasted| lasted >= WELL) {
-            self.attempts = 0;
-        }
-        tracing::info!(vm = %self.hash, ?reason, detail, "the machine ended");
-        self.leave(record).await?;
-        if self.desired().await? != Desired::Running {
-            return self.enter(State::Stopped).await;
-        }
-        let instance = record.kind == Some(Kind::Instance);
-        let said = self
-            .last_words
-            .take()
-            .or((!detail.is_empty()).then_some(detail));
-        match reason {
-            ExitReason::PowerOff if instance && said.is_none() => {
-                self.shared
-                    .ledger
-                    .want(&self.hash, Desired::Stopped, true)
-                    .await?;
-                self.enter(State::Stopped).await
-            }
-            ExitReason::Reset if instance && lasted.is_some() => self.enter(State::Stopped).await,
-            ExitReason::Stopped => self.enter(State::Stopped).await,
-            ExitReason::PowerOff => {
-                self.fail(Setback::crash(
-                    said.unwrap_or_else(|| "the program ended".to_owned()),
-                ))
-                .await
-            }
-            ExitReason::Reset => {
-                self.fail(Setback::crash(
-                    said.unwrap_or_else(|| "the guest reset itself".to_owned()),
-                ))
-                .await
-            }
-            ExitReason::Failed => {
-                self.fail(Setback::crash(
-                    said.unwrap_or_else(|| "the machine crashed".to_owned()),
-                ))
-                .await
-            }
-        }
-    }
-
-    async fn fail_host(&mut self, record: &Record, error: &HostError) -> Result<(), LedgerError> {
-        self.leave(record).await?;
-        self.fail(Setback::crash(crate::chain(error))).await
-    }
-
-    /// Records a failure. A program that was asked for by a request waits for the next one.
-    async fn fail(&mut self, setback: Setback) -> Result<(), LedgerError> {
-        self.attempts = self.attempts.saturating_add(1);
-        let crashes = self.shared.config.limits.crashes;
-        for line in console_tail(&self.shared, &self.hash).await {
-            tracing::warn!(vm = %self.hash, "console: {line}");
-        }
-        // First what is wanted, then the state: who waits for the state acts on what is wanted.
-        let record = self.record().await?;
-        if record.is_some_and(|record| {
-            record.source == Source::Request && record.desired == Desired::Running
-        }) {
-            self.shared
-                .ledger
-                .want(&self.hash, Desired::Stopped, false)
-                .await?;
-        }
-        self.enter(State::Failed(setback.after(self.attempts, crashes)))
-            .await
-    }
-
     async fn follow_console(&self) {
         let console = self.shared.host.console(&self.hash);
         self.shared.logs.follow(&self.hash, &console).await;
-    }
-
-    /// Gives back what only a running machine holds.
-    async fn leave(&mut self, record: &Record) -> Result<(), LedgerError> {
-        self.shared.logs.finish(&self.hash).await;
-        if let Err(error) = self.shared.host.clean(&self.hash, place_of(record)).await {
-            tracing::error!(vm = %self.hash, "{}", crate::chain(&error));
-        }
-        self.rules_stale = true;
-        self.shared.ledger.release_compute(&self.hash).await
     }
 
     async fn publish(&self) {
@@ -551,92 +414,6 @@ impl Task {
             seconds: workload.seconds,
         })
     }
-}
-
-/// Everything a machine needs before it can start, or why it cannot have it.
-async fn gather(
-    shared: &Shared,
-    record: &Record,
-) -> Result<Result<Resolved, Setback>, LedgerError> {
-    let hash = &record.hash;
-    let refuse = |error: &IntakeError| Setback {
-        reason: crate::chain(error),
-        transient: error.is_transient(),
-        crash: false,
-    };
-    let verified = match &record.message {
-        Some(text) => Intake::kept(hash, text),
-        None => shared.intake.message(hash).await,
-    };
-    let (verified, workload) =
-        match verified.and_then(|v| intake::workload(&v).map(|workload| (v, workload))) {
-            Ok(both) => both,
-            Err(error) => return Ok(Err(refuse(&error))),
-        };
-    let method = workload.payment.method;
-    shared
-        .ledger
-        .describe(
-            hash,
-            workload.kind,
-            workload.owner.clone(),
-            method,
-            verified.text,
-        )
-        .await?;
-    let capacity = shared.capacity().await?;
-    let lease = match shared
-        .ledger
-        .admit(hash, workload.demand(), capacity)
-        .await?
-    {
-        Ok(lease) => lease,
-        Err(refusal) => return Ok(Err(Setback::transient(refusal.to_string()))),
-    };
-    let place = Place {
-        slot: lease.slot,
-        kind: workload.kind,
-    };
-    if let Err(error) = shared.host.addresses(hash, place) {
-        return Ok(Err(Setback {
-            reason: crate::chain(&error),
-            transient: false,
-            crash: false,
-        }));
-    }
-    let (kind, owner) = (workload.kind, workload.owner.clone());
-    let resolved = match shared.intake.resolve(workload).await {
-        Ok(resolved) => resolved,
-        Err(error) => return Ok(Err(refuse(&error))),
-    };
-    if let Body::Instance { image, size_mib } = &resolved.workload.body
-        && resolved
-            .files
-            .get(&image.hash)
-            .is_some_and(|file| file.bytes > size_mib * 1024 * 1024)
-    {
-        let reason = format!("the disk of {size_mib} MiB is smaller than its image");
-        return Ok(Err(Setback {
-            reason,
-            transient: false,
-            crash: false,
-        }));
-    }
-    ports::refresh(shared, hash, kind, &owner).await?;
-    match shared.host.make_disks(&resolved, place).await {
-        Ok(()) => Ok(Ok(resolved)),
-        Err(error) => Ok(Err(Setback::transient(crate::chain(&error)))),
-    }
-}
-
-/// Removes all of a machine from the host: process, TAP device, sockets, disks, logs.
-pub(super) async fn take_away(
-    shared: &Shared,
-    hash: &ItemHash,
-    place: Option<Place>,
-) -> Result<(), HostError> {
-    shared.host.clean(hash, place).await?;
-    shared.host.erase(hash).await
 }
 
 fn place_of(record: &Record) -> Option<Place> {
@@ -668,32 +445,4 @@ fn idle_at_passed(activity: &Activity, idle: Duration) -> bool {
 
 fn far_away() -> Instant {
     Instant::now() + Duration::from_secs(86400)
-}
-
-/// The last lines of the guest's console.
-async fn console_tail(shared: &Shared, hash: &ItemHash) -> Vec<String> {
-    use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
-    let Ok(mut file) = tokio::fs::File::open(shared.host.console(hash)).await else {
-        return Vec::new();
-    };
-    let length = file.metadata().await.map_or(0, |metadata| metadata.len());
-    let mut bytes = Vec::new();
-    if file
-        .seek(std::io::SeekFrom::Start(
-            length.saturating_sub(CONSOLE_TAIL),
-        ))
-        .await
-        .is_err()
-        || file
-            .take(CONSOLE_TAIL)
-            .read_to_end(&mut bytes)
-            .await
-            .is_err()
-    {
-        return Vec::new();
-    }
-    String::from_utf8_lossy(&bytes)
-        .lines()
-        .map(|line| line.chars().filter(|c| !c.is_control()).collect())
-        .collect()
 }

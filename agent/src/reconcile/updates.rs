@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use aleph_message::ItemHash;
 
 use super::{Reconciler, task};
-use crate::intake::workload::Body;
+use crate::intake::{self, Intake, Verified};
 use crate::ledger::{Allocated, LedgerError, Record, State, Wipe};
 
 impl Reconciler {
@@ -38,6 +38,18 @@ impl Reconciler {
         Ok(known)
     }
 
+    /// Records that a running machine is to stand still, as its owner says; false when it does not run.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn pause(&self, hash: &ItemHash) -> Result<bool, LedgerError> {
+        let runs = self.shared.ledger.want_paused(hash).await?;
+        if runs {
+            self.poke(hash, false);
+        }
+        Ok(runs)
+    }
+
     /// Records that a machine is to be stopped at a time (Unix microseconds), or no longer so.
     ///
     /// # Errors
@@ -49,7 +61,7 @@ impl Reconciler {
     }
 
     /// Starts anew the running machines that use the newest amendment of `original`, when that is another file than
-    /// the one they run with. The disk an instance began with is its own since then.
+    /// the one they run with. What a disk began as is the machine's own since then.
     ///
     /// # Errors
     /// [`LedgerError`].
@@ -72,6 +84,55 @@ impl Reconciler {
         Ok(())
     }
 
+    /// Starts a running machine anew when its message has another newest version than the one it runs as.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn revised(&self, hash: &ItemHash) -> Result<(), LedgerError> {
+        let record = self.shared.ledger.get(hash).await?;
+        let Some(record) = record.filter(|record| record.state == State::Running) else {
+            // Whatever starts takes the newest.
+            return Ok(());
+        };
+        let Some(Ok(kept)) = record.message.map(|text| Intake::kept(hash, &text)) else {
+            return Ok(());
+        };
+        let runs_as = version_of(&kept);
+        let newest = self.shared.intake.newest(kept).await;
+        let usable = newest.and_then(|newest| {
+            intake::workload(&newest)?;
+            Ok(version_of(&newest))
+        });
+        match usable {
+            Ok(version) if version == runs_as => {}
+            Ok(version) => {
+                tracing::info!(vm = %hash, ?version, "another version: starting it anew");
+                self.reboot(hash);
+            }
+            Err(error) => {
+                tracing::warn!(vm = %hash, "it runs on as it is: {}", crate::chain(&error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the machines that run as one of these versions, which are forgotten, back to what is left.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn withdrawn(&self, versions: &[ItemHash]) -> Result<(), LedgerError> {
+        for record in self.shared.ledger.all().await? {
+            let text = record.message.as_deref();
+            let kept = text.filter(|text| versions.iter().any(|v| text.contains(v.as_str())));
+            let kept = kept.and_then(|text| Intake::kept(&record.hash, text).ok());
+            let version = kept.as_ref().and_then(version_of);
+            if version.is_some_and(|version| versions.contains(&version)) {
+                self.revised(&record.hash).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// The STORE messages of which some running machine means the newest amendment.
     ///
     /// # Errors
@@ -85,18 +146,21 @@ impl Reconciler {
     }
 }
 
-/// The STORE messages of which a machine means the newest amendment, for anything but the disk it began with.
+/// The amendment whose content counts.
+fn version_of(message: &Verified) -> Option<ItemHash> {
+    let amendment = message.amendment.as_ref();
+    amendment.map(|amendment| amendment.envelope.item_hash.clone())
+}
+
+/// The STORE messages of which a machine means the newest amendment, for anything but what its disks began as.
 fn latest_of(record: &Record) -> Vec<ItemHash> {
     let Some(workload) = task::kept_workload(record) else {
         return Vec::new();
     };
-    let root = match &workload.body {
-        Body::Instance { image, .. } => Some(image.hash.clone()),
-        Body::Program { .. } => None,
-    };
+    let own: Vec<_> = workload.disk_images().into_iter().cloned().collect();
     let references = workload.references().into_iter();
     references
-        .filter(|reference| reference.use_latest && root.as_ref() != Some(&reference.hash))
+        .filter(|reference| reference.use_latest && !own.contains(reference))
         .map(|reference| reference.hash.clone())
         .collect()
 }

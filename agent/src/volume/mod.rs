@@ -27,14 +27,14 @@ pub struct VolumeError {
 }
 
 /// Makes `target` a private copy of the raw image `image`, `size_mib` MiB long (never shorter than the image).
-/// A reflink where the file system can, otherwise a copy that keeps holes. An existing `target` is left as it is: it is
-/// a machine's disk, with what the machine wrote.
+/// A reflink where the file system can, otherwise a copy that keeps holes. An existing `target` keeps its contents, for it
+/// is a machine's disk with what the machine wrote, and grows if smaller.
 ///
 /// # Errors
-/// [`VolumeError`]; `target` does not exist then.
-pub fn prepare_root(image: &Path, target: &Path, size_mib: u64) -> Result<(), VolumeError> {
+/// [`VolumeError`]; a `target` that was not there does not exist then.
+pub fn prepare_copy(image: &Path, target: &Path, size_mib: u64) -> Result<(), VolumeError> {
     if target.try_exists().map_err(failed("look for", target))? {
-        return Ok(());
+        return grow(target, size_mib);
     }
     let source = File::open(image).map_err(failed("open", image))?;
     publish(target, |file| {
@@ -51,10 +51,15 @@ pub fn prepare_root(image: &Path, target: &Path, size_mib: u64) -> Result<(), Vo
 /// # Errors
 /// [`VolumeError`].
 pub fn prepare_blank(target: &Path, size_mib: u64) -> Result<(), VolumeError> {
-    let length = bytes(size_mib).map_err(failed("size", target))?;
-    if !target.try_exists().map_err(failed("look for", target))? {
-        return publish(target, |file| file.set_len(length));
+    if target.try_exists().map_err(failed("look for", target))? {
+        return grow(target, size_mib);
     }
+    let length = bytes(size_mib).map_err(failed("size", target))?;
+    publish(target, |file| file.set_len(length))
+}
+
+fn grow(target: &Path, size_mib: u64) -> Result<(), VolumeError> {
+    let length = bytes(size_mib).map_err(failed("size", target))?;
     let file = OpenOptions::new()
         .write(true)
         .open(target)
@@ -179,7 +184,7 @@ mod tests {
     fn a_root_is_the_image_grown_to_its_size_without_its_holes() {
         let dir = tempfile::tempdir().unwrap();
         let (image, target) = (image(dir.path()), dir.path().join("vm/root.img"));
-        prepare_root(&image, &target, 64).unwrap();
+        prepare_copy(&image, &target, 64).unwrap();
         let mut file = File::open(&target).unwrap();
         let metadata = file.metadata().unwrap();
         assert_eq!(metadata.len(), 64 << 20);
@@ -200,17 +205,21 @@ mod tests {
     fn a_root_is_never_shorter_than_its_image() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("root.img");
-        prepare_root(&image(dir.path()), &target, 1).unwrap();
+        prepare_copy(&image(dir.path()), &target, 1).unwrap();
         assert_eq!(fs::metadata(&target).unwrap().len(), (6 << 20) + 3);
     }
 
     #[test]
-    fn a_machines_own_root_is_not_overwritten() {
+    fn a_machines_own_disk_is_not_overwritten_and_grows_when_its_message_says_so() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("root.img");
         fs::write(&target, "mine").unwrap();
-        prepare_root(&image(dir.path()), &target, 64).unwrap();
-        assert_eq!(fs::read(&target).unwrap(), b"mine");
+        prepare_copy(&image(dir.path()), &target, 2).unwrap();
+        let contents = fs::read(&target).unwrap();
+        assert_eq!(contents.len(), 2 << 20);
+        assert!(contents.starts_with(b"mine\0"));
+        prepare_copy(&image(dir.path()), &target, 1).unwrap();
+        assert_eq!(fs::metadata(&target).unwrap().len(), 2 << 20);
     }
 
     #[test]
@@ -236,8 +245,8 @@ mod tests {
     fn a_failed_copy_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("root.img");
-        assert!(prepare_root(&image(dir.path()), &target, u64::MAX).is_err());
-        assert!(prepare_root(&dir.path().join("none"), &target, 1).is_err());
+        assert!(prepare_copy(&image(dir.path()), &target, u64::MAX).is_err());
+        assert!(prepare_copy(&dir.path().join("none"), &target, 1).is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 

@@ -6,6 +6,8 @@
 mod support;
 
 mod allocations;
+mod changes;
+mod end;
 mod fixtures;
 mod life;
 mod logs;

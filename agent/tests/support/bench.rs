@@ -1,6 +1,6 @@
 //! A host on which machines are entries in a list. A program's guest is an HTTP server behind a vsock-like socket.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use aleph_message::ItemHash;
 use crn_agent::config::Config;
-use crn_agent::intake::workload::{Body, Resolved};
+use crn_agent::intake::workload::{Body, Resolved, Volume};
 use crn_agent::ledger::Kind;
 use crn_agent::metrics::history::Counters;
 use crn_agent::net::{self, Plan, Pools};
@@ -26,6 +26,7 @@ pub struct Bench {
     state: PathBuf,
     run: PathBuf,
     running: Arc<Mutex<HashMap<ItemHash, mpsc::Sender<GuestEvent>>>>,
+    pub paused: Arc<Mutex<HashSet<ItemHash>>>,
     pub starts: AtomicUsize,
     /// Guests that say nothing after their start.
     pub mute: AtomicUsize,
@@ -41,6 +42,7 @@ impl Bench {
             state: config.state_dir.join("vm"),
             run: config.run_dir.join("vm"),
             running: Arc::default(),
+            paused: Arc::default(),
             starts: AtomicUsize::new(0),
             mute: AtomicUsize::new(0),
             networks: Mutex::default(),
@@ -87,6 +89,7 @@ struct BenchGuest {
     hash: ItemHash,
     events: mpsc::Receiver<GuestEvent>,
     running: Arc<Mutex<HashMap<ItemHash, mpsc::Sender<GuestEvent>>>>,
+    paused: Arc<Mutex<HashSet<ItemHash>>>,
 }
 
 impl Guest for BenchGuest {
@@ -102,7 +105,18 @@ impl Guest for BenchGuest {
     }
 
     fn ask_to_stop(&mut self) -> BoxFuture<'_, Result<(), HostError>> {
+        assert!(!self.paused.lock().unwrap().contains(&self.hash), "asleep");
         self.running.lock().unwrap().remove(&self.hash);
+        async { Ok(()) }.boxed()
+    }
+
+    fn pause(&mut self) -> BoxFuture<'_, Result<(), HostError>> {
+        self.paused.lock().unwrap().insert(self.hash.clone());
+        async { Ok(()) }.boxed()
+    }
+
+    fn resume(&mut self) -> BoxFuture<'_, Result<(), HostError>> {
+        self.paused.lock().unwrap().remove(&self.hash);
         async { Ok(()) }.boxed()
     }
 
@@ -148,6 +162,18 @@ impl Hypervisor for Bench {
     ) -> BoxFuture<'a, Result<(), HostError>> {
         let dir = self.disks(&resolved.workload.hash);
         std::fs::create_dir_all(&dir).unwrap();
+        for (index, volume) in resolved.workload.volumes.iter().enumerate() {
+            if let Volume::Disk {
+                parent: Some(parent),
+                size_mib,
+                ..
+            } = volume
+            {
+                let parent = &resolved.files[&parent.hash].path;
+                let path = dir.join(format!("vol{index}.raw"));
+                crn_agent::volume::prepare_copy(parent, &path, *size_mib).unwrap();
+            }
+        }
         for disk in ["root.raw", "vol0.raw"] {
             // What is there stays, as on a real host.
             if !dir.join(disk).exists() {
@@ -189,6 +215,7 @@ impl Hypervisor for Bench {
                 hash,
                 events,
                 running,
+                paused: Arc::clone(&self.paused),
             }) as Box<dyn Guest>)
         }
         .boxed()

@@ -68,14 +68,14 @@ impl FakeCcn {
 
     /// Takes in whatever it is under a message's hash.
     pub fn take(&self, envelope: &Envelope, message: Value) -> ItemHash {
-        // What nobody listens to is not lost: the sweep finds it.
-        let _ = self.held.stream.send(message.to_string());
-        let entry = ("processed".to_owned(), message);
+        let entry = ("processed".to_owned(), message.clone());
         self.held
             .messages
             .lock()
             .unwrap()
             .insert(envelope.item_hash.to_string(), entry);
+        // What nobody listens to is not lost: the sweep finds it.
+        let _ = self.held.stream.send(message.to_string());
         envelope.item_hash.clone()
     }
 
@@ -166,19 +166,26 @@ async fn list(
     State(held): State<Arc<Held>>,
     Query(query): Query<HashMap<String, String>>,
 ) -> Json<Value> {
-    let reference = query.get("refs").cloned().unwrap_or_default();
+    let is = |message: &Value, field: &str, wanted: Option<&String>| {
+        let text = message["item_content"].as_str().unwrap_or_default();
+        wanted.is_none_or(|wanted| text.contains(&format!("\"{field}\":\"{wanted}\"")))
+    };
     let mut found: Vec<Value> = held
         .messages
         .lock()
         .unwrap()
         .values()
-        .filter(|(_, message)| {
-            message["item_content"]
-                .as_str()
-                .is_some_and(|c| c.contains(&format!("\"ref\":\"{reference}\"")))
+        .filter(|(status, message)| {
+            status == "processed"
+                && query["msgType"] == message["type"].as_str().unwrap()
+                && is(message, "ref", query.get("refs"))
+                && is(message, "address", query.get("owners"))
         })
         .map(|(_, message)| message.clone())
         .collect();
+    if query.get("page").is_some_and(|page| page != "1") {
+        found.clear();
+    }
     found.sort_by(|a, b| {
         b["time"]
             .as_f64()

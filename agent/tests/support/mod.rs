@@ -18,6 +18,7 @@ use std::time::Duration;
 use aleph_message::{ItemHash, Keypair, allocation};
 use axum::body::Body;
 use bytes::Bytes;
+use crn_agent::api::Drain;
 use crn_agent::auth::operator::OperatorToken;
 use crn_agent::config::{Config, Trust};
 use crn_agent::content::Cache;
@@ -96,6 +97,7 @@ pub struct Node {
     pub bench: Arc<Bench>,
     pub ledger: Ledger,
     pub reconciler: Reconciler,
+    pub drain: Arc<Drain>,
     pub scheduler: Keypair,
     pub dir: Arc<TempDir>,
 }
@@ -191,6 +193,7 @@ impl Node {
             None,
             operator,
         );
+        let drain = Arc::clone(&app.drain);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let service =
@@ -202,6 +205,7 @@ impl Node {
             bench,
             ledger,
             reconciler,
+            drain,
             scheduler,
             dir,
         }
@@ -281,7 +285,18 @@ impl Node {
     ) -> (StatusCode, String) {
         // The query is not signed.
         let signed = path.split('?').next().unwrap();
-        let (pubkey, operation) = wallet::headers(owner, method, signed);
+        let headers = wallet::headers(owner, method, signed);
+        self.call_signed(headers, method, path, body).await
+    }
+
+    /// The same with these headers.
+    pub async fn call_signed(
+        &self,
+        (pubkey, operation): (Value, Value),
+        method: &str,
+        path: &str,
+        body: String,
+    ) -> (StatusCode, String) {
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -294,6 +309,20 @@ impl Node {
             response.status(),
             String::from_utf8(response.body().to_vec()).unwrap(),
         )
+    }
+
+    /// A signed GET whose answer goes on: its status and the rest.
+    pub async fn open(&self, owner: &Keypair, path: &str) -> (StatusCode, hyper::body::Incoming) {
+        let signed = path.split('?').next().unwrap();
+        let (pubkey, operation) = wallet::headers(owner, "GET", signed);
+        let request = Request::get(format!("http://{}{path}", self.address))
+            .header("X-SignedPubKey", pubkey.to_string())
+            .header("X-SignedOperation", operation.to_string())
+            .body(Body::empty())
+            .unwrap();
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        let response = client.request(request).await.unwrap();
+        (response.status(), response.into_body())
     }
 
     /// A WebSocket on a machine, with the owner's first frame sent.

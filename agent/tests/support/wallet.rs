@@ -13,6 +13,49 @@ pub const DOMAIN: &str = "127.0.0.1";
 
 /// `X-SignedPubKey` and `X-SignedOperation` of a call.
 pub fn headers(owner: &Keypair, method: &str, path: &str) -> (Value, Value) {
+    let sign = |payload: &[u8]| owner.sign_eip191(payload).unwrap();
+    signed(&owner.address(), "ETH", sign, method, path)
+}
+
+/// How a wallet on Solana writes down what it signs.
+#[derive(Clone, Copy)]
+pub enum Solana {
+    /// As hexadecimal text.
+    Hex,
+    /// As it is.
+    Plain,
+}
+
+/// The address of a wallet on Solana.
+pub fn solana_address(key: &ed25519_dalek::SigningKey) -> String {
+    bs58::encode(key.verifying_key().as_bytes()).into_string()
+}
+
+/// The headers of a call whose owner has a wallet on Solana.
+pub fn solana_headers(
+    key: &ed25519_dalek::SigningKey,
+    spelling: Solana,
+    method: &str,
+    path: &str,
+) -> (Value, Value) {
+    use ed25519_dalek::Signer as _;
+    let sign = |payload: &[u8]| {
+        let signature = match spelling {
+            Solana::Hex => key.sign(hex::encode(payload).as_bytes()),
+            Solana::Plain => key.sign(payload),
+        };
+        hex::encode(signature.to_bytes())
+    };
+    signed(&solana_address(key), "SOL", sign, method, path)
+}
+
+fn signed(
+    address: &str,
+    chain: &str,
+    sign: impl Fn(&[u8]) -> String,
+    method: &str,
+    path: &str,
+) -> (Value, Value) {
     let key = SigningKey::from_slice(&[7; 32]).unwrap();
     let point = key.verifying_key().to_sec1_point(false);
     let coordinate = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
@@ -24,14 +67,14 @@ pub fn headers(owner: &Keypair, method: &str, path: &str) -> (Value, Value) {
     let text = |time: OffsetDateTime| time.format(&Rfc3339).unwrap();
     let delegation = json!({
         "pubkey": {"kty": "EC", "crv": "P-256", "x": x, "y": y},
-        "alg": "ECDSA", "domain": DOMAIN, "address": owner.address(), "chain": "ETH",
+        "alg": "ECDSA", "domain": DOMAIN, "address": address, "chain": chain,
         "expires": text(now + time::Duration::hours(1)),
     })
     .to_string();
     let pubkey = json!({
-        "sender": owner.address(),
+        "sender": address,
         "payload": hex::encode(&delegation),
-        "signature": owner.sign_eip191(delegation.as_bytes()).unwrap(),
+        "signature": sign(delegation.as_bytes()),
         "content": {"domain": DOMAIN},
     });
     let operation =

@@ -4,18 +4,18 @@
 //! the CPU time of the node alone, which repeats on a machine that others use as well. What is measured by the clock is
 //! marked as such: it says something on a quiet machine only.
 
-mod client;
+pub(super) mod client;
 mod fanout;
 mod lists;
 mod load;
-mod node;
+pub(super) mod node;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::report::Value;
+use super::report::{Value, value};
 use node::Node;
 
 /// Connections that publish at once.
@@ -39,19 +39,6 @@ pub struct Setup {
     pub directory: PathBuf,
 }
 
-/// A value whose goal is a number of its own, not a share of somebody else's.
-fn value(name: &str, unit: &str, value: f64, goal: f64) -> Value {
-    Value {
-        name: name.into(),
-        unit: unit.into(),
-        value: Some(value),
-        reference: None,
-        reference_name: String::new(),
-        goal: None,
-        limit: Some(goal),
-    }
-}
-
 /// Lets this process and its children hold a connection for each subscriber.
 fn raise_file_limit() -> anyhow::Result<()> {
     let limit = getrlimit(Resource::Nofile);
@@ -65,7 +52,8 @@ fn raise_file_limit() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn mib(bytes: u64) -> f64 {
+/// For people.
+pub(super) fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 

@@ -49,6 +49,19 @@ impl Value {
     }
 }
 
+/// A value whose goal is a number of its own, not a share of somebody else's.
+pub(super) fn value(name: &str, unit: &str, value: f64, goal: f64) -> Value {
+    Value {
+        name: name.into(),
+        unit: unit.into(),
+        value: Some(value),
+        reference: None,
+        reference_name: String::new(),
+        goal: None,
+        limit: Some(goal),
+    }
+}
+
 /// The middle value, or the mean of the two in the middle; `None` of nothing.
 pub fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);

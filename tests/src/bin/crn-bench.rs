@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use crn_tests::bench::{boot, ccn, disk, measure, memory, net, report, setup, stock};
+use crn_tests::bench::{agent, boot, ccn, disk, measure, memory, net, report, setup, stock};
 use crn_tests::nested;
 
 /// What is measured.
@@ -26,12 +26,15 @@ enum Suite {
     Stock,
     /// The core channel node.
     Ccn,
+    /// The compute node's agent.
+    Agent,
 }
 
 /// A suite in the nested machine.
 type Run = fn(&setup::Setup) -> anyhow::Result<setup::Outcome>;
 
-/// Measures crn-vmm and QEMU's microvm in one machine whose clock counts instructions, and ccn-lite on this one.
+/// Measures crn-vmm and QEMU's microvm in one machine whose clock counts instructions, and ccn-lite and
+/// crn-agent on this one.
 #[derive(Parser)]
 struct Arguments {
     /// Which suites; all of them by default.
@@ -55,6 +58,12 @@ struct Arguments {
     /// Our core channel node, a release build.
     #[arg(long, default_value = "target/out/staging/usr/bin/ccn-lite")]
     ccn: PathBuf,
+    /// Our agent, a release build.
+    #[arg(long, default_value = "target/out/staging/usr/bin/crn-agent")]
+    agent: PathBuf,
+    /// Machines the agent is measured with.
+    #[arg(long, default_value_t = 200)]
+    machines: usize,
     /// Messages the core channel node is measured with.
     #[arg(long, default_value_t = 1_000_000)]
     messages: u64,
@@ -86,6 +95,9 @@ fn main() -> anyhow::Result<ExitCode> {
         measure::run()?;
         return Ok(ExitCode::SUCCESS);
     }
+    if let Some(inside) = agent::inside() {
+        return inside.map(|()| ExitCode::SUCCESS);
+    }
     let arguments = Arguments::parse();
     let setup = setup::Setup {
         kernel: arguments.kernel,
@@ -99,6 +111,18 @@ fn main() -> anyhow::Result<ExitCode> {
     };
     let mut missed = false;
     let chosen = |suite: Suite| arguments.suites.is_empty() || arguments.suites.contains(&suite);
+    if chosen(Suite::Agent) {
+        let values = agent::run(&agent::Setup {
+            agent: arguments.agent,
+            vmm: setup.vmm.clone().unwrap_or_default(),
+            ccn: arguments.ccn.clone(),
+            machines: arguments.machines,
+            directory: arguments.output.join("agent"),
+        })?;
+        report::save(&values, &arguments.output.join("agent.json"))?;
+        println!("{}", report::table(&values));
+        missed |= !values.iter().all(report::Value::meets_goal);
+    }
     if chosen(Suite::Ccn) {
         let values = ccn::run(&ccn::Setup {
             program: arguments.ccn,

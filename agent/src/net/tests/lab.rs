@@ -13,6 +13,7 @@ use super::super::*;
 const HERE: &str = "CRN_TEST_NAMESPACE";
 pub const VM_A: &str = "deadbeefca0f0000000000000000000000000000000000000000000000000001";
 pub const VM_B: &str = "0123456789ab0000000000000000000000000000000000000000000000000002";
+pub const VM_C: &str = "cafebabe00010000000000000000000000000000000000000000000000000003";
 /// What arrives is here long before; what does not is waited for this long.
 pub const SILENCE: Duration = Duration::from_millis(400);
 /// Neighbour discovery by proxy answers after a random part of 0.8 s.

@@ -61,6 +61,22 @@ impl Guest for KvmGuest {
         .boxed()
     }
 
+    fn pause(&mut self) -> BoxFuture<'_, Result<(), HostError>> {
+        async move {
+            let paused = self.machine.pause().await;
+            paused.map_err(HostError::during("hold it still"))
+        }
+        .boxed()
+    }
+
+    fn resume(&mut self) -> BoxFuture<'_, Result<(), HostError>> {
+        async move {
+            let resumed = self.machine.resume().await;
+            resumed.map_err(HostError::during("let it go on"))
+        }
+        .boxed()
+    }
+
     fn stop(&mut self) -> BoxFuture<'_, Result<(), HostError>> {
         async move {
             self.machine

@@ -41,8 +41,13 @@ impl Client {
 
     /// `POST path` of JSON.
     pub fn post(&mut self, path: &str, body: &str) -> io::Result<Answer> {
+        self.post_with(path, "", body)
+    }
+
+    /// The same with further headers, each ended by `\r\n`.
+    pub fn post_with(&mut self, path: &str, headers: &str, body: &str) -> io::Result<Answer> {
         let request = format!(
-            "POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            "POST {path} HTTP/1.1\r\nhost: bench\r\n{headers}content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         );
         self.stream.get_mut().write_all(request.as_bytes())?;

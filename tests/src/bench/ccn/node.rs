@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 use super::client::Client;
+use crate::bench::process::{self, Memory};
 
 /// How long a node may take to serve or to stop.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -22,16 +23,8 @@ pub struct Node {
     pub started: f64,
 }
 
-/// Bytes of memory in use.
-#[derive(Debug, Clone, Copy)]
-pub struct Memory {
-    /// Now.
-    pub resident: u64,
-    /// At most since it started.
-    pub peak: u64,
-}
-
-fn free_port() -> anyhow::Result<SocketAddr> {
+/// An address nobody listens at.
+pub fn free_port() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
@@ -87,37 +80,12 @@ impl Node {
 
     /// CPU time used so far by all threads, seconds.
     pub fn cpu(&self) -> anyhow::Result<f64> {
-        let text = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The name, which may hold anything, ends with the last parenthesis.
-        let fields: Vec<&str> = text
-            .rsplit_once(')')
-            .context("no name in stat")?
-            .1
-            .split_ascii_whitespace()
-            .collect();
-        // utime and stime are fields 14 and 15 of proc(5).
-        let ticks = |index: usize| -> anyhow::Result<u64> {
-            Ok(fields.get(index).context("short stat")?.parse()?)
-        };
-        let hertz = rustix::param::clock_ticks_per_second();
-        Ok((ticks(11)? + ticks(12)?) as f64 / hertz as f64)
+        process::cpu(self.child.id())
     }
 
     /// Memory of the process.
     pub fn memory(&self) -> anyhow::Result<Memory> {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let bytes = |name: &str| -> anyhow::Result<u64> {
-            let line = text.lines().find_map(|line| line.strip_prefix(name));
-            let kib = line.and_then(|line| line.split_ascii_whitespace().next());
-            Ok(kib
-                .with_context(|| format!("no {name} in status"))?
-                .parse::<u64>()?
-                << 10)
-        };
-        Ok(Memory {
-            resident: bytes("VmRSS:")?,
-            peak: bytes("VmHWM:")?,
-        })
+        process::memory(self.child.id())
     }
 
     /// Asks it to stop and waits until it did.

@@ -1,0 +1,117 @@
+//! Messages that come after a machine has started: another version of it, one that takes a version back; and disks that
+//! begin as others.
+
+use std::time::Duration;
+
+use aleph_message::{Envelope, ItemHash, Keypair, MessageType};
+use crn_agent::ledger::{Record, State};
+use serde_json::{Value, json};
+
+use crate::fixtures::{failed, instance_content, reason};
+use crate::support::Node;
+
+async fn until_memory(node: &Node, hash: &ItemHash, mib: u64) -> Record {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        let record = node.until_running(hash).await;
+        if record.lease.unwrap().memory_mib == mib {
+            return record;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{:?}", record.lease);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Row "Update watch": by the event; nobody else's version, and nobody else's machine.
+#[tokio::test]
+async fn another_version_of_a_message_restarts_its_machine_and_no_others() {
+    let node = Node::start().await;
+    let owner = Keypair::generate();
+    let image = node.ccn.store(&owner, b"a raw disk");
+    let version = |memory: u64, replaces: Option<&ItemHash>, open: bool| {
+        let mut content = instance_content(&image, "hold");
+        content["resources"]["memory"] = memory.into();
+        content["allow_amend"] = open.into();
+        if let Some(replaces) = replaces {
+            content["replaces"] = json!(replaces);
+        }
+        content
+    };
+    let publish =
+        |key: &Keypair, content: Value| node.ccn.publish(key, MessageType::Instance, content);
+    let (changes, closed) = (
+        publish(&owner, version(64, None, true)),
+        publish(&owner, version(65, None, false)),
+    );
+    node.push(&[&changes, &closed]).await;
+    let disk = node.bench.disks(&changes).join("root.raw");
+    until_memory(&node, &changes, 64).await;
+    std::fs::write(&disk, "what the guest wrote").unwrap();
+    let before = until_memory(&node, &closed, 65).await.times.started;
+
+    // By a stranger, and of one that allows none: nothing happens, as the owner's next one shows.
+    publish(&Keypair::generate(), version(200, Some(&changes), true));
+    publish(&owner, version(201, Some(&closed), false));
+    let newest = publish(&owner, version(100, Some(&changes), true));
+    let record = until_memory(&node, &changes, 100).await;
+    assert_eq!(record.hash, changes);
+    assert_eq!(std::fs::read(&disk).unwrap(), b"what the guest wrote");
+    assert_eq!(node.bench.started(), 3);
+
+    // The next agent runs it as it was, for all that a later one says which cannot run here.
+    let mut impossible = version(202, Some(&changes), true);
+    impossible["environment"]["trusted_execution"] = json!({"policy": 1, "firmware": null});
+    impossible["address"] = json!(owner.address());
+    let later = time::OffsetDateTime::now_utc().unix_timestamp() as f64 + 5.0;
+    let impossible = Envelope::sign(
+        &owner,
+        MessageType::Instance,
+        Some("TEST"),
+        later,
+        impossible,
+    )
+    .unwrap();
+    let impossible = node.ccn.take(&impossible, json!(impossible));
+    let node = node.restarted().await;
+    until_memory(&node, &changes, 100).await;
+    node.ccn.set_status(&impossible, "forgotten");
+
+    // Taken back, the version before counts.
+    node.ccn.set_status(&newest, "forgotten");
+    node.ccn.publish(
+        &owner,
+        MessageType::Forget,
+        json!({"hashes": [newest], "reason": "a mistake"}),
+    );
+    until_memory(&node, &changes, 64).await;
+    assert_eq!(until_memory(&node, &closed, 65).await.state, State::Running);
+    assert!(before.is_some());
+}
+
+/// R18: every field of a volume is honoured or refused by its name.
+#[tokio::test]
+async fn a_volume_with_a_parent_begins_as_its_copy_and_is_refused_when_it_is_smaller() {
+    let node = Node::start().await;
+    let owner = Keypair::generate();
+    let image = node.ccn.store(&owner, b"a raw disk");
+    let parent = node.ccn.store(&owner, &vec![b'p'; (1 << 20) + 1]);
+    let publish = |size_mib: u64| {
+        let mut content = instance_content(&image, "hold");
+        content["volumes"] = json!([
+            {"persistence": "host", "name": "data", "size_mib": size_mib, "mount": "/data",
+             "parent": {"ref": parent, "use_latest": false}},
+        ]);
+        node.ccn.publish(&owner, MessageType::Instance, content)
+    };
+    let (fits, small) = (publish(3), publish(1));
+    node.push(&[&fits, &small]).await;
+    let record = node.until_running(&fits).await;
+    assert_eq!(record.lease.unwrap().disk_mib, 13);
+    let disk = std::fs::read(node.bench.disks(&fits).join("vol0.raw")).unwrap();
+    assert_eq!(disk.len(), 3 << 20);
+    assert!(disk[..1 << 20].iter().all(|byte| *byte == b'p') && disk[2 << 20] == 0);
+    let record = node.until(&small, "failed", failed).await;
+    assert!(record.lease.is_none());
+    let reason = reason(record.state);
+    assert!(reason.starts_with("volumes[0].size_mib: "), "{reason}");
+}
