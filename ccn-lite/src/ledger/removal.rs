@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::kinds;
 use crate::money::{Decimal, required_credits};
 use crate::node::Node;
-use crate::store::{StoreError, accounts, credits, files, messages, now, removals};
+use crate::store::{StoreError, accounts, credits, files, messages, now, removing};
 
 /// From being out of force to being gone, seconds.
 const GRACE: f64 = 25.0 * 3600.0;
@@ -55,12 +55,12 @@ fn walk(
         match (paid, charged.status.as_str()) {
             (false, "processed") => {
                 tracing::info!(item_hash = hash, address, %payment, "can no longer be paid");
-                removals::begin(conn, hash, now, now + GRACE)?;
+                removing::begin(conn, hash, now, now + GRACE)?;
                 files::expire_pin(conn, hash, Some(now + GRACE))?;
             }
             (true, "removing") => {
                 tracing::info!(item_hash = hash, address, %payment, "can be paid again");
-                removals::spare(conn, hash, now)?;
+                removing::spare(conn, hash, now)?;
                 files::expire_pin(conn, hash, None)?;
             }
             _ => {}
@@ -84,7 +84,7 @@ fn is_exempt(charged: &accounts::Charged, payment: PaymentType, config: &Config)
 
 /// Takes away for good what was out of force long enough.
 fn finish(conn: &Connection, now: f64) -> Result<(), StoreError> {
-    for hash in removals::due(conn, now)? {
+    for hash in removing::due(conn, now)? {
         if let Some(message) = messages::get(conn, &hash)? {
             tracing::info!(item_hash = hash, "removed");
             kinds::remove(conn, &message, now)?;
@@ -99,7 +99,7 @@ async fn round(node: &Node, seen: f64) -> Result<f64, StoreError> {
         .store
         .read::<_, StoreError, _>(move |conn| {
             let expired = !credits::expired(conn, seen, until)?.is_empty();
-            Ok(expired || !removals::due(conn, until)?.is_empty())
+            Ok(expired || !removing::due(conn, until)?.is_empty())
         })
         .await?;
     if due {

@@ -11,7 +11,7 @@ use crate::ledger;
 use crate::node::Node;
 use crate::store::messages::{self, Message};
 use crate::store::pending::{self, Pending};
-use crate::store::{self, StoreError, accounts, files, forgotten, now};
+use crate::store::{self, StoreError, accounts, files, gone, now};
 
 /// Attempts before a message that waits is rejected.
 const MAX_RETRIES: u32 = 10;
@@ -62,7 +62,7 @@ fn settled(
             Outcome::Processed,
         ),
         Outcome::Forgotten => (
-            forgotten::get(conn, hash)?.map(|message| message.signature),
+            gone::get(conn, hash)?.map(|message| message.signature),
             Outcome::Forgotten,
         ),
         Outcome::Pending | Outcome::Rejected(_) => return Ok(None),

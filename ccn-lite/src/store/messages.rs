@@ -174,8 +174,8 @@ pub fn without_status(conn: &Connection) -> Result<Vec<String>, StoreError> {
          UNION ALL SELECT item_hash FROM statuses s WHERE NOT CASE s.status \
            WHEN 'pending' THEN EXISTS (SELECT 1 FROM pending p WHERE p.item_hash = s.item_hash) \
            WHEN 'rejected' THEN EXISTS (SELECT 1 FROM rejected r WHERE r.item_hash = s.item_hash) \
-           WHEN 'forgotten' THEN EXISTS (SELECT 1 FROM forgotten f WHERE f.item_hash = s.item_hash) \
-           WHEN 'removed' THEN EXISTS (SELECT 1 FROM removed r WHERE r.item_hash = s.item_hash) \
+           WHEN 'forgotten' THEN EXISTS (SELECT 1 FROM gone g WHERE (g.item_hash, g.status) = (s.item_hash, s.status)) \
+           WHEN 'removed' THEN EXISTS (SELECT 1 FROM gone g WHERE (g.item_hash, g.status) = (s.item_hash, s.status)) \
            ELSE EXISTS (SELECT 1 FROM messages m WHERE m.item_hash = s.item_hash) END",
     )?;
     let rows = statement.query_map([], |row| row.get(0))?;

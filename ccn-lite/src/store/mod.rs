@@ -10,13 +10,13 @@ pub mod assignments;
 pub mod counters;
 pub mod credits;
 pub mod files;
-pub mod forgotten;
+pub mod gone;
 pub mod listing;
 pub mod maintain;
 pub mod messages;
 pub mod pending;
 pub mod posts;
-pub mod removals;
+pub mod removing;
 pub mod statuses;
 pub mod vms;
 
@@ -34,7 +34,8 @@ const MIGRATIONS: [&str; 3] = [
     concat!(
         include_str!("lists.sql"),
         include_str!("listing.sql"),
-        include_str!("money.sql")
+        include_str!("money.sql"),
+        include_str!("gone.sql")
     ),
 ];
 /// Jobs that may wait for the writer.
