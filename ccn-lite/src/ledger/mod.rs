@@ -13,7 +13,7 @@ use rusqlite::Connection;
 
 use crate::config::Config;
 use crate::pipeline::{Refusal, Verified};
-use crate::store::{StoreError, gone};
+use crate::store::{StoreError, gone, measurements};
 
 /// The effects of a message on accounts.
 ///
@@ -70,6 +70,9 @@ fn apply_post(
         "aleph_credit_transfer" if in_channel() => {
             let context = credits::Context::new(v, config);
             credits::transfer(conn, &context, &post.content, is_credit_authority, now)?
+        }
+        "aleph-network-metrics" if is_one_of(&config.authorities.scoring) => {
+            return Ok(measurements::record(conn, v.hash(), &post.content, now)?);
         }
         _ => return Ok(()),
     };

@@ -44,29 +44,42 @@ fn walk(
     mut left: Decimal,
     now: f64,
 ) -> Result<(), StoreError> {
+    let all = needed(
+        payment,
+        &accounts::charged(conn, address, payment.as_str())?,
+    );
+    // Who can pay for everything, with nothing on its way out, loses nothing and gets nothing back.
+    if left >= all && !removing::any_of(conn, address)? {
+        return Ok(());
+    }
     for charged in accounts::charged_messages(conn, address, payment.as_str())? {
-        let needed = match payment {
-            PaymentType::Credit => required_credits(&charged.cost),
-            PaymentType::Hold | PaymentType::Superfluid => charged.cost.clone(),
-        };
+        let needed = needed(payment, &charged.cost);
         let paid = left >= needed || is_exempt(&charged, payment, config);
         left = left.plus(&needed.negated());
         let hash = &charged.item_hash;
         match (paid, charged.status.as_str()) {
             (false, "processed") => {
                 tracing::info!(item_hash = hash, address, %payment, "can no longer be paid");
-                removing::begin(conn, hash, now, now + GRACE)?;
+                removing::begin(conn, hash, now + GRACE)?;
                 files::expire_pin(conn, hash, Some(now + GRACE))?;
             }
             (true, "removing") => {
                 tracing::info!(item_hash = hash, address, %payment, "can be paid again");
-                removing::spare(conn, hash, now)?;
+                removing::spare(conn, hash)?;
                 files::expire_pin(conn, hash, None)?;
             }
             _ => {}
         }
     }
     Ok(())
+}
+
+/// What an account must have for something of this cost to stay.
+fn needed(payment: PaymentType, cost: &Decimal) -> Decimal {
+    match payment {
+        PaymentType::Credit => required_credits(cost),
+        PaymentType::Hold | PaymentType::Superfluid => cost.clone(),
+    }
 }
 
 /// Messages from before anything was charged, and small files of those who hold tokens, stay.

@@ -36,4 +36,11 @@ CREATE TABLE removing (
 ) WITHOUT ROWID;
 CREATE INDEX removing_due ON removing (delete_by);
 
+-- What each account pays in one way: the sum over its costs.
+CREATE TABLE cost_totals (
+    owner TEXT NOT NULL COLLATE NOCASE,
+    payment_type TEXT NOT NULL,
+    total TEXT NOT NULL,
+    PRIMARY KEY (owner, payment_type)
+) WITHOUT ROWID;
 CREATE INDEX costs_payment ON costs (payment_type, id);
