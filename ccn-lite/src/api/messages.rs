@@ -12,8 +12,8 @@ use super::list::{by_cursor, paged, streamed};
 use super::params::{Cursor, Params};
 use super::render::{self, iso};
 use crate::node::Node;
-use crate::store::messages::{self, Filter, Message};
 use crate::store::gone::{self, Departure};
+use crate::store::messages::{self, Filter, Message};
 use crate::store::{After, StoreError, pending, statuses};
 
 /// `GET /messages.json`.
