@@ -371,6 +371,55 @@ mod tests {
         assert_eq!(count, 2);
     }
 
+    #[tokio::test]
+    async fn a_repeatable_job_that_fails_is_undone_and_those_beside_it_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("db")).unwrap();
+        let insert = |conn: &Connection, hash: &str| -> Result<(), StoreError> {
+            conn.execute("INSERT INTO statuses VALUES (?, 'pending', 0)", [hash])?;
+            Ok(())
+        };
+        let whole = |hash: &'static str, fail: bool| {
+            store.decide(move |conn, _| {
+                insert(conn, hash)?;
+                if fail {
+                    Err(StoreError::Closed)
+                } else {
+                    Ok(())
+                }
+            })
+        };
+        // Gives up a part of itself and goes on.
+        let in_part = store.decide(move |conn, guard| {
+            insert(conn, "kept")?;
+            let part = guard.nested(conn, |conn| {
+                insert(conn, "given up")?;
+                Err::<(), _>(StoreError::Closed)
+            });
+            match guard {
+                Guard::Off => part.map(|()| false),
+                Guard::On => Ok(part.is_err()),
+            }
+        });
+        let (a, b, c, part) = tokio::join!(
+            whole("a", false),
+            whole("b", true),
+            whole("c", false),
+            in_part
+        );
+        assert!(a.is_ok() && matches!(b, Err(StoreError::Closed)) && c.is_ok());
+        assert!(part.unwrap());
+        let left: Vec<String> = store
+            .read::<_, StoreError, _>(|conn| {
+                let mut statement = conn.prepare("SELECT item_hash FROM statuses ORDER BY 1")?;
+                let rows = statement.query_map([], |row| row.get(0))?;
+                Ok(rows.collect::<Result<_, _>>()?)
+            })
+            .await
+            .unwrap();
+        assert_eq!(left, ["a", "c", "kept"]);
+    }
+
     #[test]
     fn database_of_a_newer_program_is_refused() {
         let dir = tempfile::tempdir().unwrap();
