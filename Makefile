@@ -19,9 +19,11 @@ SAY     := @tests/say
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
+# npm is asked for by its command: some packages of nodejs bring it, and then Debian's own cannot be installed.
 setup: ## install the system packages that are missing (asks for sudo when not root)
 	@missing=$$(for p in $$(sort -u $(PACKAGE_LISTS) | grep -v '^#'); do \
 	  dpkg-query -W -f '$${Status}' "$$p" 2>/dev/null | grep -q 'ok installed' || echo "$$p"; done); \
+	command -v npm >/dev/null || missing="$$missing npm"; \
 	if [ -n "$$missing" ]; then \
 	  tests/say "installing system packages:" $$missing; \
 	  $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive \

@@ -16,23 +16,38 @@ use crate::store::{Store, StoreError};
 
 /// Events a slow listener may fall behind before it loses some.
 const EVENTS: usize = 1024;
+/// Longest content text that is kept for listeners, characters; what is longer they read from the database, so that all
+/// events together stay below some tens of megabytes.
+const KEPT: i64 = 8192;
 
 /// A message that came into force, sent to listeners after it is committed.
 #[derive(Debug)]
 pub struct Published {
-    /// The message.
+    /// The message; without its content when that is long.
     pub message: Message,
+    is_whole: bool,
     /// Its JSON, written once for all who want it.
     frame: OnceLock<Utf8Bytes>,
 }
 
 impl Published {
     /// A message to tell about.
-    pub fn new(message: Message) -> Self {
+    pub fn new(mut message: Message) -> Self {
+        let is_whole = message.size <= KEPT;
+        if !is_whole {
+            message.content = serde_json::Value::Null;
+            message.item_content = None;
+        }
         Self {
             message,
+            is_whole,
             frame: OnceLock::new(),
         }
+    }
+
+    /// Whether the message is here with its content.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
     }
 
     /// The message as one WebSocket frame, written by `render` when this is the first who asks.

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::config::Config;
 use crate::files::Blobs;
 use crate::store::messages::{self, Message};
-use crate::store::{files, maintain};
+use crate::store::{accounts, files, maintain};
 
 /// What to check.
 #[derive(Debug, Args)]
@@ -80,7 +80,7 @@ pub fn verify(conn: &Connection, blobs: &Blobs, with_bytes: bool) -> anyhow::Res
                 .push(format!("message {}: {flaw}", message.item_hash));
         }
     })?;
-    for hash in messages::without_status(&snapshot)? {
+    for hash in messages::with_wrong_status(&snapshot)? {
         report
             .flaws
             .push(format!("message {hash}: its status says something else"));
@@ -94,6 +94,11 @@ pub fn verify(conn: &Connection, blobs: &Blobs, with_bytes: bool) -> anyhow::Res
                 report.flaws.push(format!("file {hash}: {flaw}"));
             }
         }
+    }
+    for (owner, payment_type) in accounts::wrong_totals(&snapshot)? {
+        report.flaws.push(format!(
+            "costs of {owner}: the total for {payment_type} is not their sum"
+        ));
     }
     report.flaws.extend(maintain::relations(&snapshot)?);
     Ok(report)

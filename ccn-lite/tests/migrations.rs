@@ -19,6 +19,8 @@ const RELEASED: [&str; 2] = [
 /// The account of the fixtures, which began with a million credits and stored a file.
 const OWNER: &str = "0x19E7E376E7C213B7E7e7e46cc70A5dD086DAff2A";
 const FILE: &[u8] = b"a file from before\n";
+/// A message that was forgotten in a database of the past.
+const FORGOTTEN: &str = "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff";
 
 fn load(dump: &str, path: &std::path::Path) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -68,7 +70,12 @@ async fn an_old_database_is_served_with_everything_in_it() {
     for dump in RELEASED {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("state");
-        load(dump, &state.join("ccn-lite.sqlite"));
+        let dump = format!(
+            "{dump} INSERT INTO statuses VALUES ('{FORGOTTEN}', 'forgotten', 1.0);
+             INSERT INTO forgotten VALUES ('{FORGOTTEN}', 'POST', 'ETH', '{OWNER}', NULL, 'inline', 1.0, NULL,
+                 '{OWNER}', 'hold', NULL, 2.0, '[\"by\"]');"
+        );
+        load(&dump, &state.join("ccn-lite.sqlite"));
         Blobs::open(&state.join("files"))
             .unwrap()
             .put(FILE, false)
@@ -94,6 +101,12 @@ async fn an_old_database_is_served_with_everything_in_it() {
         let hash = stored["files"][0]["file_hash"].as_str().unwrap();
         let (status, body) = ccn.get(&format!("/api/v0/storage/raw/{hash}")).await;
         assert_eq!((status, body), (200, json!("a file from before\n")));
+
+        let gone = ccn.ok(&format!("/api/v0/messages/{FORGOTTEN}")).await;
+        assert_eq!(
+            (&gone["status"], &gone["forgotten_by"]),
+            (&json!("forgotten"), &json!(["by"]))
+        );
 
         let (sound, report) =
             support::program(&["verify".as_ref(), "--config".as_ref(), &ccn.config()]);

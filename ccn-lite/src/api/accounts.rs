@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
 use super::paged;
-use super::params::Params;
+use super::params::{Cursor, Params};
 use super::render::iso;
 use crate::money::Decimal;
 use crate::node::Node;
@@ -175,36 +176,96 @@ pub async fn stats_v0(State(node): State<Node>, params: Params) -> Result<Json<V
     Ok(Json(json!({"data": counters(&node, addresses).await?})))
 }
 
-/// `GET /api/v1/addresses/stats.json`.
-pub async fn stats_v1(State(node): State<Node>, params: Params) -> Result<Json<Value>, ApiError> {
-    let page = params.page(20, true)?;
+/// What addresses can be sorted by.
+pub const COUNTERS: [&str; 8] = [
+    "messages",
+    "aggregate",
+    "forget",
+    "instance",
+    "post",
+    "program",
+    "store",
+    "total",
+];
+
+/// An object whose members stay in the order they were put in.
+struct Ordered(Vec<(String, Value)>);
+
+impl Serialize for Ordered {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
+    }
+}
+
+/// The body of `/api/v1/addresses/stats.json`.
+#[derive(Serialize)]
+pub struct Stats {
+    data: Ordered,
+    #[serde(flatten)]
+    place: Value,
+}
+
+/// `GET /api/v1/addresses/stats.json`: the addresses in order of a counter.
+pub async fn stats_v1(State(node): State<Node>, params: Params) -> Result<Json<Stats>, ApiError> {
+    let cursor = params.cursor(20)?;
+    let page = match &cursor {
+        Some((page, _)) => *page,
+        None => params.page(20, true)?,
+    };
+    let key = match params.one_of("sortBy", &COUNTERS)? {
+        None | Some("total") => "messages",
+        Some(key) => key,
+    };
+    let ascending = params.ascending()?;
     let part = params
         .get("addressContains")
         .unwrap_or_default()
         .to_ascii_lowercase();
-    let mut rows: Vec<(String, Value)> = counters(&node, Vec::new())
+    let mut rows: Vec<(i64, String, Value)> = counters(&node, Vec::new())
         .await?
         .into_iter()
         .filter(|(address, _)| address.to_ascii_lowercase().contains(&part))
+        .map(|(address, counters)| {
+            let count = counters[key].as_i64().unwrap_or(0);
+            (if ascending { count } else { -count }, address, counters)
+        })
         .collect();
-    let total = rows.len() as u64;
-    let key = params.get("sortBy").unwrap_or("messages").to_owned();
-    let ascending = params.ascending()?;
-    rows.sort_by_key(|(_, counters)| {
-        let count = counters[key.as_str()].as_i64().unwrap_or(0);
-        if ascending { count } else { -count }
-    });
-    let skip = page.limit.saturating_mul(page.page - 1);
-    let data: Map<String, Value> = rows
+    rows.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+    let total = rows.len();
+    let skip = match &cursor {
+        None => usize::try_from(page.limit.saturating_mul(page.page - 1)).unwrap_or(usize::MAX),
+        Some((_, None)) => 0,
+        // Counters change between pages, so the place is a value and not a number of rows.
+        Some((_, Some(after))) => {
+            rows.partition_point(|row| (row.0 as f64, &row.1) <= (after.time, &after.hash))
+        }
+    };
+    let limit = usize::try_from(page.limit).unwrap_or(usize::MAX);
+    let shown: Vec<_> = rows.into_iter().skip(skip).take(limit).collect();
+    let place = if cursor.is_some() {
+        let last = shown.last().map(|(count, address, _)| Cursor {
+            time: *count as f64,
+            hash: address.clone(),
+        });
+        let more = skip.saturating_add(shown.len()) < total;
+        json!({
+            "pagination_per_page": page.limit,
+            "next_cursor": last.filter(|_| more).map(|last| last.encode()),
+            "pagination_item": "addresses",
+        })
+    } else {
+        json!({
+            "pagination_per_page": page.limit,
+            "pagination_page": page.page,
+            "pagination_total": total,
+            "pagination_item": "addresses",
+        })
+    };
+    let data = shown
         .into_iter()
-        .skip(usize::try_from(skip).unwrap_or(usize::MAX))
-        .take(usize::try_from(page.limit).unwrap_or(usize::MAX))
-        .collect();
-    Ok(Json(json!({
-        "data": data,
-        "pagination_per_page": page.limit,
-        "pagination_page": page.page,
-        "pagination_total": total,
-        "pagination_item": "addresses",
-    })))
+        .map(|(_, address, counters)| (address, counters));
+    Ok(Json(Stats {
+        data: Ordered(data.collect()),
+        place,
+    }))
 }

@@ -12,8 +12,9 @@ use super::list::{by_cursor, paged, streamed};
 use super::params::{Cursor, Params};
 use super::render::{self, iso};
 use crate::node::Node;
+use crate::store::gone::{self, Departure};
 use crate::store::messages::{self, Filter, Message};
-use crate::store::{After, StoreError, forgotten, pending, removals, statuses};
+use crate::store::{After, StoreError, pending, statuses};
 
 /// `GET /messages.json`.
 pub async fn list(State(node): State<Node>, params: Params) -> Result<Response, ApiError> {
@@ -108,29 +109,27 @@ async fn list_gone(
     }
     let mut page = params.page(20, true)?;
     page.page = number.unwrap_or(page.page);
-    if filter.statuses[0] == "removed" {
-        let (rows, total) = node
-            .store
-            .read::<_, ApiError, _>(move |conn| Ok(removals::list(conn, &filter, ascending, page)?))
-            .await?;
-        let items = rows.iter().map(|removed| {
-            let mut item = render::removed(removed);
-            item["status"] = json!("removed");
-            item["removed_at"] = json!(removed.removed_at);
-            item
-        });
-        return Ok(Json(paged("messages", items.collect(), page, total)).into_response());
-    }
+    let departure = if filter.statuses[0] == "removed" {
+        Departure::Removed
+    } else {
+        Departure::Forgotten
+    };
     let (rows, total) = node
         .store
-        .read::<_, ApiError, _>(move |conn| Ok(forgotten::list(conn, &filter, ascending, page)?))
+        .read::<_, StoreError, _>(move |conn| gone::list(conn, departure, &filter, ascending, page))
         .await?;
     let items = rows
-        .iter()
-        .map(|f| {
-            let mut item = render::forgotten(f, false);
-            item["status"] = json!("forgotten");
-            item["forgotten_by"] = f.forgotten_by.clone();
+        .into_iter()
+        .map(|m| {
+            let mut item = render::gone(&m);
+            item["status"] = json!(departure.as_str());
+            match departure {
+                Departure::Removed => item["removed_at"] = json!(m.at),
+                Departure::Forgotten => {
+                    item["forgotten_at"] = json!(m.at);
+                    item["forgotten_by"] = json!(m.forgotten_by);
+                }
+            }
             item
         })
         .collect();
@@ -204,18 +203,19 @@ pub async fn one(
                         body["details"] = json!(r.details);
                     }
                 }
-                "removed" => {
-                    if let Some(removed) = removals::get(conn, &hash)? {
-                        body["message"] = render::removed(&removed);
-                        body["reason"] = render::reason(Some(&removed.payment_type));
-                        body["removed_at"] = json!(removed.removed_at);
-                        body["size"] = json!(removed.size);
-                    }
-                }
-                _ => {
-                    if let Some(f) = forgotten::get(conn, &hash)? {
-                        body["message"] = render::forgotten(&f, true);
-                        body["forgotten_by"] = f.forgotten_by;
+                gone_as => {
+                    if let Some(m) = gone::get(conn, &hash)? {
+                        body["message"] = render::gone(&m);
+                        if gone_as == "removed" {
+                            body["reason"] = render::reason(Some(&m.payment_type));
+                            body["removed_at"] = json!(m.at);
+                            body["size"] = json!(m.size);
+                        } else {
+                            // Clients read this time as text, and as a number anywhere else.
+                            body["message"]["time"] = json!(iso(m.time));
+                            body["message"]["forgotten_at"] = json!(m.at);
+                            body["forgotten_by"] = json!(m.forgotten_by);
+                        }
                     }
                 }
             }

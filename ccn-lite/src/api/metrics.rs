@@ -44,9 +44,24 @@ pub async fn gather(node: &Node) -> Result<Vec<(&'static str, &'static str, i64)
             0,
         ),
         (
+            "pyaleph_status_chain_eth_last_committed_height",
+            "Newest block read",
+            0,
+        ),
+        (
+            "pyaleph_status_chain_eth_height_reference_total",
+            "Newest block of the chain that is followed",
+            0,
+        ),
+        (
             "pyaleph_status_chain_eth_height_remaining_total",
             "Blocks not read yet",
             0,
+        ),
+        (
+            "pyaleph_status_sync_messages_reference_total",
+            "Messages of the reference node, which is this one",
+            counted.messages,
         ),
         (
             "pyaleph_status_sync_messages_remaining_total",

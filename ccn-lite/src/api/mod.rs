@@ -10,6 +10,7 @@ pub mod error;
 mod filter;
 mod info;
 mod list;
+mod measurements;
 mod messages;
 mod metadata;
 mod metrics;

@@ -31,7 +31,7 @@ pub(super) fn of_money(api: Api) -> Api {
     api.get(
         "/balances",
         credits::balances,
-        op("Tokens of everybody", Schema::Any)
+        op("Tokens of everybody", Schema::Balances)
             .with(&[
                 param("chains", Kind::Texts, "chains"),
                 param("min_balance", Kind::Number, "tokens at least"),
@@ -41,14 +41,14 @@ pub(super) fn of_money(api: Api) -> Api {
     .get(
         "/credit_balances",
         credits::credit_balances,
-        op("Credits of everybody", Schema::Any)
+        op("Credits of everybody", Schema::CreditBalances)
             .with(&[param("min_balance", Kind::Number, "credits at least")])
             .with(PAGE),
     )
     .get(
         "/costs",
         costs::list,
-        op("What everything costs", Schema::Any).with(&[
+        op("What everything costs", Schema::Costs).with(&[
             param("address", Kind::Text, "of this account"),
             param("item_hash", Kind::Text, "of this message"),
             param(
@@ -69,27 +69,27 @@ pub(super) fn of_money(api: Api) -> Api {
     .post(
         "/price/estimate",
         prices::estimate,
-        op("What a message would cost", Schema::Any).takes_json(),
+        op("What a message would cost", Schema::Price).takes_json(),
     )
     .post(
         "/price/estimate/instance",
         prices::estimate_instance,
-        op("What an instance would cost", Schema::Any).takes_json(),
+        op("What an instance would cost", Schema::Price).takes_json(),
     )
     .post(
         "/price/recalculate",
         prices::recalculate_publicly,
-        op("Not for everybody", Schema::Any).also(&[401]),
+        op("Not for everybody", Schema::Any),
     )
     .post(
         "/price/{hash}/recalculate",
         prices::recalculate_publicly,
-        op("Not for everybody", Schema::Any).also(&[401]),
+        op("Not for everybody", Schema::Any),
     )
     .get(
         "/price/{hash}",
         prices::of_message,
-        op("What a message costs", Schema::Any).with(&[param(
+        op("What a message costs", Schema::Price).with(&[param(
             "include_size",
             Kind::Flag,
             "sizes of the parts",
@@ -98,7 +98,7 @@ pub(super) fn of_money(api: Api) -> Api {
     .get(
         "/addresses/{address}/credit_history",
         credits::history,
-        op("Credits that came and went", Schema::Any)
+        op("Credits that came and went", Schema::CreditHistory)
             .with(HISTORY)
             .with(PERIOD)
             .with(&[param(
@@ -112,7 +112,7 @@ pub(super) fn of_money(api: Api) -> Api {
     .get(
         "/addresses/{address}/credit_history/summary",
         credits::summary,
-        op("Sums of credits that came and went", Schema::Any)
+        op("Sums of credits that came and went", Schema::CreditSummary)
             .with(HISTORY)
             .with(PERIOD),
     )

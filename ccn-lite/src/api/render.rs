@@ -6,9 +6,8 @@ use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
-use crate::store::forgotten::Forgotten;
+use crate::store::gone::Gone;
 use crate::store::messages::Message;
-use crate::store::removals::Removed;
 
 const ISO: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]");
@@ -78,20 +77,20 @@ pub fn reason(payment_type: Option<&str>) -> Value {
     }
 }
 
-/// What is left of a removed message.
-pub fn removed(r: &Removed) -> Value {
+/// What is left of a message that is gone.
+pub fn gone(m: &Gone) -> Value {
     json!({
-        "sender": r.sender,
-        "chain": r.chain,
-        "signature": r.signature,
-        "type": r.kind,
-        "item_type": r.item_type,
-        "item_hash": r.item_hash,
-        "time": r.time,
-        "channel": r.channel,
-        "owner": r.owner,
-        "payment_type": r.payment_type,
-        "size": r.size,
+        "sender": m.sender,
+        "chain": m.chain,
+        "signature": m.signature,
+        "type": m.kind,
+        "item_type": m.item_type,
+        "item_hash": m.item_hash,
+        "time": m.time,
+        "channel": m.channel,
+        "owner": m.owner,
+        "payment_type": m.payment_type,
+        "size": m.size,
     })
 }
 
@@ -121,24 +120,6 @@ pub fn list_item(m: &Message, format: ContentFormat) -> Value {
         }
     }
     Value::Object(map)
-}
-
-/// A forgotten message; `time_text` writes its time as text, as `GET /messages/{hash}` does.
-pub fn forgotten(f: &Forgotten, time_text: bool) -> Value {
-    json!({
-        "sender": f.sender,
-        "chain": f.chain,
-        "signature": f.signature,
-        "type": f.kind,
-        "item_type": f.item_type,
-        "item_hash": f.item_hash,
-        "time": if time_text { json!(iso(f.time)) } else { json!(f.time) },
-        "channel": f.channel,
-        "owner": f.owner,
-        "payment_type": f.payment_type,
-        "size": f.size,
-        "forgotten_at": f.forgotten_at,
-    })
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use axum::extract::DefaultBodyLimit;
 use super::docs::{Api, Kind, Operation, Param, Schema, op, param};
 use super::filter::STATUSES;
 use super::{
-    accounts, aggregates, car, info, messages, metrics, money_routes, posts, publish, storage,
-    upload, websocket,
+    accounts, aggregates, car, info, measurements, messages, metrics, money_routes, posts, publish,
+    storage, upload, websocket,
 };
 use crate::node::Node;
 
@@ -250,22 +250,30 @@ fn of_addresses(api: Api) -> Api {
     .get(
         "/addresses/stats.json",
         accounts::stats_v0,
-        op("Messages of addresses", Schema::Any),
+        op("Messages of addresses", Schema::AddressStats).with(&[param(
+            "addresses[]",
+            Kind::Texts,
+            "these addresses; all when absent",
+        )]),
     )
     .get(
         "/addresses/{address}/balance",
         accounts::balance,
-        op("Balance and credits", Schema::Any),
+        op("Balance and credits", Schema::AccountBalance).with(&[param(
+            "include_credit_details",
+            Kind::Flag,
+            "each lot of credits, too",
+        )]),
     )
     .get(
         "/addresses/{address}/files",
         accounts::files,
-        op("Files", Schema::Any).with(ORDER).with(PAGE),
+        op("Files", Schema::Files).with(ORDER).with(PAGE),
     )
     .get(
         "/addresses/{address}/post_types",
         accounts::post_types,
-        op("Types of posts", Schema::Any),
+        op("Types of posts", Schema::PostTypes),
     )
     .get(
         "/addresses/{address}/channels",
@@ -375,20 +383,36 @@ fn uploads() -> Api {
         .layered(|router| router.layer(DefaultBodyLimit::disable()))
 }
 
+fn of_nodes(api: Api) -> Api {
+    let measured = || {
+        op("What was measured at a node", Schema::NodeMetrics)
+            .with(PERIOD)
+            .with(&[param(
+                "sort",
+                Kind::OneOf(&["1", "-1", "ASC", "DESC"]),
+                "-1 for newest first",
+            )])
+    };
+    api.get("/core/{node}/metrics", measurements::core, measured())
+        .get("/compute/{node}/metrics", measurements::compute, measured())
+}
+
 /// All routes of the node.
 pub fn router(node: Node) -> Router {
-    let v0 = money_routes::of_money(of_files(of_addresses(of_messages(Api::default()))))
-        .get(
-            "/info/public.json",
-            info::public,
-            op("Addresses of the node", Schema::PublicInfo),
-        )
-        .get(
-            "/version",
-            info::version,
-            op("Version of the node", Schema::Version),
-        )
-        .layered(|router| router.layer(DefaultBodyLimit::max(MAX_BODY)));
+    let v0 = money_routes::of_money(of_files(of_addresses(of_messages(
+        of_nodes(Api::default()),
+    ))))
+    .get(
+        "/info/public.json",
+        info::public,
+        op("Addresses of the node", Schema::PublicInfo),
+    )
+    .get(
+        "/version",
+        info::version,
+        op("Version of the node", Schema::Version),
+    )
+    .layered(|router| router.layer(DefaultBodyLimit::max(MAX_BODY)));
     v0.merge(uploads())
         .below("/api/v0")
         .get(
@@ -404,7 +428,17 @@ pub fn router(node: Node) -> Router {
         .get(
             "/api/v1/addresses/stats.json",
             accounts::stats_v1,
-            op("Messages of addresses", Schema::Any),
+            op("Messages of addresses", Schema::AddressStatsV1)
+                .with(&[
+                    param("addressContains", Kind::Text, "addresses with this in them"),
+                    param(
+                        "sortBy",
+                        Kind::OneOf(&accounts::COUNTERS),
+                        "by which counter",
+                    ),
+                ])
+                .with(ORDER)
+                .with(PAGE),
         )
         .get(
             "/api/ws0/messages",

@@ -206,15 +206,45 @@ async fn tell_status(node: &Node, line: &mut Line) -> Result<(), SocketError> {
     }
 }
 
-fn live_frame(published: &Published, format: ContentFormat) -> Utf8Bytes {
-    if format == ContentFormat::Full {
-        return published.frame(|message| render::message(message).to_string());
+/// A message that came into force as a frame; none when it is gone already.
+async fn live_frame(
+    node: &Node,
+    published: &Published,
+    format: ContentFormat,
+) -> Result<Option<Utf8Bytes>, StoreError> {
+    let text = |message: &Message| {
+        let mut value = render::message(message);
+        if format != ContentFormat::Full
+            && let Some(map) = value.as_object_mut()
+        {
+            map.remove("content");
+        }
+        value.to_string()
+    };
+    if published.is_whole() {
+        return Ok(Some(match format {
+            ContentFormat::Full => published.frame(text),
+            _ => text(&published.message).into(),
+        }));
     }
-    let mut value = render::message(&published.message);
-    if let Some(map) = value.as_object_mut() {
-        map.remove("content");
+    let hash = published.message.item_hash.clone();
+    let message = node
+        .store
+        .read::<_, StoreError, _>(move |conn| messages::get(conn, &hash))
+        .await?;
+    Ok(message.map(|message| text(&message).into()))
+}
+
+async fn send_live(
+    node: &Node,
+    line: &mut Line,
+    wish: &Wish,
+    published: &Published,
+) -> Result<(), SocketError> {
+    match live_frame(node, published, wish.format).await? {
+        Some(frame) => line.send_text(frame).await,
+        None => Ok(()),
     }
-    value.to_string().into()
 }
 
 async fn feed(node: &Node, line: &mut Line, wish: &Wish) -> Result<(), SocketError> {
@@ -225,7 +255,7 @@ async fn feed(node: &Node, line: &mut Line, wish: &Wish) -> Result<(), SocketErr
         wish.filter.matches(&published.message) && !sent.contains(&published.message.item_hash)
     };
     for published in held.iter().filter(|published| is_new(published)) {
-        line.send_text(live_frame(published, wish.format)).await?;
+        send_live(node, line, wish, published).await?;
     }
     drop(held);
     loop {
@@ -233,7 +263,7 @@ async fn feed(node: &Node, line: &mut Line, wish: &Wish) -> Result<(), SocketErr
             event = events.recv() => match event {
                 Ok(published) => {
                     if is_new(&published) {
-                        line.send_text(live_frame(&published, wish.format)).await?;
+                        send_live(node, line, wish, &published).await?;
                     }
                 }
                 Err(RecvError::Lagged(_)) => return Err(SocketError::Slow),

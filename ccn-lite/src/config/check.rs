@@ -37,6 +37,7 @@ pub(super) fn check(config: &Config) -> Result<(), Flaw> {
     for (name, list) in [
         ("authorities.balances", &authorities.balances),
         ("authorities.credits", &authorities.credits),
+        ("authorities.scoring", &authorities.scoring),
         ("channels.credits", &config.channels.credits),
     ] {
         for (i, text) in list.iter().enumerate() {

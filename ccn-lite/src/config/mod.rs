@@ -19,6 +19,8 @@ pub const DEFAULT_PRICING_AUTHORITY: &str = "0xFba561a84A537fCaa567bb7A2257e7142
 pub const DEFAULT_CORECHANNEL_AUTHORITY: &str = "0xa1B3bb7d2332383D96b7796B908fB7f7F3c2Be10";
 /// Who grants and books credits on the public network.
 pub const DEFAULT_CREDIT_AUTHORITY: &str = "0x2E4454fAD1906c0Ce6e45cBFA05cE898Ac3AC1dC";
+/// Who measures the public network's nodes (spec ccn-api §5.5).
+pub const DEFAULT_SCORING_AUTHORITY: &str = "0x4D52380D3191274a04846c89c069E6C3F2Ed94e4";
 
 /// The whole configuration file.
 #[derive(Debug, Clone, Deserialize)]
@@ -131,6 +133,8 @@ pub struct Authorities {
     pub balances: Vec<String>,
     /// Who may grant credits and book expenses.
     pub credits: Vec<String>,
+    /// Who measures nodes.
+    pub scoring: Vec<String>,
 }
 
 impl Authorities {
@@ -148,6 +152,7 @@ impl Default for Authorities {
             corechannel: DEFAULT_CORECHANNEL_AUTHORITY.into(),
             balances: vec![DEFAULT_CORECHANNEL_AUTHORITY.into()],
             credits: vec![DEFAULT_CREDIT_AUTHORITY.into()],
+            scoring: vec![DEFAULT_SCORING_AUTHORITY.into()],
         }
     }
 }

@@ -14,7 +14,7 @@ use rusqlite::Connection;
 use crate::pipeline::permit::{Action, permit};
 use crate::pipeline::{Refusal, Verified};
 use crate::store::messages::Message;
-use crate::store::{StoreError, forgotten, messages};
+use crate::store::{StoreError, gone, messages};
 
 /// Whether the sender may do this, code 2 (FORGET also 501 and 502: its targets are looked at).
 pub fn check_permissions(conn: &Connection, v: &Verified) -> Result<(), Refusal> {
@@ -123,7 +123,7 @@ pub fn remove(conn: &Connection, target: &Message, now: f64) -> Result<(), Store
     if target.item_type != "inline" {
         crate::store::files::unpin(conn, hash, now, now + store::GRACE_PERIOD)?;
     }
-    crate::store::removals::finish(conn, target, now, file_size)
+    gone::insert(conn, target, None, now, file_size)
 }
 
 /// Undoes the effects of `target` and leaves its skeleton; with it goes what cannot exist without it.
@@ -153,7 +153,7 @@ fn unapply(
     if target.item_type != "inline" {
         crate::store::files::unpin(conn, hash, now, now + store::GRACE_PERIOD)?;
     }
-    forgotten::insert(conn, target, by, at, file_size)?;
+    gone::insert(conn, target, Some(by), at, file_size)?;
     for hash in along {
         if let Some(follower) = messages::get(conn, &hash)? {
             unapply(conn, &follower, by, at, now)?;

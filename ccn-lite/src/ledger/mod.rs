@@ -13,7 +13,7 @@ use rusqlite::Connection;
 
 use crate::config::Config;
 use crate::pipeline::{Refusal, Verified};
-use crate::store::{StoreError, forgotten, removals};
+use crate::store::{StoreError, gone, measurements};
 
 /// The effects of a message on accounts.
 ///
@@ -25,7 +25,7 @@ pub fn apply(conn: &Connection, config: &Config, v: &Verified, now: f64) -> Resu
         Body::Forget(forget) => {
             for hash in forget.hashes.iter().chain(&forget.aggregates) {
                 let hash = hash.as_str();
-                if let Some(target) = forgotten::get(conn, hash)? {
+                if let Some(target) = gone::get(conn, hash)? {
                     // What was forgotten costs no more, which may spare something else.
                     removal::recheck(conn, config, &target.owner, now)?;
                 }
@@ -71,6 +71,9 @@ fn apply_post(
             let context = credits::Context::new(v, config);
             credits::transfer(conn, &context, &post.content, is_credit_authority, now)?
         }
+        "aleph-network-metrics" if is_one_of(&config.authorities.scoring) => {
+            return Ok(measurements::record(conn, v.hash(), &post.content, now)?);
+        }
         _ => return Ok(()),
     };
     for address in touched {
@@ -103,13 +106,8 @@ pub fn remains_of_store(
     conn: &Connection,
     hash: &str,
 ) -> Result<Option<(String, String, u64)>, StoreError> {
-    let removed = removals::get(conn, hash)?.map(|r| (r.kind, r.owner, r.payment_type, r.size));
-    let remains = match removed {
-        Some(remains) => Some(remains),
-        None => forgotten::get(conn, hash)?.map(|f| (f.kind, f.owner, f.payment_type, f.size)),
-    };
-    Ok(remains.and_then(|(kind, owner, payment, size)| {
-        let size = u64::try_from(size?).ok()?;
-        (kind == "STORE").then_some((owner, payment, size))
+    Ok(gone::get(conn, hash)?.and_then(|m| {
+        let size = u64::try_from(m.size?).ok()?;
+        (m.kind == "STORE").then_some((m.owner, m.payment_type, size))
     }))
 }

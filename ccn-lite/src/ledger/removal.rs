@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::kinds;
 use crate::money::{Decimal, required_credits};
 use crate::node::Node;
-use crate::store::{StoreError, accounts, credits, files, messages, now, removals};
+use crate::store::{StoreError, accounts, credits, files, messages, now, removing};
 
 /// From being out of force to being gone, seconds.
 const GRACE: f64 = 25.0 * 3600.0;
@@ -44,29 +44,42 @@ fn walk(
     mut left: Decimal,
     now: f64,
 ) -> Result<(), StoreError> {
+    let all = needed(
+        payment,
+        &accounts::charged(conn, address, payment.as_str())?,
+    );
+    // Who can pay for everything, with nothing on its way out, loses nothing and gets nothing back.
+    if left >= all && !removing::any_of(conn, address)? {
+        return Ok(());
+    }
     for charged in accounts::charged_messages(conn, address, payment.as_str())? {
-        let needed = match payment {
-            PaymentType::Credit => required_credits(&charged.cost),
-            PaymentType::Hold | PaymentType::Superfluid => charged.cost.clone(),
-        };
+        let needed = needed(payment, &charged.cost);
         let paid = left >= needed || is_exempt(&charged, payment, config);
         left = left.plus(&needed.negated());
         let hash = &charged.item_hash;
         match (paid, charged.status.as_str()) {
             (false, "processed") => {
                 tracing::info!(item_hash = hash, address, %payment, "can no longer be paid");
-                removals::begin(conn, hash, now, now + GRACE)?;
+                removing::begin(conn, hash, now + GRACE)?;
                 files::expire_pin(conn, hash, Some(now + GRACE))?;
             }
             (true, "removing") => {
                 tracing::info!(item_hash = hash, address, %payment, "can be paid again");
-                removals::spare(conn, hash, now)?;
+                removing::spare(conn, hash)?;
                 files::expire_pin(conn, hash, None)?;
             }
             _ => {}
         }
     }
     Ok(())
+}
+
+/// What an account must have for something of this cost to stay.
+fn needed(payment: PaymentType, cost: &Decimal) -> Decimal {
+    match payment {
+        PaymentType::Credit => required_credits(cost),
+        PaymentType::Hold | PaymentType::Superfluid => cost.clone(),
+    }
 }
 
 /// Messages from before anything was charged, and small files of those who hold tokens, stay.
@@ -84,7 +97,7 @@ fn is_exempt(charged: &accounts::Charged, payment: PaymentType, config: &Config)
 
 /// Takes away for good what was out of force long enough.
 fn finish(conn: &Connection, now: f64) -> Result<(), StoreError> {
-    for hash in removals::due(conn, now)? {
+    for hash in removing::due(conn, now)? {
         if let Some(message) = messages::get(conn, &hash)? {
             tracing::info!(item_hash = hash, "removed");
             kinds::remove(conn, &message, now)?;
@@ -99,7 +112,7 @@ async fn round(node: &Node, seen: f64) -> Result<f64, StoreError> {
         .store
         .read::<_, StoreError, _>(move |conn| {
             let expired = !credits::expired(conn, seen, until)?.is_empty();
-            Ok(expired || !removals::due(conn, until)?.is_empty())
+            Ok(expired || !removing::due(conn, until)?.is_empty())
         })
         .await?;
     if due {

@@ -139,6 +139,11 @@ impl Sum {
         self.atto = self.atto.saturating_add(atto(amount).unwrap_or_default());
     }
 
+    /// Takes away an amount written by [`Decimal::to_fixed`]; anything else counts as nothing.
+    pub fn subtract(&mut self, amount: &str) {
+        self.atto = self.atto.saturating_sub(atto(amount).unwrap_or_default());
+    }
+
     /// The sum.
     pub fn total(self) -> Decimal {
         Decimal(BigDecimal::new(self.atto.into(), PLACES))
@@ -228,6 +233,10 @@ mod tests {
             }
             let exact: BigDecimal = amounts.iter().map(|amount| &amount.0).sum();
             prop_assert_eq!(sum.total().0, exact);
+            for amount in &amounts {
+                sum.subtract(&amount.to_fixed());
+            }
+            prop_assert_eq!(sum, Sum::default());
         }
 
         #[test]

@@ -1,6 +1,6 @@
 //! The checks that need the database, and the effects: one transaction a message.
 
-use aleph_message::{Body, ErrorCode, Rejection};
+use aleph_message::{Body, Envelope, ErrorCode, Rejection};
 use rusqlite::Connection;
 use serde_json::Value;
 
@@ -9,9 +9,10 @@ use super::{Outcome, Refusal, Verified, charge};
 use crate::kinds;
 use crate::ledger;
 use crate::node::Node;
+use crate::store::accounts::{self, Cost};
 use crate::store::messages::{self, Message};
 use crate::store::pending::{self, Pending};
-use crate::store::{self, StoreError, accounts, files, forgotten, now};
+use crate::store::{Guard, StoreError, files, gone, now};
 
 /// Attempts before a message that waits is rejected.
 const MAX_RETRIES: u32 = 10;
@@ -62,7 +63,7 @@ fn settled(
             Outcome::Processed,
         ),
         Outcome::Forgotten => (
-            forgotten::get(conn, hash)?.map(|message| message.signature),
+            gone::get(conn, hash)?.map(|message| message.signature),
             Outcome::Forgotten,
         ),
         Outcome::Pending | Outcome::Rejected(_) => return Ok(None),
@@ -78,16 +79,16 @@ fn settled(
 /// Records a message that is decided later; tells what is known when there is nothing to decide.
 pub(super) fn queue(
     conn: &Connection,
-    hash: &str,
-    stored: &Value,
+    envelope: &Envelope,
     refused: Option<&Rejection>,
 ) -> Result<Outcome, StoreError> {
-    let signature = stored["signature"].as_str();
-    if let Some(outcome) = settled(conn, hash, signature)? {
+    let hash = envelope.item_hash.as_str();
+    if let Some(outcome) = settled(conn, hash, envelope.signature.as_deref())? {
         return Ok(outcome);
     }
     let now = now();
     let waits = pending::get(conn, hash)?.is_some();
+    let stored = &kept(envelope)?;
     match refused {
         // Another version of it waits; this one changes nothing about that.
         _ if waits => {}
@@ -98,6 +99,11 @@ pub(super) fn queue(
         }
     }
     Ok(Outcome::Pending)
+}
+
+/// An envelope as it is kept while it waits or when it is refused.
+fn kept(envelope: &Envelope) -> Result<Value, StoreError> {
+    Ok(serde_json::to_value(envelope)?)
 }
 
 fn reject(
@@ -115,22 +121,20 @@ fn reject(
 /// Decides a message a client sent just now.
 pub(super) fn decide_new(
     conn: &Connection,
+    guard: Guard,
     node: &Node,
-    hash: &str,
-    stored: &Value,
-    verified: Result<Verified, Refusal>,
+    envelope: &Envelope,
+    verified: &Result<Verified, Refusal>,
 ) -> Result<Decision, StoreError> {
-    let signature = stored["signature"].as_str();
+    let hash = envelope.item_hash.as_str();
+    let signature = envelope.signature.as_deref();
     if let Some(outcome) = settled(conn, hash, signature)? {
         return Ok(Decision::Known(outcome));
     }
     let waiting = pending::get(conn, hash)?;
     let received = waiting.as_ref().map_or_else(now, |p| p.reception_time);
-    let refusal = match attempt(conn, node, verified, received)? {
-        Ok(decision) => {
-            messages::clear_rejection(conn, hash)?;
-            return Ok(decision);
-        }
+    let refusal = match attempt(conn, guard, node, verified, received)? {
+        Ok(decision) => return Ok(decision),
         Err(refusal) => refusal,
     };
     match waiting {
@@ -146,12 +150,12 @@ pub(super) fn decide_new(
         Some(_) if refusal.rejection.code.is_retryable() => Ok(Decision::Known(Outcome::Pending)),
         _ if refusal.rejection.code.is_retryable() => {
             messages::clear_rejection(conn, hash)?;
-            pending::insert(conn, hash, stored, received, received)?;
+            pending::insert(conn, hash, &kept(envelope)?, received, received)?;
             postpone(conn, hash, 0, &refusal)?;
             Ok(Decision::Postponed)
         }
         _ => {
-            reject(conn, hash, stored, &refusal.rejection, received)?;
+            reject(conn, hash, &kept(envelope)?, &refusal.rejection, received)?;
             Ok(Decision::Rejected(refusal.rejection))
         }
     }
@@ -160,15 +164,16 @@ pub(super) fn decide_new(
 /// Decides a message whose turn it is.
 pub(super) fn decide_queued(
     conn: &Connection,
+    guard: Guard,
     node: &Node,
     p: &Pending,
-    verified: Result<Verified, Refusal>,
+    verified: &Result<Verified, Refusal>,
 ) -> Result<Decision, StoreError> {
     // Another attempt may have decided it meanwhile.
     if pending::get(conn, &p.item_hash)?.is_none() {
         return Ok(Decision::Known(outcome(conn, &p.item_hash)?));
     }
-    let refusal = match attempt(conn, node, verified, p.reception_time)? {
+    let refusal = match attempt(conn, guard, node, verified, p.reception_time)? {
         Ok(decision) => return Ok(decision),
         Err(refusal) => refusal,
     };
@@ -193,16 +198,40 @@ struct Failed {
     waits_for: Vec<String>,
 }
 
-/// Checks and applies; what fails leaves nothing behind.
+/// Checks and applies; what fails leaves nothing behind. Without a guard, what fails after something was written is an
+/// error, and the message is decided again with one.
 fn attempt(
     conn: &Connection,
+    guard: Guard,
     node: &Node,
-    verified: Result<Verified, Refusal>,
+    verified: &Result<Verified, Refusal>,
     reception_time: f64,
 ) -> Result<Result<Decision, Failed>, StoreError> {
-    let result =
-        verified.and_then(|v| store::nested(conn, |conn| apply(conn, node, &v, reception_time)));
-    match result {
+    let received = now();
+    let checked = match verified {
+        Ok(v) => check(conn, node, v, received).map(|costs| (v, costs)),
+        Err(Refusal::Rejected {
+            rejection,
+            waits_for,
+        }) => {
+            return Ok(Err(Failed {
+                rejection: rejection.clone(),
+                waits_for: waits_for.clone(),
+            }));
+        }
+        Err(Refusal::Store(error)) => return Ok(Err(internal(error))),
+    };
+    let applied = checked.and_then(|(v, costs)| {
+        guard
+            .nested(conn, |conn| {
+                apply(conn, node, v, &costs, reception_time, received)
+            })
+            .map_err(|refusal| match guard {
+                Guard::On => refusal,
+                Guard::Off => Refusal::Store(StoreError::Undone),
+            })
+    });
+    match applied {
         Ok((row, woken)) => Ok(Ok(Decision::Processed(Box::new(row), woken))),
         Err(Refusal::Rejected {
             rejection,
@@ -212,14 +241,16 @@ fn attempt(
             waits_for,
         })),
         // SQLite has given up the whole transaction, so nothing can be recorded in it.
-        Err(Refusal::Store(error)) if conn.is_autocommit() => Err(error),
-        Err(Refusal::Store(error)) => {
-            tracing::error!(%error, "cannot apply a message");
-            Ok(Err(Failed {
-                rejection: Rejection::with_details(ErrorCode::InternalError, Value::Null),
-                waits_for: Vec::new(),
-            }))
-        }
+        Err(Refusal::Store(error)) if guard == Guard::Off || conn.is_autocommit() => Err(error),
+        Err(Refusal::Store(error)) => Ok(Err(internal(&error))),
+    }
+}
+
+fn internal(error: &StoreError) -> Failed {
+    tracing::error!(%error, "cannot apply a message");
+    Failed {
+        rejection: Rejection::with_details(ErrorCode::InternalError, Value::Null),
+        waits_for: Vec::new(),
     }
 }
 
@@ -236,14 +267,13 @@ fn postpone(
     pending::postpone(conn, hash, next, code, details, &failed.waits_for)
 }
 
-/// The checks in the network's order, then the effects.
-fn apply(
+/// The checks in the network's order; what the message costs. Nothing is written.
+fn check(
     conn: &Connection,
     node: &Node,
     v: &Verified,
-    reception_time: f64,
-) -> Result<(Message, bool), Refusal> {
-    let received = now();
+    received: f64,
+) -> Result<Vec<Cost>, Refusal> {
     // A file whose grace is over may still be on disk.
     if v.envelope.item_content.is_none() && files::get(conn, v.hash())?.is_none() {
         return Err(unavailable(v.hash(), "is not here"));
@@ -252,14 +282,27 @@ fn apply(
     kinds::check_related_content(conn, v)?;
     kinds::check_dependencies(conn, v)?;
     kinds::check_permissions(conn, v)?;
-    let costs = charge::charge(conn, &node.config, v, received)?;
+    charge::charge(conn, &node.config, v, received)
+}
+
+/// The effects.
+fn apply(
+    conn: &Connection,
+    node: &Node,
+    v: &Verified,
+    costs: &[Cost],
+    reception_time: f64,
+    received: f64,
+) -> Result<(Message, bool), Refusal> {
     let row = to_row(v, reception_time);
-    messages::insert(conn, &row)?;
-    pending::remove(conn, v.hash())?;
+    if messages::insert(conn, &row)? {
+        pending::remove(conn, v.hash())?;
+        messages::clear_rejection(conn, v.hash())?;
+    }
     if v.envelope.item_content.is_none() {
         files::pin_content(conn, v.hash(), v.owner(), received)?;
     }
-    for cost in &costs {
+    for cost in costs {
         accounts::insert_cost(conn, cost)?;
     }
     kinds::apply(conn, v, received)?;

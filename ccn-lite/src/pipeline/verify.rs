@@ -1,5 +1,7 @@
 //! The checks that need no database: form, hash, signature, content.
 
+use std::sync::Arc;
+
 use aleph_message::{Envelope, ErrorCode, Rejection};
 use serde_json::Value;
 
@@ -9,21 +11,17 @@ use crate::node::Node;
 
 /// What a client sent, read once.
 pub(super) struct Examined {
-    pub envelope: Envelope,
-    /// The envelope as it is kept while it waits or when it is refused.
-    pub stored: Value,
+    pub envelope: Arc<Envelope>,
     pub verified: Result<Verified, Refusal>,
 }
 
-/// Reads a message from a client. Blocks on arithmetic and disk.
+/// Reads a message from a client. Blocks on arithmetic, and on the disk when its content is a file.
 ///
 /// # Errors
 /// When it is too malformed to be recorded at all.
 pub(super) fn examine(node: &Node, raw: &Value) -> Result<Examined, Rejection> {
-    let envelope = Envelope::parse(raw)?;
-    let inline = envelope.inline_content()?;
-    let stored = serde_json::to_value(&envelope)
-        .map_err(|error| Rejection::new(ErrorCode::InternalError, error.to_string()))?;
+    let (envelope, inline) = Envelope::parse_with_content(raw)?;
+    let envelope = Arc::new(envelope);
     let verified = match (envelope.verify_signature(), inline) {
         (Err(rejection), _) => Err(rejection.into()),
         (Ok(()), Some(content)) => Ok(Verified {
@@ -36,11 +34,7 @@ pub(super) fn examine(node: &Node, raw: &Value) -> Result<Examined, Rejection> {
         }),
         (Ok(()), None) => fetch(node, &envelope),
     };
-    Ok(Examined {
-        envelope,
-        stored,
-        verified,
-    })
+    Ok(Examined { envelope, verified })
 }
 
 /// Reads a message that was recorded before. Blocks on arithmetic and disk.
@@ -49,7 +43,7 @@ pub(super) fn verify(node: &Node, stored: &Value) -> Result<Verified, Refusal> {
 }
 
 /// Reads the content of a message that is not inline from this node's files.
-fn fetch(node: &Node, envelope: &Envelope) -> Result<Verified, Refusal> {
+fn fetch(node: &Node, envelope: &Arc<Envelope>) -> Result<Verified, Refusal> {
     let hash = envelope.item_hash.as_str();
     let bytes = node
         .blobs

@@ -50,6 +50,7 @@ fn cost(row: &Row<'_>) -> rusqlite::Result<Cost> {
 
 /// Adds a cost row.
 pub fn insert_cost(conn: &Connection, c: &Cost) -> Result<(), StoreError> {
+    let mut sum = sum(conn, &c.owner, &c.payment_type)?;
     conn.prepare_cached(&format!(
         "INSERT INTO costs ({COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?)"
     ))?
@@ -65,14 +66,84 @@ pub fn insert_cost(conn: &Connection, c: &Cost) -> Result<(), StoreError> {
         c.credit,
         c.size_mib
     ])?;
-    Ok(())
+    sum.add(c.amount());
+    set_total(conn, &c.owner, &c.payment_type, sum)
 }
 
 /// Takes away the cost rows of a message.
 pub fn remove_costs(conn: &Connection, hash: &str) -> Result<(), StoreError> {
+    for cost in costs_of_message(conn, hash)? {
+        let mut sum = sum(conn, &cost.owner, &cost.payment_type)?;
+        sum.subtract(cost.amount());
+        set_total(conn, &cost.owner, &cost.payment_type, sum)?;
+    }
     conn.prepare_cached("DELETE FROM costs WHERE item_hash = ?")?
         .execute([hash])?;
     Ok(())
+}
+
+impl Cost {
+    /// The amount in the way it is paid.
+    fn amount(&self) -> &str {
+        match self.payment_type.as_str() {
+            "superfluid" => &self.stream,
+            "credit" => &self.credit,
+            _ => &self.hold,
+        }
+    }
+}
+
+fn set_total(
+    conn: &Connection,
+    owner: &str,
+    payment_type: &str,
+    sum: Sum,
+) -> Result<(), StoreError> {
+    conn.prepare_cached("INSERT OR REPLACE INTO cost_totals VALUES (?, ?, ?)")?
+        .execute([owner, payment_type, &sum.total().to_fixed()])?;
+    Ok(())
+}
+
+fn sum(conn: &Connection, owner: &str, payment_type: &str) -> Result<Sum, StoreError> {
+    let total: Option<String> = conn
+        .prepare_cached("SELECT total FROM cost_totals WHERE owner = ? AND payment_type = ?")?
+        .query_row([owner, payment_type], |row| row.get(0))
+        .optional()?;
+    if let Some(total) = total {
+        let mut sum = Sum::default();
+        sum.add(&total);
+        return Ok(sum);
+    }
+    // Costs from before there were totals; there is one as soon as anything changes.
+    sum_of_rows(conn, owner, payment_type)
+}
+
+fn sum_of_rows(conn: &Connection, owner: &str, payment_type: &str) -> Result<Sum, StoreError> {
+    let sql = format!(
+        "SELECT {} FROM costs WHERE owner = ? AND payment_type = ?",
+        amount_column(payment_type)
+    );
+    let mut statement = conn.prepare_cached(&sql)?;
+    let mut rows = statement.query([owner, payment_type])?;
+    let mut sum = Sum::default();
+    while let Some(row) = rows.next()? {
+        sum.add(row.get_ref(0)?.as_str().unwrap_or_default());
+    }
+    Ok(sum)
+}
+
+/// Accounts whose total is not the sum over their costs, each with the way of paying.
+pub fn wrong_totals(conn: &Connection) -> Result<Vec<(String, String)>, StoreError> {
+    let mut statement = conn.prepare("SELECT owner, payment_type FROM cost_totals")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let mut wrong = Vec::new();
+    for row in rows {
+        let (owner, payment_type): (String, String) = row?;
+        if sum(conn, &owner, &payment_type)? != sum_of_rows(conn, &owner, &payment_type)? {
+            wrong.push((owner, payment_type));
+        }
+    }
+    Ok(wrong)
 }
 
 /// The cost rows of a message.
@@ -93,19 +164,9 @@ fn amount_column(payment_type: &str) -> &'static str {
     }
 }
 
-/// What an account pays in one way: the sum over everything it has.
+/// What an account pays in one way, for everything it has.
 pub fn charged(conn: &Connection, owner: &str, payment_type: &str) -> Result<Decimal, StoreError> {
-    let sql = format!(
-        "SELECT {} FROM costs WHERE owner = ? AND payment_type = ?",
-        amount_column(payment_type)
-    );
-    let mut statement = conn.prepare_cached(&sql)?;
-    let mut rows = statement.query([owner, payment_type])?;
-    let mut sum = Sum::default();
-    while let Some(row) = rows.next()? {
-        sum.add(row.get_ref(0)?.as_str().unwrap_or_default());
-    }
-    Ok(sum.total())
+    Ok(sum(conn, owner, payment_type)?.total())
 }
 
 /// A message an account pays for.
@@ -350,4 +411,56 @@ pub fn all_balances(
         })
     })?;
     Ok((rows.collect::<Result<_, _>>()?, total.unsigned_abs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::open_writer;
+
+    fn cost(owner: usize, message: u8, payment: usize, amount: i64) -> Cost {
+        let amount = format!("{}.{:018}", amount / 1000, amount % 1000);
+        Cost {
+            // The same account in another spelling.
+            owner: ["0xa", "0xA", "0xb"][owner].into(),
+            item_hash: message.to_string(),
+            kind: "STORAGE".into(),
+            name: "storage".into(),
+            reference: None,
+            payment_type: ["hold", "superfluid", "credit"][payment].into(),
+            hold: amount.clone(),
+            stream: amount.clone(),
+            credit: amount,
+            size_mib: None,
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn totals_are_the_sums_of_what_was_charged_and_not_taken_back(
+            charged in prop::collection::vec((0_usize..3, 0_u8..5, 0_usize..3, 0_i64..1_000_000), 0..30),
+            taken_back in prop::collection::vec(0_u8..5, 0..5),
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let conn = open_writer(&dir.path().join("db")).unwrap();
+            for (owner, message, payment, amount) in charged {
+                insert_cost(&conn, &cost(owner, message, payment, amount)).unwrap();
+            }
+            for message in taken_back {
+                remove_costs(&conn, &message.to_string()).unwrap();
+            }
+            prop_assert_eq!(wrong_totals(&conn).unwrap(), vec![]);
+            for payment in ["hold", "superfluid", "credit"] {
+                let rows = sum_of_rows(&conn, "0xa", payment).unwrap();
+                prop_assert_eq!(charged_of(&conn, payment), rows.total());
+            }
+        }
+    }
+
+    fn charged_of(conn: &Connection, payment: &str) -> Decimal {
+        charged(conn, "0XA", payment).unwrap()
+    }
 }

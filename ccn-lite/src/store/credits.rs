@@ -274,8 +274,7 @@ impl HistoryFilter {
         }
         c.any(
             "payment_method = 'credit_expense' AND EXISTS (SELECT 1 FROM \
-             (SELECT item_hash, type FROM messages UNION ALL SELECT item_hash, type FROM forgotten \
-              UNION ALL SELECT item_hash, type FROM removed) \
+             (SELECT item_hash, type FROM messages UNION ALL SELECT item_hash, type FROM gone) \
              WHERE item_hash = coalesce(origin, origin_ref) AND type IN ({}))",
             &self.resource_types,
         );

@@ -70,7 +70,7 @@ impl Filter {
         for (column, values) in self.indexed() {
             if source != Source::Column(column) {
                 // The plus sign keeps SQLite from reading another index.
-                c.any(&format!("+{column} IN ({{}})"), values);
+                c.any(&format!("+{} IN ({{}})", source.column(column)), values);
             } else if let Some(value) = value {
                 c.with(&format!("{column} = ?"), value.clone());
             } else {
@@ -84,15 +84,13 @@ impl Filter {
                 &self.tags,
             ),
         }
-        // Every message in force has one of two statuses.
-        let all = ["processed", "removing"];
-        if !all
-            .iter()
-            .all(|status| self.statuses.iter().any(|s| s == status))
-        {
+        if !self.is_of_any_status() {
             c.any("+status IN ({})", &self.statuses);
         }
-        c.any("+chain IN ({})", &self.chains);
+        c.any(
+            &format!("+{} IN ({{}})", source.column("chain")),
+            &self.chains,
+        );
         c.any("+payment_type IN ({})", &self.payment_types);
         let time = source.time();
         if let Some(start) = self.start {
@@ -114,6 +112,22 @@ impl Source {
         match self {
             Self::Tag => "at",
             _ => "time",
+        }
+    }
+
+    /// Where a column of messages is read: what the table of tags repeats is checked there.
+    fn column(self, name: &'static str) -> String {
+        let repeated = [
+            "type",
+            "chain",
+            "sender",
+            "owner",
+            "channel",
+            "content_type",
+        ];
+        match self {
+            Self::Tag if repeated.contains(&name) => format!("message_tags.{name}"),
+            _ => format!("messages.{name}"),
         }
     }
 
@@ -156,6 +170,8 @@ pub fn list(
         [] => vec![None],
         values => values.iter().map(Some).collect(),
     };
+    // The table of tags has some columns of the same name.
+    let columns = format!("messages.{}", COLUMNS.replace(", ", ", messages."));
     let mut params: Vec<Value> = Vec::new();
     let mut selects = Vec::new();
     for part in parts {
@@ -164,7 +180,7 @@ pub fn list(
             c.after(source.time(), ascending, after);
         }
         selects.push(format!(
-            "SELECT {COLUMNS} FROM {}{}",
+            "SELECT {columns} FROM {}{}",
             source.table(),
             c.clause()
         ));
@@ -192,10 +208,14 @@ pub fn count(conn: &Connection, filter: &Filter) -> Result<u64, StoreError> {
         return Ok(of_types);
     }
     let source = filter.source();
+    let table = if source == Source::Tag && filter.is_told_by_tags() {
+        "message_tags"
+    } else {
+        source.table()
+    };
     let c = filter.conditions(source, None);
     let sql = format!(
-        "SELECT count(*) FROM (SELECT 1 FROM {}{} LIMIT {})",
-        source.table(),
+        "SELECT count(*) FROM (SELECT 1 FROM {table}{} LIMIT {})",
         c.clause(),
         MAX_COUNTED + 1
     );
@@ -226,6 +246,25 @@ fn count_of_types(conn: &Connection, filter: &Filter) -> Result<u64, StoreError>
 }
 
 impl Filter {
+    /// Whether the table of tags holds all that a message with one of them is chosen by.
+    fn is_told_by_tags(&self) -> bool {
+        let elsewhere = [
+            &self.hashes,
+            &self.content_hashes,
+            &self.refs,
+            &self.content_keys,
+            &self.payment_types,
+        ];
+        elsewhere.iter().all(|values| values.is_empty()) && self.is_of_any_status()
+    }
+
+    /// Every message in force has one of two statuses.
+    fn is_of_any_status(&self) -> bool {
+        ["processed", "removing"]
+            .iter()
+            .all(|status| self.statuses.iter().any(|s| s == status))
+    }
+
     fn narrows_beyond_type(&self) -> bool {
         let lists = self.indexed();
         lists

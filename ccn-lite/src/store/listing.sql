@@ -6,12 +6,12 @@ DROP INDEX messages_sender_time;
 DROP INDEX messages_channel_time;
 DROP INDEX messages_ref;
 DROP INDEX messages_content_hash;
-CREATE INDEX messages_time ON messages (time DESC, type, channel, content_type, sender);
-CREATE INDEX messages_type ON messages (type, time DESC);
-CREATE INDEX messages_owner ON messages (owner, time DESC, channel, content_type, type);
-CREATE INDEX messages_sender ON messages (sender, time DESC, channel, content_type, type);
-CREATE INDEX messages_channel ON messages (channel, time DESC, content_type, type) WHERE channel IS NOT NULL;
-CREATE INDEX messages_content_type ON messages (content_type, time DESC) WHERE content_type IS NOT NULL;
+CREATE INDEX messages_time ON messages (time DESC, type, channel, content_type, sender, chain);
+CREATE INDEX messages_type ON messages (type, time DESC, chain);
+CREATE INDEX messages_owner ON messages (owner, time DESC, channel, content_type, type, chain);
+CREATE INDEX messages_sender ON messages (sender, time DESC, channel, content_type, type, chain);
+CREATE INDEX messages_channel ON messages (channel, time DESC, content_type, type, chain) WHERE channel IS NOT NULL;
+CREATE INDEX messages_content_type ON messages (content_type, time DESC, type, chain) WHERE content_type IS NOT NULL;
 CREATE INDEX messages_ref ON messages (content_ref, time DESC) WHERE content_ref IS NOT NULL;
 CREATE INDEX messages_key ON messages (content_key, time DESC) WHERE content_key IS NOT NULL;
 CREATE INDEX messages_content_hash ON messages (content_item_hash, time DESC) WHERE content_item_hash IS NOT NULL;
@@ -20,18 +20,26 @@ CREATE TABLE message_tags (
     tag TEXT NOT NULL,
     at REAL NOT NULL,
     message TEXT NOT NULL,
+    type TEXT NOT NULL,
+    chain TEXT NOT NULL,
+    sender TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    channel TEXT,
+    content_type TEXT,
     PRIMARY KEY (tag, at, message)
 ) WITHOUT ROWID;
 CREATE TRIGGER messages_tagged AFTER INSERT ON messages WHEN NEW.tags IS NOT NULL BEGIN
     INSERT OR IGNORE INTO message_tags
-        SELECT value, NEW.time, NEW.item_hash FROM json_each(NEW.tags) WHERE json_each.type = 'text';
+        SELECT value, NEW.time, NEW.item_hash, NEW.type, NEW.chain, NEW.sender, NEW.owner, NEW.channel, NEW.content_type
+        FROM json_each(NEW.tags) WHERE json_each.type = 'text';
 END;
 CREATE TRIGGER messages_untagged AFTER DELETE ON messages WHEN OLD.tags IS NOT NULL BEGIN
     DELETE FROM message_tags WHERE message = OLD.item_hash AND at = OLD.time
         AND tag IN (SELECT value FROM json_each(OLD.tags) WHERE json_each.type = 'text');
 END;
 INSERT OR IGNORE INTO message_tags
-    SELECT value, time, item_hash FROM messages, json_each(tags) WHERE tags IS NOT NULL AND json_each.type = 'text';
+    SELECT value, m.time, m.item_hash, m.type, m.chain, m.sender, m.owner, m.channel, m.content_type
+    FROM messages m, json_each(m.tags) WHERE m.tags IS NOT NULL AND json_each.type = 'text';
 
 -- How many messages there are, kept while they come and go.
 CREATE TABLE message_counts (

@@ -1,6 +1,10 @@
 -- What lists are ordered and narrowed by beside their usual filters.
+-- What is in force says itself where it stands, and since when it is here.
+UPDATE messages SET reception_time = s.reception_time FROM statuses s
+    WHERE s.item_hash = messages.item_hash AND s.reception_time < messages.reception_time;
+DELETE FROM statuses WHERE status IN ('processed', 'removing');
+CREATE INDEX messages_reception ON messages (reception_time, item_hash, status);
 CREATE INDEX statuses_reception ON statuses (reception_time, item_hash);
 CREATE INDEX posts_updated ON posts (last_updated DESC, item_hash) WHERE amends IS NULL;
 CREATE INDEX posts_ref ON posts (ref) WHERE ref IS NOT NULL;
 CREATE INDEX aggregates_key ON aggregates (key, owner);
-CREATE INDEX forgotten_at ON forgotten (forgotten_at);

@@ -1,4 +1,4 @@
-//! Messages in force, their statuses, and the rejected.
+//! Messages in force, where every message stands, and the rejected.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
@@ -95,12 +95,15 @@ pub(super) fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
 /// Status and reception time of a known message.
 pub fn status(conn: &Connection, hash: &str) -> Result<Option<(String, f64)>, StoreError> {
     Ok(conn
-        .prepare_cached("SELECT status, reception_time FROM statuses WHERE item_hash = ?")?
+        .prepare_cached(
+            "SELECT status, reception_time FROM messages WHERE item_hash = ?1 \
+             UNION ALL SELECT status, reception_time FROM statuses WHERE item_hash = ?1",
+        )?
         .query_row([hash], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?)
 }
 
-/// Sets the status; the reception time stays the earliest.
+/// Sets the status of a message that is not in force; the reception time stays the earliest.
 pub fn set_status(
     conn: &Connection,
     hash: &str,
@@ -125,8 +128,13 @@ pub fn get(conn: &Connection, hash: &str) -> Result<Option<Message>, StoreError>
         .optional()?)
 }
 
-/// Adds a message.
-pub fn insert(conn: &Connection, m: &Message) -> Result<(), StoreError> {
+/// Adds a message, which has its status from then on; the reception time stays the earliest. Tells whether anything was
+/// known about the message before.
+pub fn insert(conn: &Connection, m: &Message) -> Result<bool, StoreError> {
+    let earlier: Option<f64> = conn
+        .prepare_cached("DELETE FROM statuses WHERE item_hash = ? RETURNING reception_time")?
+        .query_row([&m.item_hash], |row| row.get(0))
+        .optional()?;
     conn.prepare_cached(&format!(
         "INSERT INTO messages ({COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
     ))?
@@ -143,7 +151,7 @@ pub fn insert(conn: &Connection, m: &Message) -> Result<(), StoreError> {
         m.time,
         m.channel,
         m.size,
-        m.reception_time,
+        earlier.map_or(m.reception_time, |earlier| earlier.min(m.reception_time)),
         m.owner,
         m.content_type,
         m.content_ref,
@@ -152,7 +160,7 @@ pub fn insert(conn: &Connection, m: &Message) -> Result<(), StoreError> {
         m.payment_type,
         m.tags.as_ref().map(Value::to_string),
     ])?;
-    set_status(conn, &m.item_hash, &m.status, m.reception_time)
+    Ok(earlier.is_some())
 }
 
 /// Hands every message in force to `look`, by hash; one that cannot be decoded ends it.
@@ -167,16 +175,16 @@ pub fn each(conn: &Connection, mut look: impl FnMut(Message)) -> Result<(), Stor
     Ok(())
 }
 
-/// Messages whose status is recorded differently than they are kept, in either direction.
-pub fn without_status(conn: &Connection) -> Result<Vec<String>, StoreError> {
+/// Messages that stand somewhere else than they are kept.
+pub fn with_wrong_status(conn: &Connection) -> Result<Vec<String>, StoreError> {
     let mut statement = conn.prepare(
-        "SELECT m.item_hash FROM messages m LEFT JOIN statuses s USING (item_hash) WHERE s.status IS NOT m.status \
-         UNION ALL SELECT item_hash FROM statuses s WHERE NOT CASE s.status \
+        "SELECT s.item_hash FROM statuses s WHERE NOT CASE s.status \
            WHEN 'pending' THEN EXISTS (SELECT 1 FROM pending p WHERE p.item_hash = s.item_hash) \
            WHEN 'rejected' THEN EXISTS (SELECT 1 FROM rejected r WHERE r.item_hash = s.item_hash) \
-           WHEN 'forgotten' THEN EXISTS (SELECT 1 FROM forgotten f WHERE f.item_hash = s.item_hash) \
-           WHEN 'removed' THEN EXISTS (SELECT 1 FROM removed r WHERE r.item_hash = s.item_hash) \
-           ELSE EXISTS (SELECT 1 FROM messages m WHERE m.item_hash = s.item_hash) END",
+           ELSE EXISTS (SELECT 1 FROM gone g WHERE g.item_hash = s.item_hash AND g.status = s.status) END \
+         UNION SELECT item_hash FROM statuses JOIN messages USING (item_hash) \
+         UNION SELECT item_hash FROM (SELECT item_hash FROM pending UNION ALL SELECT item_hash FROM rejected \
+           UNION ALL SELECT item_hash FROM gone) WHERE item_hash NOT IN (SELECT item_hash FROM statuses)",
     )?;
     let rows = statement.query_map([], |row| row.get(0))?;
     Ok(rows.collect::<Result<_, _>>()?)

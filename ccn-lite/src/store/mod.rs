@@ -1,8 +1,6 @@
 //! SQLite: the one place with SQL.
 //!
-//! One thread writes. It takes all jobs that wait, runs each in its own savepoint inside one transaction and commits
-//! once, so concurrent clients share the cost of an fsync and still see all-or-nothing per message. A caller learns its
-//! result only after the commit. Reads go to a small pool of read-only connections.
+//! One thread writes ([`writer`]). Reads go to a small pool of read-only connections.
 
 pub mod accounts;
 pub mod aggregates;
@@ -10,15 +8,17 @@ pub mod assignments;
 pub mod counters;
 pub mod credits;
 pub mod files;
-pub mod forgotten;
+pub mod gone;
 pub mod listing;
 pub mod maintain;
+pub mod measurements;
 pub mod messages;
 pub mod pending;
 pub mod posts;
-pub mod removals;
+pub mod removing;
 pub mod statuses;
 pub mod vms;
+mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,6 +27,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+pub use writer::Guard;
+use writer::{Job, Once, Repeatable};
+
 /// Schema steps; the n-th brings `user_version` from n to n + 1.
 const MIGRATIONS: [&str; 3] = [
     include_str!("schema.sql"),
@@ -34,14 +37,19 @@ const MIGRATIONS: [&str; 3] = [
     concat!(
         include_str!("lists.sql"),
         include_str!("listing.sql"),
-        include_str!("money.sql")
+        include_str!("money.sql"),
+        include_str!("gone.sql"),
+        include_str!("measurements.sql")
     ),
 ];
 /// Jobs that may wait for the writer.
 const QUEUE: usize = 256;
-/// Jobs committed together at most.
-const BATCH: usize = 64;
 const READERS: usize = 4;
+/// Pages the writer keeps in memory, KiB: the parts of all indices that new messages go into.
+const WRITER_CACHE_KIB: i64 = 32 * 1024;
+/// Pages in the write-ahead log before they are copied into the database: the longer, the more writes to the same page
+/// become one. 4 KiB each.
+const LOG_PAGES: i64 = 8192;
 
 /// Trouble with the database.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +71,9 @@ pub enum StoreError {
         /// Newest known.
         known: usize,
     },
+    /// A job gave up and is run again; nobody but the writer gets this.
+    #[error("what was written is undone")]
+    Undone,
     /// There is no space left to write to.
     #[error("the disk is full")]
     DiskFull,
@@ -70,25 +81,6 @@ pub enum StoreError {
     #[error("database is closed")]
     Closed,
 }
-
-/// Why a transaction failed, for everybody whose job was in it.
-#[derive(Debug, Clone)]
-struct Failure {
-    reason: String,
-    is_full: bool,
-}
-
-impl From<rusqlite::Error> for Failure {
-    fn from(error: rusqlite::Error) -> Self {
-        Self {
-            is_full: error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
-            reason: error.to_string(),
-        }
-    }
-}
-
-type Done = Box<dyn FnOnce(Result<(), Failure>) + Send>;
-type Job = Box<dyn FnOnce(&Connection) -> (bool, Done) + Send>;
 
 /// Handle on the database, cheap to clone.
 #[derive(Clone)]
@@ -117,6 +109,10 @@ fn open_writer(path: &Path) -> Result<Connection, StoreError> {
     conn.pragma_update(None, "journal_mode", "WAL")?;
     conn.pragma_update(None, "synchronous", "FULL")?;
     conn.pragma_update(None, "foreign_keys", true)?;
+    // What savepoints remember would otherwise be written to a temporary file.
+    conn.pragma_update(None, "temp_store", "MEMORY")?;
+    conn.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
+    conn.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
     conn.set_prepared_statement_cache_capacity(128);
     let version: u32 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     let version = usize::try_from(version).unwrap_or(usize::MAX);
@@ -135,71 +131,6 @@ fn open_writer(path: &Path) -> Result<Connection, StoreError> {
     Ok(conn)
 }
 
-fn run_batch(conn: &Connection, jobs: Vec<Job>) {
-    let mut done = Vec::with_capacity(jobs.len());
-    let mut outcome = conn.execute_batch("BEGIN IMMEDIATE").map_err(Failure::from);
-    if outcome.is_ok() {
-        for job in jobs {
-            let mut step = conn.execute_batch("SAVEPOINT job");
-            let (keep, finish) = job(conn);
-            done.push(finish);
-            let end = if keep {
-                "RELEASE job"
-            } else {
-                "ROLLBACK TO job; RELEASE job"
-            };
-            step = step.and_then(|()| conn.execute_batch(end));
-            if let Err(error) = step {
-                outcome = Err(error.into());
-                break;
-            }
-        }
-        if outcome.is_ok() {
-            outcome = conn.execute_batch("COMMIT").map_err(Failure::from);
-        }
-        if outcome.is_err()
-            && let Err(error) = conn.execute_batch("ROLLBACK")
-        {
-            tracing::warn!(%error, "rollback failed");
-        }
-    }
-    if let Err(failure) = &outcome {
-        tracing::error!(error = failure.reason, "transaction failed");
-    }
-    for finish in done {
-        finish(outcome.clone());
-    }
-}
-
-fn writer(conn: &Connection, mut jobs: mpsc::Receiver<Job>) {
-    while let Some(first) = jobs.blocking_recv() {
-        let mut batch = vec![first];
-        while batch.len() < BATCH
-            && let Ok(next) = jobs.try_recv()
-        {
-            batch.push(next);
-        }
-        run_batch(conn, batch);
-    }
-}
-
-/// Runs `step` so that its `Err` undoes only what it wrote.
-pub fn nested<T, E: From<StoreError>>(
-    conn: &Connection,
-    step: impl FnOnce(&Connection) -> Result<T, E>,
-) -> Result<T, E> {
-    conn.execute_batch("SAVEPOINT nested")
-        .map_err(StoreError::from)?;
-    let result = step(conn);
-    let end = if result.is_ok() {
-        "RELEASE nested"
-    } else {
-        "ROLLBACK TO nested; RELEASE nested"
-    };
-    conn.execute_batch(end).map_err(StoreError::from)?;
-    result
-}
-
 impl Store {
     /// Opens or creates the database at `path` and brings its schema up to date.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
@@ -207,7 +138,7 @@ impl Store {
         let (sender, receiver) = mpsc::channel(QUEUE);
         std::thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || writer(&conn, receiver))
+            .spawn(move || writer::run(&conn, receiver))
             .map_err(|error| StoreError::Commit(error.to_string()))?;
         Ok(Self {
             writer: sender,
@@ -227,23 +158,29 @@ impl Store {
         F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
     {
         let (sender, receiver) = oneshot::channel();
-        let boxed: Job = Box::new(move |conn| {
-            let result = job(conn);
-            let keep = result.is_ok();
-            let done: Done = Box::new(move |commit| {
-                let result = match (result, commit) {
-                    // What a job wrote before the disk was full is gone with everything else in the transaction.
-                    (_, Err(failure)) if failure.is_full => Err(StoreError::DiskFull.into()),
-                    (Ok(_), Err(failure)) => Err(StoreError::Commit(failure.reason).into()),
-                    (result, _) => result,
-                };
-                // A caller that went away does not need its answer.
-                let _ = sender.send(result);
-            });
-            (keep, done)
-        });
+        self.run(Job::Once(Once::new(job, sender)), receiver).await
+    }
+
+    /// The same for a job that can be run again, which costs less: what it writes is remembered for being undone only
+    /// after some job in the transaction failed. A part of itself that it may give up it runs with [`Guard::nested`].
+    pub async fn decide<T, E, F>(&self, job: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: FnMut(&Connection, Guard) -> Result<T, E> + Send + 'static,
+    {
+        let (sender, receiver) = oneshot::channel();
+        let job = Job::Repeatable(Box::new(Repeatable::new(job, sender)));
+        self.run(job, receiver).await
+    }
+
+    async fn run<T, E: From<StoreError>>(
+        &self,
+        job: Job,
+        receiver: oneshot::Receiver<Result<T, E>>,
+    ) -> Result<T, E> {
         self.writer
-            .send(boxed)
+            .send(job)
             .await
             .map_err(|_| StoreError::Closed)?;
         receiver.await.map_err(|_| StoreError::Closed)?
@@ -432,6 +369,55 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(count, 2);
+    }
+
+    #[tokio::test]
+    async fn a_repeatable_job_that_fails_is_undone_and_those_beside_it_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("db")).unwrap();
+        let insert = |conn: &Connection, hash: &str| -> Result<(), StoreError> {
+            conn.execute("INSERT INTO statuses VALUES (?, 'pending', 0)", [hash])?;
+            Ok(())
+        };
+        let whole = |hash: &'static str, fail: bool| {
+            store.decide(move |conn, _| {
+                insert(conn, hash)?;
+                if fail {
+                    Err(StoreError::Closed)
+                } else {
+                    Ok(())
+                }
+            })
+        };
+        // Gives up a part of itself and goes on.
+        let in_part = store.decide(move |conn, guard| {
+            insert(conn, "kept")?;
+            let part = guard.nested(conn, |conn| {
+                insert(conn, "given up")?;
+                Err::<(), _>(StoreError::Closed)
+            });
+            match guard {
+                Guard::Off => part.map(|()| false),
+                Guard::On => Ok(part.is_err()),
+            }
+        });
+        let (a, b, c, part) = tokio::join!(
+            whole("a", false),
+            whole("b", true),
+            whole("c", false),
+            in_part
+        );
+        assert!(a.is_ok() && matches!(b, Err(StoreError::Closed)) && c.is_ok());
+        assert!(part.unwrap());
+        let left: Vec<String> = store
+            .read::<_, StoreError, _>(|conn| {
+                let mut statement = conn.prepare("SELECT item_hash FROM statuses ORDER BY 1")?;
+                let rows = statement.query_map([], |row| row.get(0))?;
+                Ok(rows.collect::<Result<_, _>>()?)
+            })
+            .await
+            .unwrap();
+        assert_eq!(left, ["a", "c", "kept"]);
     }
 
     #[test]

@@ -36,20 +36,11 @@ CREATE TABLE removing (
 ) WITHOUT ROWID;
 CREATE INDEX removing_due ON removing (delete_by);
 
--- What is left of messages that were no longer paid.
-CREATE TABLE removed (
-    item_hash TEXT PRIMARY KEY,
-    type TEXT NOT NULL,
-    chain TEXT NOT NULL,
-    sender TEXT NOT NULL,
-    signature TEXT,
-    item_type TEXT NOT NULL,
-    time REAL NOT NULL,
-    channel TEXT,
-    owner TEXT NOT NULL,
+-- What each account pays in one way: the sum over its costs.
+CREATE TABLE cost_totals (
+    owner TEXT NOT NULL COLLATE NOCASE,
     payment_type TEXT NOT NULL,
-    size INTEGER,
-    removed_at REAL NOT NULL
+    total TEXT NOT NULL,
+    PRIMARY KEY (owner, payment_type)
 ) WITHOUT ROWID;
-
 CREATE INDEX costs_payment ON costs (payment_type, id);

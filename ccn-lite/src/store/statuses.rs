@@ -1,6 +1,6 @@
 //! The status of every message this node has ever recorded.
 
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, Row, params_from_iter};
 
 use super::{Conditions, Page, StoreError};
 
@@ -49,16 +49,21 @@ pub fn list(
     if let Some(end) = filter.end {
         c.with("reception_time < ?", end);
     }
+    let clause = c.clause();
+    let params = || c.values().iter().chain(c.values());
     let total: i64 = conn
-        .prepare_cached(&format!("SELECT count(*) FROM statuses{}", c.clause()))?
-        .query_row(c.params().as_slice(), |row| row.get(0))?;
+        .prepare_cached(&format!(
+            "SELECT (SELECT count(*) FROM messages{clause}) + (SELECT count(*) FROM statuses{clause})"
+        ))?
+        .query_row(params_from_iter(params()), |row| row.get(0))?;
     let direction = if ascending { "ASC" } else { "DESC" };
+    // What is in force and what is not, each in order, merged.
     let mut statement = conn.prepare_cached(&format!(
-        "SELECT item_hash, status, reception_time FROM statuses{} \
+        "SELECT item_hash, status, reception_time FROM messages{clause} UNION ALL \
+         SELECT item_hash, status, reception_time FROM statuses{clause} \
          ORDER BY reception_time {direction}, item_hash{}",
-        c.clause(),
         page.clause()
     ))?;
-    let rows = statement.query_map(c.params().as_slice(), decode)?;
+    let rows = statement.query_map(params_from_iter(params()), decode)?;
     Ok((rows.collect::<Result<_, _>>()?, total.unsigned_abs()))
 }

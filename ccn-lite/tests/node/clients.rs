@@ -42,3 +42,8 @@ async fn the_published_python_client_works_through_all_it_does() {
 async fn the_published_typescript_client_works_through_all_it_does() {
     run("typescript/run", &[]).await;
 }
+
+#[tokio::test]
+async fn the_published_rust_client_works_through_all_it_does() {
+    run("rust/run", &[]).await;
+}

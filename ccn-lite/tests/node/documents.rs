@@ -85,13 +85,15 @@ async fn every_documented_route_is_served_in_the_shape_it_has_in_the_document() 
             .replace("{address}/{ref}", &format!("{}/{store}", key.address()))
             .replace("{ref}", &store)
             .replace("{address}", &key.address())
-            .replace("{page}", "1");
+            .replace("{page}", "1")
+            .replace("{node}", &post);
         let answer = node.ask(Method::GET, &concrete, &[]).await;
         if path.starts_with("/api/ws0/") {
             assert!(answer.status.is_client_error(), "{path} without an upgrade");
             continue;
         }
-        if path.contains("credit_history") && answer.status == 404 {
+        let may_be_empty = path.contains("credit_history") || path.contains("{node}");
+        if may_be_empty && answer.status == 404 {
             continue;
         }
         assert_eq!(answer.status, 200, "{concrete}: {:?}", answer.body);

@@ -1,5 +1,7 @@
 //! WebSockets: the past, then what comes into force, by the same filters as lists.
 
+use std::collections::HashSet;
+
 use aleph_message::{Keypair, MessageType};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
@@ -160,4 +162,54 @@ async fn the_status_feed_begins_with_the_metrics() {
     let mut feed = Feed::open(&node, "/api/ws0/status").await;
     let frame = feed.next().await;
     assert_eq!(frame["pyaleph_status_sync_messages_total"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_read_is_dropped_and_everybody_else_gets_everything() {
+    /// More than the system keeps for a connection on its own.
+    const LARGE: usize = 80;
+    /// More than the node keeps for whoever is late.
+    const SMALL: usize = 1100;
+    let node = Node::start_with("[limits]\nmessages_per_minute = 0\nbytes_per_minute = 0").await;
+    let key = Keypair::generate();
+    let mut idle = Feed::open(&node, "/api/ws0/messages?history=0").await;
+    let mut busy = Feed::open(&node, "/api/ws0/messages?history=0").await;
+    let reader = tokio::spawn(async move {
+        let mut seen = HashSet::new();
+        while seen.len() < LARGE + SMALL {
+            assert!(seen.insert(busy.next_hash().await));
+        }
+        seen
+    });
+    let text = "x".repeat(150_000);
+    let large = (0..LARGE).map(|n| post(&key, "large", json!({"n": n, "text": text})));
+    let small = (0..SMALL).map(|n| post(&key, "small", json!({"n": n})));
+    let sent: HashSet<String> = futures_util::stream::iter(large.chain(small))
+        .map(|message| {
+            let node = &node;
+            async move { node.accept(&message).await }
+        })
+        .buffered(8)
+        .collect()
+        .await;
+    assert_eq!(reader.await.unwrap(), sent);
+
+    let mut late = 0;
+    loop {
+        match tokio::time::timeout(PATIENCE, idle.0.next()).await.unwrap() {
+            Some(Ok(Message::Text(_))) => late += 1,
+            Some(Ok(Message::Close(frame))) => {
+                let frame = frame.unwrap();
+                assert_eq!(
+                    (u16::from(frame.code), frame.reason.as_str()),
+                    (1013, "Too slow")
+                );
+                break;
+            }
+            Some(Ok(_)) => {}
+            // On a machine so slow that the node gave up telling it.
+            Some(Err(_)) | None => break,
+        }
+    }
+    assert!(late < sent.len(), "{late} of {} were kept", sent.len());
 }

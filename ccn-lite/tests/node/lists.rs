@@ -265,3 +265,44 @@ async fn hashes_are_listed_by_status_and_reception() {
     assert_eq!(none["hashes"], json!([]));
     assert_eq!(node.get("/api/v0/messages/hashes?status=lost").await.0, 422);
 }
+
+#[tokio::test]
+async fn addresses_come_in_order_of_what_they_published_by_page_and_by_cursor() {
+    let node = Node::start().await;
+    let mut order = Vec::new();
+    for count in 1..=3 {
+        let key = Keypair::generate();
+        for n in 0..count {
+            node.accept(&post(&key, "t", json!(n))).await;
+        }
+        order.push(key.address());
+    }
+    // Text, because what is read as JSON forgets the order.
+    let addresses = async |query: &str| {
+        let path = format!("/api/v1/addresses/stats.json?{query}");
+        let answer = node.ask(http::Method::GET, &path, &[]).await;
+        let text = String::from_utf8(answer.body.to_vec()).unwrap();
+        let mut at: Vec<(usize, String)> = order
+            .iter()
+            .filter_map(|address| Some((text.find(address.as_str())?, address.clone())))
+            .collect();
+        at.sort();
+        let addresses: Vec<String> = at.into_iter().map(|(_, address)| address).collect();
+        (addresses, serde_json::from_str::<Value>(&text).unwrap())
+    };
+    let (ascending, body) = addresses("sortBy=post&sortOrder=1").await;
+    assert_eq!((&ascending, &body["pagination_total"]), (&order, &json!(3)));
+    let (descending, _) = addresses("sort_by=messages").await;
+    assert!(descending.iter().eq(order.iter().rev()));
+    let mut cursor = String::new();
+    for address in &order {
+        let query = format!("sortBy=total&sortOrder=1&pagination=1&cursor={cursor}");
+        let (page, body) = addresses(&query).await;
+        assert_eq!(page, std::slice::from_ref(address));
+        cursor = body["next_cursor"].as_str().unwrap_or_default().to_owned();
+    }
+    assert_eq!(cursor, "");
+    let part = &order[1][10..30].to_uppercase();
+    let (found, _) = addresses(&format!("addressContains={part}")).await;
+    assert_eq!(found, order[1..2]);
+}

@@ -11,5 +11,7 @@ mod feeds;
 mod files;
 mod forgetting;
 mod lists;
+mod measurements;
 mod publishing;
+mod schema;
 mod support;

@@ -1,6 +1,7 @@
 //! The OpenAPI document: every route is registered together with what is said about it, so that the document cannot
 //! name a route that is not served, nor leave one out.
 
+mod money;
 mod page;
 mod schema;
 

@@ -50,25 +50,37 @@ impl Kind {
 #[derive(Clone, Copy, Debug)]
 pub enum Schema {
     Any,
-    Aggregates,
+    AccountBalance,
+    AddressStats,
+    AddressStatsV1,
     Aggregate,
+    Aggregates,
     Authorizations,
+    Balances,
     Channels,
     ConsumedCredits,
+    Costs,
     Count,
+    CreditBalances,
+    CreditHistory,
+    CreditSummary,
     File,
     FileContent,
     FileReference,
+    Files,
     Hashes,
     Limits,
-    Messages,
     MessageStatus,
+    Messages,
     Metrics,
+    NodeMetrics,
+    PostTypes,
     Posts,
     PostsV1,
-    Publication,
+    Price,
     PubSub,
     PublicInfo,
+    Publication,
     Refusal,
     SingleMessage,
     Subscriptions,
@@ -76,27 +88,39 @@ pub enum Schema {
     Version,
 }
 
-const ALL: [Schema; 25] = [
+const ALL: [Schema; 37] = [
     Schema::Any,
-    Schema::Aggregates,
+    Schema::AccountBalance,
+    Schema::AddressStats,
+    Schema::AddressStatsV1,
     Schema::Aggregate,
+    Schema::Aggregates,
     Schema::Authorizations,
+    Schema::Balances,
     Schema::Channels,
     Schema::ConsumedCredits,
+    Schema::Costs,
     Schema::Count,
+    Schema::CreditBalances,
+    Schema::CreditHistory,
+    Schema::CreditSummary,
     Schema::File,
     Schema::FileContent,
     Schema::FileReference,
+    Schema::Files,
     Schema::Hashes,
     Schema::Limits,
-    Schema::Messages,
     Schema::MessageStatus,
+    Schema::Messages,
     Schema::Metrics,
+    Schema::NodeMetrics,
+    Schema::PostTypes,
     Schema::Posts,
     Schema::PostsV1,
-    Schema::Publication,
+    Schema::Price,
     Schema::PubSub,
     Schema::PublicInfo,
+    Schema::Publication,
     Schema::Refusal,
     Schema::SingleMessage,
     Schema::Subscriptions,
@@ -104,15 +128,15 @@ const ALL: [Schema; 25] = [
     Schema::Version,
 ];
 
-fn text() -> Value {
+pub(super) fn text() -> Value {
     json!({"type": "string"})
 }
 
-fn number() -> Value {
+pub(super) fn number() -> Value {
     json!({"type": "number"})
 }
 
-fn integer() -> Value {
+pub(super) fn integer() -> Value {
     json!({"type": "integer"})
 }
 
@@ -120,16 +144,16 @@ fn flag() -> Value {
     json!({"type": "boolean"})
 }
 
-fn or_null(kind: &str) -> Value {
+pub(super) fn or_null(kind: &str) -> Value {
     json!({"type": [kind, "null"]})
 }
 
-fn list(of: Value) -> Value {
+pub(super) fn list(of: Value) -> Value {
     json!({"type": "array", "items": of})
 }
 
 /// An object with these members, all of them required.
-fn object<const N: usize>(members: [(&str, Value); N]) -> Value {
+pub(super) fn object<const N: usize>(members: [(&str, Value); N]) -> Value {
     let required: Vec<&str> = members.iter().map(|(name, _)| *name).collect();
     let mut schema = json!({"type": "object", "required": required});
     let members = members.map(|(name, schema)| (name.to_owned(), schema));
@@ -138,7 +162,7 @@ fn object<const N: usize>(members: [(&str, Value); N]) -> Value {
 }
 
 /// `schema` with more members that need not be there.
-fn and_perhaps<const N: usize>(mut schema: Value, members: [(&str, Value); N]) -> Value {
+pub(super) fn and_perhaps<const N: usize>(mut schema: Value, members: [(&str, Value); N]) -> Value {
     for (name, member) in members {
         schema["properties"][name] = member;
     }
@@ -146,7 +170,7 @@ fn and_perhaps<const N: usize>(mut schema: Value, members: [(&str, Value); N]) -
 }
 
 /// A list by page, or by cursor.
-fn paged(key: &str, item: Value) -> Value {
+pub(super) fn paged(key: &str, item: Value) -> Value {
     let list = object([(key, list(item)), ("pagination_per_page", integer())]);
     and_perhaps(
         list,
@@ -332,6 +356,18 @@ impl Schema {
                 [("name", text()), ("size", integer())],
             ),
             Self::Version => object([("version", text())]),
+            Self::AccountBalance
+            | Self::AddressStats
+            | Self::AddressStatsV1
+            | Self::Balances
+            | Self::Costs
+            | Self::CreditBalances
+            | Self::CreditHistory
+            | Self::CreditSummary
+            | Self::Files
+            | Self::NodeMetrics
+            | Self::PostTypes
+            | Self::Price => super::money::describe(self),
         }
     }
 }
