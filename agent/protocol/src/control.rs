@@ -14,7 +14,7 @@ use crate::devices::{BalloonSpec, DeviceStatus, Engine, Limits, NewLimits, NicLi
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Descriptor(pub u8);
 
-/// Everything a machine is made of. The VMM opens nothing but `/dev/kvm`: all else arrives as a descriptor.
+/// Everything a machine is made of. The VMM opens nothing: all arrives as descriptors.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VmSpec {
@@ -30,6 +30,8 @@ pub struct VmSpec {
     /// The bus of all virtio devices.
     #[serde(default)]
     pub transport: Transport,
+    /// `/dev/kvm`, open for reading and writing.
+    pub kvm: Descriptor,
     /// An ELF `vmlinux` (entered by its PVH note, or by the 64-bit boot protocol if it has none) or a bzImage, open
     /// for reading.
     pub kernel: Descriptor,

@@ -1,13 +1,15 @@
-//! What a controller can do to a running machine, under the host's own KVM: with a guest of a hundred bytes, so that
-//! it also runs where stock kernels do not. Without /dev/kvm nothing is tested.
+//! What a controller can do to a running machine, in the sandbox and under the host's own KVM: with a guest of a hundred
+//! bytes, so that it also runs where stock kernels do not. Without /dev/kvm, or without root, nothing is tested.
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod support;
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::thread::JoinHandle;
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use crn_protocol::control::{
@@ -17,8 +19,6 @@ use crn_protocol::control::{
 use crn_protocol::descriptors::{Receiver, send_with};
 use crn_protocol::devices::{Engine, Limits};
 use crn_protocol::lines::encode;
-use crn_vmm::Vmm;
-use crn_vmm::event_loop::End;
 
 /// Where the guest is loaded and entered.
 const LOAD: u64 = 0x20_0000;
@@ -114,24 +114,17 @@ struct Machine {
     console: File,
     events: Vec<Event>,
     next: u64,
-    vmm: JoinHandle<End>,
+    vmm: Child,
 }
 
 impl Machine {
     /// `None` where there is no KVM.
     fn launch(transport: Transport, obeys: bool) -> Option<Self> {
-        let kvm = File::options().read(true).write(true).open("/dev/kvm");
-        if let Err(error) = kvm {
-            eprintln!("nothing is tested, /dev/kvm does not open: {error}");
-            return None;
-        }
+        let kvm = support::kvm()?;
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("control.sock");
         let listener = UnixListener::bind(&path).unwrap();
-        let vmm = std::thread::spawn(|| {
-            let mut vmm = Vmm::new(Some(listener), Instant::now()).unwrap();
-            vmm.run().unwrap()
-        });
+        let vmm = support::vmm(listener.into());
         let stream = UnixStream::connect(&path).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let log = directory.path().join("console");
@@ -154,6 +147,7 @@ impl Machine {
             memory_mib: 32,
             memory_backing: MemoryBacking::Thp,
             transport,
+            kvm: Descriptor(2),
             kernel: Descriptor(0),
             initramfs: None,
             cmdline: String::new(),
@@ -171,7 +165,7 @@ impl Machine {
         };
         let (kernel, console) = (kernel(obeys), open());
         let request = Request::Launch(Box::new(spec));
-        let launched = machine.ask(request, &[kernel.as_fd(), console.as_fd()]);
+        let launched = machine.ask(request, &[kernel.as_fd(), console.as_fd(), kvm.as_fd()]);
         let status = launched.unwrap();
         assert!(status.running && !status.paused);
         Some(machine)
@@ -230,7 +224,8 @@ impl Machine {
         let Event::Exited { reason, detail } = self.event() else {
             panic!("not the end");
         };
-        assert_eq!(self.vmm.join().unwrap().reason, reason);
+        let status = self.vmm.wait().unwrap();
+        assert_eq!(status.code(), Some(i32::from(reason.code())), "{status}");
         (reason, detail)
     }
 }
