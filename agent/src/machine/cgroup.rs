@@ -111,10 +111,7 @@ impl Cgroups {
     ///
     /// # Errors
     /// [`CgroupError`], which names what this host lacks.
-    pub fn open(
-        state_dir: &Path,
-        disk_bytes_per_second: Option<u64>,
-    ) -> Result<Self, CgroupError> {
+    pub fn open(state_dir: &Path, disk_bytes_per_second: Option<u64>) -> Result<Self, CgroupError> {
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let own = unified(&own).ok_or(CgroupError::NoHierarchy)?;
         let parent = own
@@ -285,10 +282,7 @@ mod tests {
     #[test]
     fn the_path_is_that_of_the_second_version() {
         let text = "4:memory:/one\n0::/system.slice/crn-agent.service/agent\n";
-        assert_eq!(
-            unified(text),
-            Some("/system.slice/crn-agent.service/agent")
-        );
+        assert_eq!(unified(text), Some("/system.slice/crn-agent.service/agent"));
         assert_eq!(unified("1:cpu:/\n"), None);
     }
 }

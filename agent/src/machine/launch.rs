@@ -125,10 +125,7 @@ fn describe(spec: &MachineSpec, vsock: UnixListener) -> Result<Launch, MachineEr
         spec: vm_spec,
         descriptors: Vec::new(),
     };
-    launch.spec.kvm = launch.attach(open(
-        &spec.kvm,
-        OpenOptions::new().read(true).write(true),
-    )?)?;
+    launch.spec.kvm = launch.attach(open(&spec.kvm, OpenOptions::new().read(true).write(true))?)?;
     launch.spec.kernel = launch.attach(read(&spec.kernel)?)?;
     launch.spec.initramfs = Some(launch.attach(read(&spec.initramfs)?)?);
     for disk in &spec.disks {

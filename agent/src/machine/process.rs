@@ -80,7 +80,10 @@ impl Process {
             cgroup: born.cgroup,
         };
         // It has not been told of a machine yet: nothing it takes for one is missed.
-        let limited = process.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.add(pid));
+        let limited = process
+            .cgroup
+            .as_ref()
+            .map_or(Ok(()), |cgroup| cgroup.add(pid));
         let noted = limited.and_then(|()| start_time(pid)).and_then(|since| {
             let temporary = run_dir.join("vmm.pid.tmp");
             fs::write(&temporary, format!("{} {since}\n", pid.as_raw_nonzero()))?;

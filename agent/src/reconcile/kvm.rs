@@ -44,12 +44,7 @@ pub struct Kvm {
 impl Kvm {
     /// The host, with resolvers for the guests and a place for their control groups.
     #[must_use]
-    pub fn new(
-        config: Arc<Config>,
-        net: Net,
-        dns: Vec<IpAddr>,
-        cgroups: Option<Cgroups>,
-    ) -> Self {
+    pub fn new(config: Arc<Config>, net: Net, dns: Vec<IpAddr>, cgroups: Option<Cgroups>) -> Self {
         Self {
             config,
             net,

@@ -14,7 +14,7 @@ mod table;
 
 use std::io;
 
-pub use filters::{Role, install};
+pub use filters::{Role, allowed_calls, install};
 pub use jail::{Identity, close_others, enter as enter_jail};
 
 /// A wall that cannot be built.
