@@ -16,6 +16,10 @@ const ROLES: [(&str, Role); 5] = [
 
 /// The kernel's highest number for now is below.
 const NUMBERS: std::ops::Range<c_long> = 0..480;
+/// Not tried by number: clone3, which is said not to exist, and uretprobe and uprobe, which the kernel answers before any
+/// filter and only to its own trampolines (`kernel/seccomp.c`, `arch/x86/kernel/uprobes.c`).
+const UNFILTERED: [c_long; 3] = [libc::SYS_clone3, 335, 336];
+const KILLED: &str = "system call filter: killed";
 /// `asm/unistd.h`: __X32_SYSCALL_BIT.
 const X32: c_long = 0x4000_0000;
 
@@ -202,13 +206,21 @@ pub fn attempts() -> Vec<Attempt> {
             tried.push(attempt(what, role, move || call_with(*number, &[])));
         }
         let named: Vec<c_long> = NEVER.iter().map(|(_, number)| *number).collect();
-        // What a call that does not exist yet will do is unknown; this one is said not to exist.
-        for number in NUMBERS.filter(|number| *number != libc::SYS_clone3) {
-            if !allowed.contains(&number) && !named.contains(&number) {
+        let others: Vec<Attempt> = NUMBERS
+            .filter(|number| !UNFILTERED.contains(number))
+            .filter(|number| !allowed.contains(number) && !named.contains(number))
+            .map(|number| {
                 let what = format!("{name}: system call {number}");
-                tried.push(attempt(what, role, move || call_with(number, &[])));
-            }
-        }
+                attempt(what, role, move || call_with(number, &[]))
+            })
+            .collect();
+        let refused = others.iter().filter(|attempt| attempt.failed).count();
+        tried.push(Attempt {
+            what: format!("{name}: each of {refused} other system calls"),
+            ending: KILLED.to_owned(),
+            failed: refused > 0,
+        });
+        tried.extend(others.into_iter().filter(|attempt| !attempt.failed));
         for number in [
             libc::SYS_read,
             libc::SYS_ioctl,
@@ -264,7 +276,7 @@ fn attempt(what: String, role: Role, does: impl FnOnce()) -> Attempt {
     // A kernel without 32-bit programs answers their way with a fault.
     let failed = killed && (by == libc::SIGSYS || by == libc::SIGSEGV && what.contains("32-bit"));
     let ending = match (failed, killed) {
-        (true, _) => "system call filter: killed".to_owned(),
+        (true, _) => KILLED.to_owned(),
         (false, true) => format!("killed by signal {by}"),
         (false, false) => format!("it went on (status {status:#x})"),
     };
