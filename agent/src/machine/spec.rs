@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use crn_protocol::guest::{Code, Encoding, GuestConfig, Interface, Program, Volume, Workload};
 
 use super::{Disk, MachineSpec, Nic};
+use crate::machine::cgroup::Cgroups;
 use crate::net::Plan;
 
 /// The guest kernel's command line: serial console, the kernel's warnings on it (not `quiet`, which would silence an

@@ -20,8 +20,6 @@ use crn_protocol::descriptors::{Receiver, send_with};
 use crn_protocol::devices::{Engine, Limits};
 use crn_protocol::lines::encode;
 
-/// Where the guest is loaded and entered.
-const LOAD: u64 = 0x20_0000;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The guest, in the order of its bytes:
@@ -58,29 +56,9 @@ const GUEST: &[u8] = &[
     0xeb, 0x94, // jmp start
 ];
 
-/// An ELF file with the guest in one segment.
 fn kernel(obeys: bool) -> File {
-    let size = GUEST.len() as u64 + 1;
-    let mut elf = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0];
-    elf.resize(16, 0);
-    // Executable, x86-64, version 1.
-    elf.extend([2, 0, 62, 0, 1, 0, 0, 0]);
-    // Entry, program headers behind this header, no section headers, no flags.
-    for word in [LOAD, 64, 0] {
-        elf.extend(word.to_le_bytes());
-    }
-    elf.extend([0; 4]);
-    for half in [64u16, 56, 1, 64, 0, 0] {
-        elf.extend(half.to_le_bytes());
-    }
-    // Loadable, readable and executable: offset, addresses, sizes, alignment.
-    elf.extend([1, 0, 0, 0, 5, 0, 0, 0]);
-    for word in [120, LOAD, LOAD, size, size, 0x1000] {
-        elf.extend(word.to_le_bytes());
-    }
-    elf.extend(GUEST);
-    elf.push(u8::from(obeys));
-    file(&elf)
+    let guest = [GUEST, &[u8::from(obeys)]].concat();
+    support::kernel(&[(support::LOAD, &guest)])
 }
 
 fn file(bytes: &[u8]) -> File {
