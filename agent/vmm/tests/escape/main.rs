@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod calls;
+mod rights;
 mod walls;
 
 use std::process::{Command, ExitCode, Stdio};

@@ -298,6 +298,18 @@ impl<'s> Driver<'s> {
         self.script.settle(Self::used(queue) + 2);
     }
 
+    /// The device says that it needs a reset.
+    pub fn must_stop(&mut self) {
+        let (address, width) = self.bus.place(Register::Status);
+        self.script.await_bits(width, address, 0x40, 0x40);
+    }
+
+    /// It does not.
+    pub fn must_go_on(&mut self) {
+        let (address, width) = self.bus.place(Register::Status);
+        self.script.check(width, address, 0x40, 0);
+    }
+
     /// A request as it should be, from reset to its answer.
     pub fn ask_properly(&mut self) {
         self.start();

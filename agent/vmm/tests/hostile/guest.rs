@@ -47,6 +47,8 @@ global_asm!(
     "   je 80f",
     "   cmp eax, 9",
     "   je 90f",
+    "   cmp eax, 10",
+    "   je 100f",
     "   cmp eax, 11",
     "   je 110f",
     "   cmp eax, 12",
@@ -160,6 +162,17 @@ global_asm!(
     "90: call 200f",
     "   mov r12, rax",
     "   jmp 2b",
+    // 10: wait until a register has these bits: the count is in the upper half of the mask.
+    "100: mov r10, rbx",
+    "   shr r10, 32",
+    "   mov ebx, ebx",
+    "101: call 200f",
+    "   and rax, rbx",
+    "   cmp rax, rsi",
+    "   je 2b",
+    "   dec r10",
+    "   jnz 101b",
+    "   jmp 21b",
     // 11: fill words of eight bytes.
     "110: mov rax, rsi",
     "   mov rcx, rbx",
@@ -217,6 +230,8 @@ pub fn code() -> &'static [u8] {
 
 /// Turns of waiting for what has to happen: seconds.
 const PATIENCE: u64 = 100_000;
+/// Reads of a register until it has to say what is waited for.
+const TURNS: u64 = 5_000;
 /// Turns of waiting for what may happen.
 const SETTLE: u64 = 12;
 
@@ -269,6 +284,12 @@ impl Script {
     /// Until 16 bits are not zero, or for a moment.
     pub fn settle(&mut self, address: u64) {
         self.step(6, 2, address, 0, SETTLE);
+    }
+
+    /// Until a register, at most 4 bytes wide, has these bits under this mask; never is a failure.
+    pub fn await_bits(&mut self, width: u8, address: u64, mask: u32, value: u32) {
+        let extra = u64::from(mask) | TURNS << 32;
+        self.step(10, width, address, value.into(), extra);
     }
 
     pub fn note(&mut self, width: u8, address: u64) {

@@ -34,6 +34,7 @@ pub struct Ended {
     pub reason: ExitReason,
     pub detail: String,
     pub console: Vec<u8>,
+    pub log_bytes: usize,
     pub most_resident_kib: u64,
     pub most_descriptors: usize,
 }
@@ -55,7 +56,8 @@ impl Machine {
         let kvm = support::kvm()?;
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("control.sock");
-        let vmm = support::vmm(UnixListener::bind(&path).unwrap().into());
+        let log = File::create(directory.path().join("log")).unwrap();
+        let vmm = support::vmm(UnixListener::bind(&path).unwrap().into(), log.into());
         let stream = UnixStream::connect(&path).unwrap();
         let mut files = Files::default();
         let console = File::options()
@@ -182,6 +184,7 @@ impl Machine {
             reason,
             detail,
             console: self.console(),
+            log_bytes: fs::read(self.directory.path().join("log")).unwrap().len(),
             most_resident_kib,
             most_descriptors,
         }

@@ -8,12 +8,13 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+mod chains;
 mod devices;
 mod driver;
 mod ends;
 mod guest;
+mod life;
 mod machine;
-mod queues;
 mod registers;
 #[path = "../support/mod.rs"]
 mod support;
@@ -33,6 +34,9 @@ const HIGH_END: u64 = 0x1_4000_0000;
 const MOST_RESIDENT_KIB: u64 = 512 << 10;
 /// Descriptors it may have open: queues' and those of the connections that are made here.
 const MOST_DESCRIPTORS: usize = 700;
+
+/// Bytes of its log: a few lines for each device.
+const MOST_LOGGED: usize = 64 << 10;
 
 /// In the monitor's order.
 const KINDS: [Kind; 8] = [
@@ -62,7 +66,12 @@ fn script(transport: Transport) -> Script {
     witnesses(&mut script);
     for (kind, index) in KINDS.into_iter().zip(0..) {
         let mut driver = Driver::new(&mut script, bus(transport, index), kind);
-        queues::attack(&mut driver);
+        // The queues' code is the same on both buses.
+        if transport == Transport::Mmio || matches!(kind, Kind::Disk | Kind::Vsock | Kind::Rng) {
+            chains::attack(&mut driver);
+            life::places(&mut driver);
+        }
+        life::states(&mut driver);
         devices::attack(&mut driver);
         if kind == Kind::Rng {
             match transport {
@@ -88,6 +97,9 @@ fn survive(transport: Transport) {
             None => "no verdict".to_owned(),
             Some(verdict) if verdict.failed_step > 0 => {
                 format!("step {} failed", verdict.failed_step)
+            }
+            Some(verdict) if verdict.status == 0xff => {
+                "the device does not answer until it is put back".to_owned()
             }
             Some(verdict) if verdict.status & 0x40 != 0 => {
                 "the device stopped until reset".to_owned()
@@ -127,6 +139,7 @@ fn survive(transport: Transport) {
 fn assert_bounded(ended: &Ended) {
     assert!(ended.most_resident_kib > 0 && ended.most_resident_kib < MOST_RESIDENT_KIB);
     assert!(ended.most_descriptors < MOST_DESCRIPTORS);
+    assert!(ended.log_bytes < MOST_LOGGED);
 }
 
 struct CaseVerdict {
@@ -164,6 +177,22 @@ fn a_malicious_driver_on_mmio_harms_nobody_but_itself() {
 #[test]
 fn a_malicious_driver_on_pci_harms_nobody_but_itself() {
     survive(Transport::Pci);
+}
+
+#[test]
+fn an_answer_that_does_not_come_is_noticed() {
+    let mut script = Script::default();
+    let mut driver = Driver::new(&mut script, bus(Transport::Mmio, 0), Kind::Rng);
+    driver.case("an answer that is another", |driver| driver.must_stop());
+    driver.case("nothing", |_| {});
+    let Some(machine) = Machine::launch(Transport::Mmio, &[Kind::Rng], &script.bytes()) else {
+        return;
+    };
+    let failed: Vec<_> = verdicts(&machine.run_to_its_end().console)
+        .iter()
+        .map(|verdict| verdict.failed_step > 0)
+        .collect();
+    assert_eq!(failed, [true, false]);
 }
 
 #[test]

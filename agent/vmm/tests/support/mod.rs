@@ -70,8 +70,8 @@ pub fn kernel(segments: &[(u64, &[u8])]) -> File {
     file
 }
 
-/// Starts `crn-vmm` with a listening control socket.
-pub fn vmm(control: OwnedFd) -> Child {
+/// Starts `crn-vmm` with a listening control socket and a place for its log.
+pub fn vmm(control: OwnedFd, log: Stdio) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_crn-vmm"));
     let (descriptor, identity) = (CONTROL_FD.to_string(), identity().to_string());
     command
@@ -79,6 +79,7 @@ pub fn vmm(control: OwnedFd) -> Child {
         .args(["--uid", &identity, "--gid", &identity])
         .env("RUST_LOG", "warn,virtio_queue=off")
         .stdin(Stdio::null())
+        .stderr(log)
         .fd_mappings(vec![FdMapping {
             parent_fd: control,
             child_fd: CONTROL_FD,
