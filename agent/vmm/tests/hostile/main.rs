@@ -182,6 +182,7 @@ fn a_malicious_driver_on_pci_harms_nobody_but_itself() {
 #[test]
 fn an_answer_that_does_not_come_is_noticed() {
     let mut script = Script::default();
+    witnesses(&mut script);
     let mut driver = Driver::new(&mut script, bus(Transport::Mmio, 0), Kind::Rng);
     driver.case("an answer that is another", |driver| driver.must_stop());
     driver.case("nothing", |_| {});
