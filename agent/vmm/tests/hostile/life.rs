@@ -21,7 +21,7 @@ pub fn places(driver: &mut Driver<'_>) {
         ("over the local APIC", 0xfee0_0000),
         ("at the end of low memory", LOW_END - 16),
         ("at the end of all memory", HIGH_END - 16),
-        ("at the end of all addresses", u64::MAX & !0xf),
+        ("at the end of all addresses", !0xf),
         ("at 0", 0),
     ];
     for (where_, address) in wild {
