@@ -62,7 +62,7 @@ fn program(role: Role) -> Result<BpfProgram, Error> {
         SeccompAction::Allow,
         arch,
     )?;
-    let mut program: BpfProgram = without_clone3().into();
+    let mut program = answers();
     program.extend(BpfProgram::try_from(filter)?);
     Ok(program)
 }
@@ -96,18 +96,26 @@ fn conditions(check: Check) -> Result<Vec<Vec<SeccompCondition>>, Error> {
     Ok(alternatives)
 }
 
-/// clone3(2) takes its flags from memory, where a filter cannot look: it is said not to exist, and the C library takes
-/// clone(2). The numbers are those of `linux/filter.h` and `linux/seccomp.h`.
-fn without_clone3() -> [sock_filter; 3] {
+/// What is answered with an error instead of the end. clone3(2) takes its flags from memory, where a filter cannot look: it
+/// is said not to exist, and the C library takes clone(2). The C library's allocator asks openat(2) for
+/// `/proc/sys/vm/overcommit_memory` before it gives a thread's memory back, and does without when it may not.
+const ANSWERED: [(i64, i32); 2] = [
+    (libc::SYS_clone3, libc::ENOSYS),
+    (libc::SYS_openat, libc::EACCES),
+];
+
+/// The beginning of every filter: [`ANSWERED`]. The numbers are those of `linux/filter.h` and `linux/seccomp.h`.
+fn answers() -> BpfProgram {
     const LOAD_ABSOLUTE: u16 = 0x20;
     const JUMP_EQUAL: u16 = 0x15;
     const RETURN: u16 = 0x06;
     const RETURN_ERRNO: u32 = 0x0005_0000;
     let instruction = |code, jt, jf, k| sock_filter { code, jt, jf, k };
-    [
-        // seccomp_data.nr
-        instruction(LOAD_ABSOLUTE, 0, 0, 0),
-        instruction(JUMP_EQUAL, 0, 1, libc::SYS_clone3 as u32),
-        instruction(RETURN, 0, 0, RETURN_ERRNO | libc::ENOSYS as u32),
-    ]
+    // seccomp_data.nr is at the start.
+    let mut program = vec![instruction(LOAD_ABSOLUTE, 0, 0, 0)];
+    for (call, error) in ANSWERED {
+        program.push(instruction(JUMP_EQUAL, 0, 1, call as u32));
+        program.push(instruction(RETURN, 0, 0, RETURN_ERRNO | error as u32));
+    }
+    program
 }
