@@ -37,6 +37,8 @@ pub struct Config {
     pub network: Network,
     /// What may be given to guests.
     pub limits: Limits,
+    /// What keeps guests from the host.
+    pub sandbox: Sandbox,
     /// Programs on demand.
     pub program: Program,
     /// How long what is not used stays.
@@ -127,6 +129,37 @@ pub struct Limits {
     pub log_bytes: u64,
     /// Crashes in a row after which a machine is not started again by itself.
     pub crashes: u32,
+}
+
+/// `[sandbox]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sandbox {
+    /// Whether each machine has a control group that limits its memory, CPU, threads and disk. A host that cannot is
+    /// refused; `false` is the operator's word that nothing limits them.
+    pub cgroups: bool,
+    /// Bytes a second each machine may read from, and write to, the disk of `state_dir`; 0 is without limit.
+    pub disk_bytes_per_second: u64,
+}
+
+impl Sandbox {
+    /// The limit of a machine's disk.
+    #[must_use]
+    pub const fn disk_rate(&self) -> Option<u64> {
+        match self.disk_bytes_per_second {
+            0 => None,
+            rate => Some(rate),
+        }
+    }
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self {
+            cgroups: true,
+            disk_bytes_per_second: 0,
+        }
+    }
 }
 
 /// `[program]`
@@ -234,6 +267,7 @@ impl Default for Config {
             trust: Trust::default(),
             network: Network::default(),
             limits: Limits::default(),
+            sandbox: Sandbox::default(),
             program: Program::default(),
             retention: Retention::default(),
             checks: Checks::default(),

@@ -20,6 +20,7 @@ use crn_agent::intake::ccns::Ccns;
 use crn_agent::intake::watch::Watch;
 use crn_agent::ledger::Ledger;
 use crn_agent::logs::Logs;
+use crn_agent::machine::cgroup::Cgroups;
 use crn_agent::net::{Net, Pools};
 use crn_agent::reconcile::Reconciler;
 use crn_agent::reconcile::host::Hypervisor;
@@ -146,7 +147,13 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
         .context("cannot read the host's address")?;
     let dns = resolvers(&config).await;
     tracing::info!(uplink = net.uplink(), ?host_ipv4, ?dns, "network");
-    let host: Arc<dyn Hypervisor> = Arc::new(Kvm::new(Arc::clone(&config), net, dns));
+    let cgroups = config
+        .sandbox
+        .cgroups
+        .then(|| Cgroups::open(&config.state_dir, config.sandbox.disk_rate()))
+        .transpose()
+        .context("cannot limit machines ([sandbox] cgroups = false does without)")?;
+    let host: Arc<dyn Hypervisor> = Arc::new(Kvm::new(Arc::clone(&config), net, dns, cgroups));
 
     let listener = tokio::net::TcpListener::bind(config.listen)
         .await

@@ -1,8 +1,8 @@
 //! Agent ⇄ `crn-vmm`: what a virtual machine is made of, what it is told, and what it tells.
 //!
 //! The agent binds and listens on the machine's control socket (a UNIX stream socket) and starts
-//! `crn-vmm --control-fd 3` with that listening socket as descriptor 3, so that an agent that restarts finds the
-//! machine again by connecting to the same path. One controller is served at a time; a new one replaces the old.
+//! `crn-vmm --control-fd 3 --uid N --gid N` with that listening socket as descriptor 3 and as the first process of a PID
+//! namespace, so that an agent that restarts finds the machine again by connecting to the same path. One controller is served at a time; a new one replaces the old.
 //! Every message is one JSON line ([`crate::lines`]). Descriptors are attached to the first byte of the line that
 //! speaks of them, and are named there by their position ([`Descriptor`]).
 
@@ -14,7 +14,7 @@ use crate::devices::{BalloonSpec, DeviceStatus, Engine, Limits, NewLimits, NicLi
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Descriptor(pub u8);
 
-/// Everything a machine is made of. The VMM opens nothing but `/dev/kvm`: all else arrives as a descriptor.
+/// Everything a machine is made of. The VMM opens nothing: all arrives as descriptors.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VmSpec {
@@ -30,6 +30,8 @@ pub struct VmSpec {
     /// The bus of all virtio devices.
     #[serde(default)]
     pub transport: Transport,
+    /// `/dev/kvm`, open for reading and writing.
+    pub kvm: Descriptor,
     /// An ELF `vmlinux` (entered by its PVH note, or by the 64-bit boot protocol if it has none) or a bzImage, open
     /// for reading.
     pub kernel: Descriptor,

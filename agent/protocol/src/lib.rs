@@ -5,10 +5,11 @@
 //! * [`guest`]: agent ⇄ `crn-init`, over virtio-vsock. JSON lines.
 //! * [`lines`]: the framing both share: one JSON document a line, with a cap on a line's length.
 //! * `descriptors` (feature): a UNIX stream socket that carries lines and file descriptors together.
+//! * `start` (feature): how `crn-vmm` is to be started.
 //!
-//! Nothing here opens, runs or decides anything.
+//! Nothing here opens or decides anything.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod control;
 #[cfg(feature = "descriptors")]
@@ -16,3 +17,6 @@ pub mod descriptors;
 pub mod devices;
 pub mod guest;
 pub mod lines;
+#[cfg(feature = "start")]
+#[allow(unsafe_code, reason = "unshare(2) is a promise about descriptors")]
+pub mod start;

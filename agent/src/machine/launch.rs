@@ -13,7 +13,8 @@ use crn_protocol::control::{
 use crn_protocol::devices::{Engine, Limits, NicLimits};
 use crn_protocol::guest::Workload;
 
-use super::process::Process;
+use super::cgroup::Size;
+use super::process::{Birth, Process};
 use super::{CONTROL_SOCKET, MachineError, MachineSpec, VSOCK_SOCKET};
 
 /// A log of the VMM's own words that is longer is begun again at the next start, in bytes.
@@ -71,8 +72,24 @@ fn try_prepare(spec: MachineSpec) -> Result<(Process, Launch), MachineError> {
     })?;
     let launch = describe(&spec, vsock)?;
     let launch = with_nic(launch, spec.nic)?;
-    let process = Process::spawn(&spec.vmm, control.into(), log, &spec.run_dir)
-        .map_err(failed("start", &spec.vmm))?;
+    let cgroup = match &spec.cgroups {
+        Some(cgroups) => Some(cgroups.make(
+            &spec.vm,
+            Size {
+                vcpus: spec.vcpus,
+                memory_mib: spec.memory_mib,
+                disks: spec.disks.len(),
+            },
+        )?),
+        None => None,
+    };
+    let born = Birth {
+        program: &spec.vmm,
+        identity: spec.identity,
+        cgroup,
+        run_dir: &spec.run_dir,
+    };
+    let process = Process::spawn(born, control.into(), log).map_err(failed("start", &spec.vmm))?;
     Ok((process, launch))
 }
 
@@ -88,6 +105,7 @@ fn describe(spec: &MachineSpec, vsock: UnixListener) -> Result<Launch, MachineEr
             // An image's own kernel finds nothing else.
             Workload::Instance { .. } => Transport::Pci,
         },
+        kvm: Descriptor(0),
         kernel: Descriptor(0),
         initramfs: None,
         cmdline: spec.cmdline.clone(),
@@ -107,6 +125,7 @@ fn describe(spec: &MachineSpec, vsock: UnixListener) -> Result<Launch, MachineEr
         spec: vm_spec,
         descriptors: Vec::new(),
     };
+    launch.spec.kvm = launch.attach(open(&spec.kvm, OpenOptions::new().read(true).write(true))?)?;
     launch.spec.kernel = launch.attach(read(&spec.kernel)?)?;
     launch.spec.initramfs = Some(launch.attach(read(&spec.initramfs)?)?);
     for disk in &spec.disks {

@@ -4,6 +4,7 @@
 //! [`MachineEvent::Exited`]. What may be touched: `<run_dir>/vm/<hash>/`, the console and log files named in the spec,
 //! and the process.
 
+pub mod cgroup;
 mod control;
 mod launch;
 mod pidfd;
@@ -25,6 +26,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+use cgroup::{CgroupError, Cgroups};
 use control::Control;
 use launch::Launch;
 use process::Process;
@@ -56,6 +58,8 @@ pub struct MachineSpec {
     pub state_dir: PathBuf,
     /// The console log is begun again at this length, in bytes.
     pub console_bytes: u64,
+    /// The host's KVM, `/dev/kvm`.
+    pub kvm: PathBuf,
     /// Guest kernel.
     pub kernel: PathBuf,
     /// Guest initramfs.
@@ -72,6 +76,10 @@ pub struct MachineSpec {
     pub nic: Option<Nic>,
     /// vsock context identifier, 3 or more.
     pub cid: u32,
+    /// User and group of its process, which no other machine has.
+    pub identity: u32,
+    /// Where its control group is made; `None` for a machine that is not limited.
+    pub cgroups: Option<Cgroups>,
     /// What the guest is told when it says hello.
     pub guest: GuestConfig,
 }
@@ -140,6 +148,9 @@ pub enum MachineError {
         #[source]
         source: io::Error,
     },
+    /// Its control group.
+    #[error("cannot limit what the machine takes from the host")]
+    Cgroup(#[from] CgroupError),
     /// More disks than one message carries.
     #[error("the machine has too many disks")]
     TooManyDisks,

@@ -10,9 +10,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use command_fds::{CommandFdExt, FdMapping};
+use crn_protocol::start::first_of_a_namespace;
 use rustix::process::Pid;
 use tokio::process::Child;
 
+use super::cgroup::Cgroup;
 use super::pidfd::Pidfd;
 
 /// Where the listening control socket stands in the child.
@@ -27,16 +29,35 @@ pub struct Process {
     pidfd: Pidfd,
     /// Only for those this agent started.
     child: Option<Child>,
+    cgroup: Option<Cgroup>,
+}
+
+/// What a process is started with.
+#[derive(Debug)]
+pub struct Birth<'a> {
+    /// The executable.
+    pub program: &'a Path,
+    /// User and group it becomes.
+    pub identity: u32,
+    /// What limits it.
+    pub cgroup: Option<Cgroup>,
+    /// Where it is noted.
+    pub run_dir: &'a Path,
 }
 
 impl Process {
-    /// Starts `program --control-fd 3` in a process group of its own, so that no signal for the agent's reaches it, and
-    /// notes it in `run_dir`. Blocks; needs a runtime around it.
-    pub fn spawn(program: &Path, control: OwnedFd, log: File, run_dir: &Path) -> io::Result<Self> {
-        let mut command = Command::new(program);
+    /// Starts `program --control-fd 3` as the first process of a PID namespace, in a process group of its own, so that no
+    /// signal for the agent's reaches it, and notes it in the run directory. It inherits nothing of the agent's environment
+    /// but how to log. Blocks; needs a runtime around it.
+    pub fn spawn(born: Birth<'_>, control: OwnedFd, log: File) -> io::Result<Self> {
+        let (run_dir, identity) = (born.run_dir, born.identity.to_string());
+        let mut command = Command::new(born.program);
         command
+            .env_clear()
+            .envs(std::env::var_os("RUST_LOG").map(|level| ("RUST_LOG", level)))
             .arg("--control-fd")
             .arg(CONTROL_FD.to_string())
+            .args(["--uid", &identity, "--gid", &identity])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -48,7 +69,11 @@ impl Process {
                 child_fd: CONTROL_FD,
             }])
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let child = tokio::process::Command::from(command).spawn()?;
+        let runtime = tokio::runtime::Handle::current();
+        let child = first_of_a_namespace(|| {
+            let _inside = runtime.enter();
+            tokio::process::Command::from(command).spawn()
+        })?;
         let pid = child
             .id()
             .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
@@ -56,8 +81,14 @@ impl Process {
         let process = Self {
             pidfd: Pidfd::open(pid)?,
             child: Some(child),
+            cgroup: born.cgroup,
         };
-        let noted = start_time(pid).and_then(|since| {
+        // It has not been told of a machine yet: nothing it takes for one is missed.
+        let limited = process
+            .cgroup
+            .as_ref()
+            .map_or(Ok(()), |cgroup| cgroup.add(pid));
+        let noted = limited.and_then(|()| start_time(pid)).and_then(|since| {
             let temporary = run_dir.join("vmm.pid.tmp");
             fs::write(&temporary, format!("{} {since}\n", pid.as_raw_nonzero()))?;
             fs::rename(&temporary, run_dir.join(PID_FILE))
@@ -76,16 +107,23 @@ impl Process {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             note => parse(&note?),
         };
-        let found = noted.and_then(|(pid, since)| Self::hold(pid, since));
-        Ok(found.or_else(|| started_for(run_dir).and_then(|(pid, since)| Self::hold(pid, since))))
+        let found = noted.and_then(|(pid, since)| Self::hold(run_dir, pid, since));
+        Ok(found.or_else(|| {
+            started_for(run_dir).and_then(|(pid, since)| Self::hold(run_dir, pid, since))
+        }))
     }
 
     /// The process with this number, if it began then.
-    fn hold(pid: Pid, since: u64) -> Option<Self> {
+    fn hold(run_dir: &Path, pid: Pid, since: u64) -> Option<Self> {
         let pidfd = Pidfd::open(pid).ok()?;
         // The pidfd holds on to whoever has the number now; whether that is ours, its start time tells.
-        let found = start_time(pid).ok()?;
-        (found == since).then_some(Self { pidfd, child: None })
+        (start_time(pid).ok()? == since).then(|| Self {
+            pidfd,
+            child: None,
+            cgroup: run_dir
+                .file_name()
+                .and_then(|vm| Cgroup::of(pid, vm.to_str()?)),
+        })
     }
 
     /// Waits for the end; the exit status when it is known (not of an adopted process, nor after a signal).
@@ -98,6 +136,13 @@ impl Process {
             tracing::warn!(%error, "cannot wait for a pidfd");
         }
         None
+    }
+
+    /// Removes what the process was limited by, after its end.
+    pub fn clear(&self) {
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.remove();
+        }
     }
 
     /// SIGKILL; one that has ended already is no error.

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use crn_protocol::guest::{Code, Encoding, GuestConfig, Interface, Program, Volume, Workload};
 
 use super::{Disk, MachineSpec, Nic};
+use crate::machine::cgroup::Cgroups;
 use crate::net::Plan;
 
 /// The guest kernel's command line: serial console, the kernel's warnings on it (not `quiet`, which would silence an
@@ -38,6 +39,10 @@ pub struct Base {
     pub memory_mib: u32,
     /// vsock context identifier; [`cid`] makes one of a slot.
     pub cid: u32,
+    /// User and group of its process; [`identity`] makes one of a slot.
+    pub identity: u32,
+    /// Where its control group is made.
+    pub cgroups: Option<Cgroups>,
     /// Host name: base32 of the item hash.
     pub hostname: String,
     /// Addresses, when the machine has a network.
@@ -84,6 +89,19 @@ pub struct VolumeParts {
 #[must_use]
 pub const fn cid(slot: u16) -> u32 {
     slot as u32 + 3
+}
+
+/// Where the host's KVM is.
+const KVM: &str = "/dev/kvm";
+
+/// The first user and group that are machines': systemd's table of users leaves what follows to nobody
+/// (<https://systemd.io/UIDS-GIDS/>, 1879048192 to 2147483647).
+const FIRST_IDENTITY: u32 = 1_900_000_000;
+
+/// The user and group of the process of the machine in a network slot.
+#[must_use]
+pub const fn identity(slot: u16) -> u32 {
+    FIRST_IDENTITY + slot as u32
 }
 
 /// A program's machine. `tap` comes from [`crate::net::Net::attach`], with `base.plan`.
@@ -201,6 +219,7 @@ fn machine(base: Base, tap: Option<OwnedFd>, guest: GuestConfig, disks: Vec<Disk
         state_dir: base.state_dir.join("vm").join(&base.vm),
         vm: base.vm,
         vmm: base.vmm,
+        kvm: KVM.into(),
         console_bytes: base.console_bytes,
         kernel: base.kernel,
         initramfs: base.initramfs,
@@ -210,6 +229,8 @@ fn machine(base: Base, tap: Option<OwnedFd>, guest: GuestConfig, disks: Vec<Disk
         disks,
         nic,
         cid: base.cid,
+        identity: base.identity,
+        cgroups: base.cgroups,
         guest,
     }
 }
@@ -248,6 +269,8 @@ mod tests {
             vcpus: 1,
             memory_mib: 128,
             cid: cid(7),
+            identity: identity(7),
+            cgroups: None,
             hostname: "name".to_owned(),
             plan: Some(plan),
             mtu: 1500,
@@ -305,7 +328,7 @@ mod tests {
             .collect();
         assert_eq!(mounts, [("vol0", "/mnt/a"), ("vol1", "/mnt/b")]);
         assert!(spec.run_dir.ends_with(format!("run/crn/vm/{}", spec.vm)));
-        assert_eq!(spec.cid, 10);
+        assert_eq!((spec.cid, spec.identity), (10, 1_900_000_007));
         assert_eq!(
             spec.guest.network.unwrap().ipv4.unwrap().0.to_string(),
             "172.16.7.2"

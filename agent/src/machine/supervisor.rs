@@ -125,6 +125,7 @@ impl Supervisor {
         {
             tracing::warn!(vm = self.vm, %error, "cannot remove the run directory");
         }
+        self.process.clear();
         self.ended.send_replace(Some(end.clone()));
         self.waiting.clear();
         self.orders.close();

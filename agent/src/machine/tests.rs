@@ -25,13 +25,13 @@ struct Host {
 impl Host {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["kernel", "initramfs", "disk"] {
+        for name in ["kvm", "kernel", "initramfs", "disk"] {
             fs::write(dir.path().join(name), name).unwrap();
         }
         fs::create_dir(dir.path().join("state")).unwrap();
         // The control socket stands at descriptor 3; the program below finds it as its standard input.
         let vmm = format!(
-            "#!/bin/sh\n[ \"$*\" = '--control-fd 3' ] || exit 9\n\
+            "#!/bin/sh\n[ \"$*\" = '--control-fd 3 --uid 1900000000 --gid 1900000000' ] || exit 9\n\
              {PEER}=1 exec '{}' --exact machine::tests::peer --nocapture <&3\n",
             std::env::current_exe().unwrap().display()
         );
@@ -49,6 +49,7 @@ impl Host {
         MachineSpec {
             vm: VM.to_owned(),
             vmm: path("vmm"),
+            kvm: path("kvm"),
             run_dir: self.run_dir(),
             state_dir: path("state"),
             console_bytes: 1 << 20,
@@ -64,9 +65,27 @@ impl Host {
             }],
             nic: None,
             cid: 3,
+            identity: 1_900_000_000,
+            cgroups: None,
             guest: guest(),
         }
     }
+}
+
+/// Whether this is root, who alone makes PID namespaces; whoever is not runs the test again as root of a user namespace.
+fn root(test: &str) -> bool {
+    if rustix::process::geteuid().is_root() {
+        return true;
+    }
+    let output = std::process::Command::new("unshare")
+        .args(["--map-root-user", "--"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture", &format!("machine::tests::{test}")])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{test} failed: {said}");
+    false
 }
 
 fn guest() -> GuestConfig {
@@ -92,6 +111,9 @@ fn exited(reason: ExitReason) -> Option<MachineEvent> {
 
 #[tokio::test]
 async fn a_machine_starts_says_it_is_ready_and_stops_when_told() {
+    if !root("a_machine_starts_says_it_is_ready_and_stops_when_told") {
+        return;
+    }
     let host = Host::new();
     let (machine, mut events) = Machine::start(host.spec("")).await.unwrap();
     assert_eq!(next(&mut events).await, Some(MachineEvent::GuestReady));
@@ -117,6 +139,9 @@ async fn a_machine_starts_says_it_is_ready_and_stops_when_told() {
 
 #[tokio::test]
 async fn a_console_carries_what_is_printed_and_what_is_typed() {
+    if !root("a_console_carries_what_is_printed_and_what_is_typed") {
+        return;
+    }
     let host = Host::new();
     let (machine, _events) = Machine::start(host.spec("")).await.unwrap();
     let (ours, theirs) = UnixStream::pair().unwrap();
@@ -135,6 +160,9 @@ async fn a_console_carries_what_is_printed_and_what_is_typed() {
 
 #[tokio::test]
 async fn the_power_button_and_the_guests_own_port_end_it_in_order() {
+    if !root("the_power_button_and_the_guests_own_port_end_it_in_order") {
+        return;
+    }
     for by_button in [true, false] {
         let host = Host::new();
         let (machine, mut events) = Machine::start(host.spec("")).await.unwrap();
@@ -153,6 +181,9 @@ async fn the_power_button_and_the_guests_own_port_end_it_in_order() {
 
 #[tokio::test]
 async fn a_programs_last_words_come_before_its_machines_end() {
+    if !root("a_programs_last_words_come_before_its_machines_end") {
+        return;
+    }
     let host = Host::new();
     let (_machine, mut events) = Machine::start(host.spec("program-ends")).await.unwrap();
     assert_eq!(next(&mut events).await, Some(MachineEvent::GuestReady));
@@ -168,6 +199,9 @@ async fn a_programs_last_words_come_before_its_machines_end() {
 
 #[tokio::test]
 async fn a_refused_launch_leaves_nothing() {
+    if !root("a_refused_launch_leaves_nothing") {
+        return;
+    }
     let host = Host::new();
     let error = Machine::start(host.spec("refuse")).await.unwrap_err();
     assert_eq!(error.to_string(), "crn-vmm refused launch: no such kernel");
@@ -192,6 +226,9 @@ async fn a_refused_launch_leaves_nothing() {
 
 #[tokio::test]
 async fn a_vmm_that_crashes_is_a_machine_that_failed() {
+    if !root("a_vmm_that_crashes_is_a_machine_that_failed") {
+        return;
+    }
     let host = Host::new();
     let (_machine, mut events) = Machine::start(host.spec("crash")).await.unwrap();
     let Some(MachineEvent::Exited {
@@ -206,6 +243,9 @@ async fn a_vmm_that_crashes_is_a_machine_that_failed() {
 
 #[tokio::test]
 async fn a_vmm_that_does_not_stop_is_killed() {
+    if !root("a_vmm_that_does_not_stop_is_killed") {
+        return;
+    }
     let host = Host::new();
     let (machine, mut events) = Machine::start(host.spec("stubborn")).await.unwrap();
     machine.stop(Duration::from_millis(300)).await.unwrap();
@@ -220,6 +260,9 @@ async fn a_vmm_that_does_not_stop_is_killed() {
 
 #[tokio::test]
 async fn a_guest_that_talks_nonsense_is_not_heard_and_harms_nobody() {
+    if !root("a_guest_that_talks_nonsense_is_not_heard_and_harms_nobody") {
+        return;
+    }
     let host = Host::new();
     let (machine, mut events) = Machine::start(host.spec("nonsense")).await.unwrap();
     assert!(machine.status().await.unwrap().running);
@@ -229,6 +272,9 @@ async fn a_guest_that_talks_nonsense_is_not_heard_and_harms_nobody() {
 
 #[test]
 fn a_machine_outlives_its_agent_and_is_adopted_by_the_next() {
+    if !root("a_machine_outlives_its_agent_and_is_adopted_by_the_next") {
+        return;
+    }
     let host = Host::new();
     let first = tokio::runtime::Runtime::new().unwrap();
     first.block_on(async {
@@ -378,7 +424,7 @@ fn end(socket: &UnixStream, reason: ExitReason) -> ! {
 }
 
 fn launch(spec: VmSpec, receiver: &mut Receiver, socket: &UnixStream) {
-    let mut files = receiver.take(5).unwrap();
+    let mut files = receiver.take(6).unwrap();
     let vsock = spec.vsock.unwrap();
     assert_eq!((vsock.cid, spec.disks[0].serial.as_str()), (3, "root"));
     let read = |at: u8| {

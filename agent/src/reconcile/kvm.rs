@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::intake::workload::{Body, Resolved, Volume};
 use crate::ledger::Kind;
 use crate::machine::Machine;
+use crate::machine::cgroup::Cgroups;
 use crate::machine::spec::{self, Base, VolumeParts};
 use crate::metrics::history::Counters;
 use crate::net::{self, Net};
@@ -35,18 +36,20 @@ pub struct Kvm {
     config: Arc<Config>,
     net: Net,
     dns: Vec<IpAddr>,
+    cgroups: Option<Cgroups>,
     /// The machines that run, for those who ask about one.
     machines: Mutex<HashMap<ItemHash, Machine>>,
 }
 
 impl Kvm {
-    /// The host, with resolvers for the guests.
+    /// The host, with resolvers for the guests and a place for their control groups.
     #[must_use]
-    pub fn new(config: Arc<Config>, net: Net, dns: Vec<IpAddr>) -> Self {
+    pub fn new(config: Arc<Config>, net: Net, dns: Vec<IpAddr>, cgroups: Option<Cgroups>) -> Self {
         Self {
             config,
             net,
             dns,
+            cgroups,
             machines: Mutex::default(),
         }
     }
@@ -104,6 +107,8 @@ impl Kvm {
             vcpus: u8::try_from(workload.vcpus).map_err(HostError::during(narrow))?,
             memory_mib: u32::try_from(workload.memory_mib).map_err(HostError::during(narrow))?,
             cid: spec::cid(place.slot),
+            identity: spec::identity(place.slot),
+            cgroups: self.cgroups.clone(),
             hostname: workload.hostname(),
             plan,
             mtu: self.net.mtu(),

@@ -13,9 +13,19 @@ pub enum Error {
         /// What is wrong with it, with its value.
         reason: String,
     },
-    /// `/dev/kvm` does not open.
-    #[error("cannot open /dev/kvm")]
-    OpenKvm(#[source] io::Error),
+    /// The descriptor is not `/dev/kvm`, or of another version.
+    #[error(
+        "kvm is not a descriptor of /dev/kvm with version {expected} of its interface: it answers {answer}"
+    )]
+    NotKvm {
+        /// KVM_API_VERSION.
+        expected: u32,
+        /// What KVM_GET_API_VERSION returned.
+        answer: i32,
+    },
+    /// The process cannot be confined.
+    #[error("cannot confine this process")]
+    Sandbox(#[from] crate::sandbox::SandboxError),
     /// The host's KVM cannot do something the machine is built on.
     #[error("this host's KVM lacks {0}")]
     Capability(&'static str),

@@ -24,6 +24,8 @@ const CONSOLE_BATCH: Duration = Duration::from_millis(2);
 const CONSOLE_RETRY: Duration = Duration::from_millis(50);
 /// A disk that cannot be taken away at this moment is tried again after this.
 const WITHDRAW_RETRY: Duration = Duration::from_millis(1);
+/// Faults of one device that are logged: a guest can make as many as it likes, and must not fill the host's disk.
+const TOLD_FAULTS: u32 = 8;
 /// A controller has this long to take the last event.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -344,12 +346,15 @@ impl Vmm {
             guest_connects: &mut self.guest_connects,
         };
         if let Err(fault) = call(&mut *slot.device, &mut context) {
-            tracing::warn!(
-                vm = machine.name,
-                device = index,
-                error = chain(&fault),
-                "a device stops until the guest resets it"
-            );
+            if slot.faults < TOLD_FAULTS {
+                tracing::warn!(
+                    vm = machine.name,
+                    device = index,
+                    error = chain(&fault),
+                    "a device stops until the guest resets it"
+                );
+            }
+            slot.faults = slot.faults.saturating_add(1);
             slot.faulted = true;
             slot.device.reset();
             slot.interrupt.needs_reset();

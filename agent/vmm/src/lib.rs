@@ -2,7 +2,7 @@
 //!
 //! In comes a [`crn_protocol::control::VmSpec`] with open file descriptors (over the control socket, or from the
 //! command line of `crn-vmm run`); out go the guest's console, events and an exit status. Nothing is opened by path
-//! but `/dev/kvm`.
+//! once [`sandbox`] has taken the rest of the host away.
 //!
 //! A machine's way through the modules: [`control`] takes the description, [`plan`] decides every address and table
 //! without touching anything, [`memory`], [`boot`] and [`machine`] build it, [`virtio`] carries what guest drivers
@@ -23,6 +23,7 @@ pub mod memory;
 pub mod pci;
 pub mod plan;
 pub mod poller;
+pub mod sandbox;
 pub mod virtio;
 
 pub use error::{Error, Result};

@@ -1,7 +1,7 @@
 //! `crn-vmm`: one process, one virtual machine.
 //!
-//! With `--control-fd` it waits for its controller's `Launch`; `run` builds a machine from files, for benches and
-//! debugging. Exit status: 0 powered off, 1 failed, 3 reset, 4 stopped.
+//! With `--control-fd` it waits for its controller's `Launch` in the whole sandbox; `run` builds a machine from files, for
+//! benches and debugging, under the system call filters and, with `--uid`, in the rest of the sandbox too. Exit status: 0 powered off, 1 failed, 3 reset, 4 stopped.
 
 #![forbid(unsafe_code)]
 
@@ -22,6 +22,7 @@ use crn_protocol::devices::{Engine, Limits, NicLimits};
 use crn_vmm::control::Blueprint;
 use crn_vmm::error::chain;
 use crn_vmm::fd::{inherit, inherit_listener};
+use crn_vmm::sandbox::{self, Identity, Role};
 use crn_vmm::{Error, Result, Vmm};
 use tracing_subscriber::EnvFilter;
 
@@ -35,10 +36,30 @@ use tracing_subscriber::EnvFilter;
 )]
 struct Cli {
     /// A listening UNIX stream socket, inherited as this descriptor, on which the controller connects.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", requires = "uid")]
     control_fd: Option<i32>,
+    #[command(flatten)]
+    jail: Jail,
     #[command(subcommand)]
     command: Option<Mode>,
+}
+
+/// Whom to become. The process has to be started as root and as the first one of a PID namespace.
+#[derive(Debug, Args)]
+struct Jail {
+    /// The user to become, which no other process has.
+    #[arg(long, requires = "gid", value_parser = clap::value_parser!(u32).range(1..))]
+    uid: Option<u32>,
+    /// The group to become.
+    #[arg(long, requires = "uid", value_parser = clap::value_parser!(u32).range(1..))]
+    gid: Option<u32>,
+}
+
+impl Jail {
+    fn identity(&self) -> Option<Identity> {
+        let (uid, gid) = self.uid.zip(self.gid)?;
+        Some(Identity { uid, gid })
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -49,6 +70,8 @@ enum Mode {
 
 #[derive(Debug, Args)]
 struct RunArguments {
+    #[command(flatten)]
+    jail: Jail,
     /// An ELF vmlinux or a bzImage.
     #[arg(long)]
     kernel: PathBuf,
@@ -130,13 +153,18 @@ fn log_to_stderr() {
 fn serve(cli: Cli, started: Instant) -> Result<ExitReason> {
     let mut vmm = match (cli.control_fd, cli.command) {
         (Some(fd), None) => {
+            sandbox::close_others(fd)
+                .map_err(|error| Error::Os("close what was inherited", error))?;
             let listener =
                 inherit_listener(fd).map_err(|error| Error::Os("use --control-fd", error))?;
+            confine(&cli.jail)?;
             Vmm::new(Some(listener), started)?
         }
         (_, Some(Mode::Run(arguments))) => {
+            let blueprint = blueprint(&arguments)?;
+            confine(&arguments.jail)?;
             let mut vmm = Vmm::new(None, started)?;
-            vmm.launch(blueprint(&arguments)?)?;
+            vmm.launch(blueprint)?;
             vmm
         }
         (None, None) => {
@@ -152,8 +180,18 @@ fn serve(cli: Cli, started: Instant) -> Result<ExitReason> {
     Ok(end.reason)
 }
 
+/// Takes from this process what its machine does not need.
+fn confine(jail: &Jail) -> Result<()> {
+    match jail.identity() {
+        Some(identity) => sandbox::enter(identity)?,
+        None => sandbox::install(Role::Starting)?,
+    }
+    Ok(())
+}
+
 fn blueprint(arguments: &RunArguments) -> Result<Blueprint> {
     let mut files = Opened::default();
+    let kvm = files.open("kvm", Path::new("/dev/kvm"), true)?;
     let kernel = files.open("--kernel", &arguments.kernel, false)?;
     let initramfs = arguments
         .initramfs
@@ -210,6 +248,7 @@ fn blueprint(arguments: &RunArguments) -> Result<Blueprint> {
             Bus::Mmio => Transport::Mmio,
             Bus::Pci => Transport::Pci,
         },
+        kvm,
         kernel,
         initramfs,
         cmdline: arguments.cmdline.clone(),

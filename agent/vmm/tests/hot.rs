@@ -1,13 +1,15 @@
-//! What a controller can do to a running machine, under the host's own KVM: with a guest of a hundred bytes, so that
-//! it also runs where stock kernels do not. Without /dev/kvm nothing is tested.
+//! What a controller can do to a running machine, in the sandbox and under the host's own KVM: with a guest of a hundred
+//! bytes, so that it also runs where stock kernels do not. Without /dev/kvm, or without root, nothing is tested.
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod support;
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::thread::JoinHandle;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use crn_protocol::control::{
@@ -17,11 +19,7 @@ use crn_protocol::control::{
 use crn_protocol::descriptors::{Receiver, send_with};
 use crn_protocol::devices::{Engine, Limits};
 use crn_protocol::lines::encode;
-use crn_vmm::Vmm;
-use crn_vmm::event_loop::End;
 
-/// Where the guest is loaded and entered.
-const LOAD: u64 = 0x20_0000;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The guest, in the order of its bytes:
@@ -58,29 +56,9 @@ const GUEST: &[u8] = &[
     0xeb, 0x94, // jmp start
 ];
 
-/// An ELF file with the guest in one segment.
 fn kernel(obeys: bool) -> File {
-    let size = GUEST.len() as u64 + 1;
-    let mut elf = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0];
-    elf.resize(16, 0);
-    // Executable, x86-64, version 1.
-    elf.extend([2, 0, 62, 0, 1, 0, 0, 0]);
-    // Entry, program headers behind this header, no section headers, no flags.
-    for word in [LOAD, 64, 0] {
-        elf.extend(word.to_le_bytes());
-    }
-    elf.extend([0; 4]);
-    for half in [64u16, 56, 1, 64, 0, 0] {
-        elf.extend(half.to_le_bytes());
-    }
-    // Loadable, readable and executable: offset, addresses, sizes, alignment.
-    elf.extend([1, 0, 0, 0, 5, 0, 0, 0]);
-    for word in [120, LOAD, LOAD, size, size, 0x1000] {
-        elf.extend(word.to_le_bytes());
-    }
-    elf.extend(GUEST);
-    elf.push(u8::from(obeys));
-    file(&elf)
+    let guest = [GUEST, &[u8::from(obeys)]].concat();
+    support::kernel(&[(support::LOAD, &guest)])
 }
 
 fn file(bytes: &[u8]) -> File {
@@ -114,24 +92,17 @@ struct Machine {
     console: File,
     events: Vec<Event>,
     next: u64,
-    vmm: JoinHandle<End>,
+    vmm: Child,
 }
 
 impl Machine {
     /// `None` where there is no KVM.
     fn launch(transport: Transport, obeys: bool) -> Option<Self> {
-        let kvm = File::options().read(true).write(true).open("/dev/kvm");
-        if let Err(error) = kvm {
-            eprintln!("nothing is tested, /dev/kvm does not open: {error}");
-            return None;
-        }
+        let kvm = support::kvm()?;
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("control.sock");
         let listener = UnixListener::bind(&path).unwrap();
-        let vmm = std::thread::spawn(|| {
-            let mut vmm = Vmm::new(Some(listener), Instant::now()).unwrap();
-            vmm.run().unwrap()
-        });
+        let vmm = support::vmm(listener.into(), Stdio::inherit());
         let stream = UnixStream::connect(&path).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let log = directory.path().join("console");
@@ -154,6 +125,7 @@ impl Machine {
             memory_mib: 32,
             memory_backing: MemoryBacking::Thp,
             transport,
+            kvm: Descriptor(2),
             kernel: Descriptor(0),
             initramfs: None,
             cmdline: String::new(),
@@ -171,7 +143,7 @@ impl Machine {
         };
         let (kernel, console) = (kernel(obeys), open());
         let request = Request::Launch(Box::new(spec));
-        let launched = machine.ask(request, &[kernel.as_fd(), console.as_fd()]);
+        let launched = machine.ask(request, &[kernel.as_fd(), console.as_fd(), kvm.as_fd()]);
         let status = launched.unwrap();
         assert!(status.running && !status.paused);
         Some(machine)
@@ -230,7 +202,8 @@ impl Machine {
         let Event::Exited { reason, detail } = self.event() else {
             panic!("not the end");
         };
-        assert_eq!(self.vmm.join().unwrap().reason, reason);
+        let status = self.vmm.wait().unwrap();
+        assert_eq!(status.code(), Some(i32::from(reason.code())), "{status}");
         (reason, detail)
     }
 }

@@ -11,7 +11,7 @@ use crn_vmm::control::{Blueprint, Disk};
 use libfuzzer_sys::fuzz_target;
 
 fn descriptors() -> Vec<OwnedFd> {
-    (0..4)
+    (0..5)
         .map(|_| File::open("/dev/null").expect("/dev/null").into())
         .collect()
 }

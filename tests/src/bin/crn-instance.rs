@@ -20,11 +20,15 @@ use crn_protocol::control::{self, Event, ExitReason, Report, Request, VmSpec};
 use crn_protocol::descriptors::{Receiver, send_with};
 use crn_protocol::guest::{CONTROL_PORT, GuestConfig, ToGuest, Workload};
 use crn_protocol::lines;
+use crn_protocol::start::first_of_a_namespace;
 use crn_tests::tap;
 use serde_json::json;
 
 /// The NIC's address.
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+/// The user and group the monitor becomes.
+const IDENTITY: &str = "1900000000";
 
 /// Runs an instance under crn-vmm.
 #[derive(Debug, Parser)]
@@ -148,15 +152,16 @@ impl Monitor {
         let directory = tempfile::tempdir().context("make a directory")?;
         let path = directory.path().join("control");
         let listener = UnixListener::bind(&path).context("bind the control socket")?;
-        let child = Command::new(&arguments.vmm)
-            .args(["--control-fd", "3"])
+        let mut command = Command::new(&arguments.vmm);
+        command
+            .args(["--control-fd", "3", "--uid", IDENTITY, "--gid", IDENTITY])
             .stdin(Stdio::null())
             .fd_mappings(vec![FdMapping {
                 parent_fd: listener.into(),
                 child_fd: 3,
             }])
-            .context("hand over the control socket")?
-            .spawn()
+            .context("hand over the control socket")?;
+        let child = first_of_a_namespace(|| command.spawn())
             .with_context(|| format!("start {}", arguments.vmm.display()))?;
         Ok(Self {
             child,
@@ -181,6 +186,7 @@ impl Monitor {
                 .map(OwnedFd::from)
                 .with_context(|| format!("open {}", path.display()))
         };
+        let kvm = keep(open(&PathBuf::from("/dev/kvm"), true)?);
         let kernel = keep(open(&arguments.kernel, false)?);
         let initramfs = keep(open(&arguments.initramfs, false)?);
         let mut disks = Vec::new();
@@ -199,6 +205,7 @@ impl Monitor {
             "vm": "instance",
             "vcpus": arguments.vcpus,
             "memory_mib": arguments.memory,
+            "kvm": kvm,
             "kernel": kernel,
             "initramfs": initramfs,
             "cmdline": arguments.cmdline,

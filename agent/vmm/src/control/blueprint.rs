@@ -117,6 +117,8 @@ pub struct Blueprint {
     pub memory_backing: MemoryBacking,
     /// The bus of the virtio devices.
     pub transport: Transport,
+    /// `/dev/kvm`.
+    pub kvm: OwnedFd,
     /// What is loaded.
     pub payload: Payload,
     /// Its devices.
@@ -129,6 +131,7 @@ pub struct Blueprint {
 #[must_use]
 pub fn descriptor_count(spec: &VmSpec) -> usize {
     let fixed = [
+        Some(spec.kvm),
         Some(spec.kernel),
         spec.initramfs,
         spec.vsock.as_ref().map(|vsock| vsock.listener),
@@ -209,6 +212,7 @@ impl Blueprint {
                 format!("make, with all others, {devices} devices; {most} are possible"),
             ));
         }
+        let kvm = files.take("kvm", spec.kvm)?;
         let kernel = File::from(files.take("kernel", spec.kernel)?);
         let initramfs = spec
             .initramfs
@@ -285,6 +289,7 @@ impl Blueprint {
             memory_mib: spec.memory_mib,
             memory_backing: spec.memory_backing,
             transport: spec.transport,
+            kvm,
             payload: Payload {
                 kernel,
                 initramfs,
@@ -366,6 +371,7 @@ mod tests {
             memory_mib: 64,
             memory_backing: MemoryBacking::Thp,
             transport: Transport::Mmio,
+            kvm: Descriptor(3),
             kernel: Descriptor(0),
             initramfs: None,
             cmdline: "console=ttyS0".to_owned(),
@@ -398,13 +404,13 @@ mod tests {
     fn refusal(change: impl FnOnce(&mut VmSpec)) -> String {
         let mut spec = spec();
         change(&mut spec);
-        Blueprint::new(spec, files(4)).unwrap_err().to_string()
+        Blueprint::new(spec, files(5)).unwrap_err().to_string()
     }
 
     #[test]
     fn a_good_description_is_taken() {
-        assert_eq!(descriptor_count(&spec()), 3);
-        let blueprint = Blueprint::new(spec(), files(3)).unwrap();
+        assert_eq!(descriptor_count(&spec()), 4);
+        let blueprint = Blueprint::new(spec(), files(4)).unwrap();
         assert_eq!((blueprint.vcpus, blueprint.parts.disks.len()), (1, 1));
     }
 
@@ -428,7 +434,7 @@ mod tests {
         assert!(refusal(|spec| spec.disks[0].serial = "a".repeat(21)).contains("disks[0].serial"));
         assert!(
             refusal(|spec| spec.disks[0].file = Descriptor(9))
-                .contains("disks[0].file names descriptor 9, 4 came")
+                .contains("disks[0].file names descriptor 9, 5 came")
         );
         assert!(
             refusal(|spec| spec.disks[0].file = Descriptor(0)).contains("which another field has")
@@ -436,12 +442,12 @@ mod tests {
         assert!(
             refusal(|spec| spec.vsock = Some(VsockSpec {
                 cid: 2,
-                listener: Descriptor(3)
+                listener: Descriptor(4)
             }))
             .contains("vsock.cid is 2")
         );
         let nic = |mac, mtu| NicSpec {
-            taps: vec![Descriptor(3)],
+            taps: vec![Descriptor(4)],
             mac,
             mtu,
             limits: NicLimits::default(),

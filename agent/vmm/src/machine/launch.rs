@@ -33,6 +33,7 @@ use crate::plan::acpi::Cause;
 use crate::plan::layout::{EVENTS_GSI, RamLayout, SERIAL_GSI};
 use crate::plan::{Places, Plan};
 use crate::poller::{Poller, Token};
+use crate::sandbox::{Role, install};
 use crate::{Error, Result, boot};
 
 /// Messages from vCPUs that wait for the event loop: each vCPU sends one and waits.
@@ -70,7 +71,7 @@ fn event() -> Result<EventFd> {
     EventFd::new(EFD_NONBLOCK).map_err(os("create an event descriptor"))
 }
 
-/// Builds a machine and runs it.
+/// Builds a machine and runs it; from then on this thread is its event loop and may do nothing else.
 ///
 /// # Errors
 /// See [`Error`]; nothing is left behind.
@@ -80,7 +81,7 @@ pub fn launch(
     poller: &Poller,
     guest_connects: &mut GuestConnects,
 ) -> Result<Machine> {
-    let host = vm::open()?;
+    let host = vm::open(blueprint.kvm)?;
     if usize::from(blueprint.vcpus) > host.get_max_vcpus() {
         return Err(Error::spec(
             "vcpus",
@@ -124,19 +125,8 @@ pub fn launch(
         devices.len() as u8,
     );
     let ram = Arc::new(memory::map(&plan.ram, blueprint.memory_backing)?);
-    let payload = blueprint.payload;
-    // The first machine of a host waits for all its processors; memory is filled meanwhile.
-    let (machine, entry) = std::thread::scope(|scope| {
-        let creation = std::thread::Builder::new()
-            .name("create".to_owned())
-            .spawn_scoped(scope, || vm::create(&host, &ram))
-            .map_err(os("start the thread that creates the machine"))?;
-        let entry = boot::load(&ram, &plan, payload)?;
-        match creation.join() {
-            Ok(machine) => Ok((Arc::new(machine?), entry)),
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-    })?;
+    let machine = Arc::new(vm::create(&host, &ram)?);
+    let entry = boot::load(&ram, &plan, blueprint.payload)?;
     for (index, (image, place)) in images.iter().enumerate() {
         vm::map_image(&host, &machine, ram.num_regions() + index, image, *place)?;
     }
@@ -194,15 +184,21 @@ pub fn launch(
         ram,
         _images: images.into_iter().map(|(image, _)| image).collect(),
     };
+    let role = Role::Vcpu {
+        pci: machine.pci.is_some(),
+    };
     // From here on an error takes the started threads down with the machine.
     for (index, vcpu) in vcpus.into_iter().enumerate() {
         let shared = Arc::clone(&machine.shared);
         let thread = std::thread::Builder::new()
             .name(format!("vcpu{index}"))
-            .spawn(move || vcpu::run(vcpu, &shared))
+            .spawn(move || vcpu::run(vcpu, &shared, role))
             .map_err(os("start a vCPU's thread"))?;
         machine.threads.push(thread);
     }
+    install(Role::EventLoop {
+        pci: machine.pci.is_some(),
+    })?;
     Ok(machine)
 }
 

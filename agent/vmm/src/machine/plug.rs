@@ -78,6 +78,8 @@ pub struct Slot {
     pub doorbells: Vec<Arc<EventFd>>,
     /// It broke down and is not called until it is reset.
     pub faulted: bool,
+    /// How often it has broken down.
+    pub faults: u32,
     /// Whether it can be detached.
     pub is_disk: bool,
 }
@@ -188,6 +190,7 @@ impl Socket {
             interrupt,
             doorbells,
             faulted: false,
+            faults: 0,
             is_disk: loose.is_disk,
         };
         let mut context = Context {

@@ -12,8 +12,9 @@ use super::bus::{Bus, FromVcpu};
 use super::gate::Gate;
 use crate::boot::Entry;
 use crate::devices::SharedCounters;
-use crate::error::kvm;
+use crate::error::{chain, kvm};
 use crate::plan::layout::{BOOT_STACK, GDT, PAGE_TABLES, PVH_START_INFO, ZERO_PAGE};
+use crate::sandbox::{Role, install};
 use crate::{Error, Result};
 
 const CR0_PE: u64 = 1;
@@ -183,8 +184,15 @@ pub struct Shared {
     pub counters: SharedCounters,
 }
 
-/// Runs a vCPU until the machine stops.
-pub fn run(mut vcpu: VcpuFd, shared: &Arc<Shared>) {
+/// Runs a vCPU until the machine stops, in a thread that may do nothing else afterwards.
+pub fn run(mut vcpu: VcpuFd, shared: &Arc<Shared>, role: Role) {
+    if let Err(error) = install(role) {
+        let (reason, detail) = (ExitReason::Failed, chain(&error));
+        return shared
+            .bus
+            .to_loop()
+            .send(FromVcpu::Stopped { reason, detail });
+    }
     let entered = u64::try_from(shared.started.elapsed().as_micros())
         .unwrap_or(u64::MAX)
         .max(1);

@@ -1,7 +1,9 @@
 //! The virtual machine as KVM sees it: memory slots, interrupt routing, doorbells.
 
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+
 use kvm_bindings::{
-    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQCHIP_IOAPIC, KVM_MEM_READONLY, KvmIrqRouting,
+    KVM_API_VERSION, KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQCHIP_IOAPIC, KVM_MEM_READONLY, KvmIrqRouting,
     kvm_irq_routing_entry, kvm_irq_routing_irqchip, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VmFd};
@@ -38,13 +40,20 @@ const CAPABILITIES: [(Cap, &str); 6] = [
     ),
 ];
 
-/// Opens `/dev/kvm` and checks that it can do what is needed.
+/// Takes `/dev/kvm` over and checks that it can do what is needed.
 ///
 /// # Errors
-/// [`Error::OpenKvm`], [`Error::Capability`].
-pub fn open() -> Result<Kvm> {
-    let kvm = Kvm::new()
-        .map_err(|error| Error::OpenKvm(std::io::Error::from_raw_os_error(error.errno())))?;
+/// [`Error::NotKvm`], [`Error::Capability`].
+pub fn open(kvm: OwnedFd) -> Result<Kvm> {
+    // SAFETY: the descriptor is open and given up by its owner.
+    let kvm = unsafe { Kvm::from_raw_fd(kvm.into_raw_fd()) };
+    let answer = kvm.get_api_version();
+    if answer != KVM_API_VERSION.cast_signed() {
+        return Err(Error::NotKvm {
+            expected: KVM_API_VERSION,
+            answer,
+        });
+    }
     for (capability, name) in CAPABILITIES {
         if !kvm.check_extension(capability) {
             return Err(Error::Capability(name));

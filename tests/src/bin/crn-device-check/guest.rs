@@ -19,11 +19,15 @@ use crn_protocol::devices::{
     PmemSpec, Rate,
 };
 use crn_protocol::lines::encode;
+use crn_protocol::start::first_of_a_namespace;
 
 use crate::{MIB, PATIENCE};
 
 /// Where the console's output goes.
 const LOG: &str = "/tmp/console";
+
+/// The user and group the VMM becomes.
+const IDENTITY: &str = "1900000000";
 
 /// What is started, and with what.
 pub struct Machine<'a> {
@@ -77,13 +81,13 @@ impl Guest {
         let listener = UnixListener::bind(path)?;
         let mut command = Command::new(machine.vmm);
         command
-            .args(["--control-fd", "3"])
+            .args(["--control-fd", "3", "--uid", IDENTITY, "--gid", IDENTITY])
             .stdin(Stdio::null())
             .fd_mappings(vec![FdMapping {
                 parent_fd: OwnedFd::from(listener),
                 child_fd: 3,
             }])?;
-        let child = command.spawn().context("start the VMM")?;
+        let child = first_of_a_namespace(|| command.spawn()).context("start the VMM")?;
         let control = UnixStream::connect(path)?;
         control.set_read_timeout(Some(PATIENCE))?;
         let (console, theirs) = UnixStream::pair()?;
@@ -104,6 +108,7 @@ impl Guest {
             memory_mib: 192,
             memory_backing: MemoryBacking::Thp,
             transport: machine.transport,
+            kvm: Descriptor(6),
             kernel: Descriptor(0),
             initramfs: Some(Descriptor(1)),
             cmdline: format!("console=ttyS0 quiet panic=-1 {words}"),
@@ -112,7 +117,7 @@ impl Guest {
                 disk_spec("limited", 3, Some(machine.rate)),
             ],
             nics: vec![NicSpec {
-                taps: (6..).map(Descriptor).take(taps.len()).collect(),
+                taps: (7..).map(Descriptor).take(taps.len()).collect(),
                 mac: [2, 0, 0, 0, 0, 1],
                 mtu: 1500,
                 limits: NicLimits::default(),
@@ -134,6 +139,7 @@ impl Guest {
             .append(true)
             .read(true)
             .open(LOG)?;
+        let kvm = File::options().read(true).write(true).open("/dev/kvm")?;
         let files = [
             File::open(machine.kernel)?,
             File::open(machine.initramfs)?,
@@ -141,6 +147,7 @@ impl Guest {
             machine.limited.try_clone()?,
             log,
             File::open(machine.image)?,
+            kvm,
         ];
         let files: Vec<_> = files.map(OwnedFd::from).into_iter().chain(taps).collect();
         guest

@@ -8,6 +8,7 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use io_uring::register::Restriction;
 use io_uring::types::{Fixed, FsyncFlags};
 use io_uring::{IoUring, Probe, opcode, squeue};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -20,6 +21,15 @@ use crate::fd::of_event;
 const FILE: Fixed = Fixed(0);
 /// Kernel threads that carry out what would block, of either kind, for one disk.
 const WORKERS: u32 = 8;
+
+/// What it is asked to do.
+const OPERATIONS: [u8; 5] = [
+    opcode::Readv::CODE,
+    opcode::Writev::CODE,
+    opcode::Write::CODE,
+    opcode::Fsync::CODE,
+    opcode::Fallocate::CODE,
+];
 
 /// See the module.
 pub struct Uring {
@@ -34,16 +44,13 @@ impl Uring {
     /// # Errors
     /// The kernel has no io_uring, forbids it, or lacks an operation.
     pub fn new(file: &File, capacity: usize) -> io::Result<Self> {
-        let ring = IoUring::builder().dontfork().build(capacity as u32)?;
+        let ring = IoUring::builder()
+            .dontfork()
+            .setup_r_disabled()
+            .build(capacity as u32)?;
         let mut probe = Probe::new();
         ring.submitter().register_probe(&mut probe)?;
-        for code in [
-            opcode::Readv::CODE,
-            opcode::Writev::CODE,
-            opcode::Write::CODE,
-            opcode::Fsync::CODE,
-            opcode::Fallocate::CODE,
-        ] {
+        for code in OPERATIONS {
             if !probe.is_supported(code) {
                 return Err(io::ErrorKind::Unsupported.into());
             }
@@ -55,6 +62,17 @@ impl Uring {
         let _ = ring
             .submitter()
             .register_iowq_max_workers(&mut [WORKERS, WORKERS]);
+        // System call filters do not see what is asked of a ring: it takes these operations on this file only.
+        let mut restrictions: Vec<Restriction> =
+            OPERATIONS.into_iter().map(Restriction::sqe_op).collect();
+        restrictions.push(Restriction::sqe_flags_allowed(
+            squeue::Flags::FIXED_FILE.bits(),
+        ));
+        restrictions.push(Restriction::sqe_flags_required(
+            squeue::Flags::FIXED_FILE.bits(),
+        ));
+        ring.submitter().register_restrictions(&mut restrictions)?;
+        ring.submitter().register_enable_rings()?;
         Ok(Self {
             ring,
             event,

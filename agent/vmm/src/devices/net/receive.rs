@@ -123,26 +123,28 @@ impl Receiver {
         queue.mute(ram)?;
         let mut gathered = Gathered::default();
         for _ in 0..BUDGET {
-            if self.waiting == 0 && self.large && self.readable {
-                if gathered.fill(queue, ram, self.mergeable)? {
-                    match self.direct(&gathered, source) {
-                        None => break,
-                        Some(length) if length <= HEADER => {}
-                        Some(length) => {
-                            let bytes = (length - HEADER) as u64;
-                            let throttled = &mut counters.rx_throttled;
-                            if !self.wait.admits(limiter, bytes, now, throttled) {
-                                gathered.copy_out(&mut self.packet[..length]);
-                                self.waiting = length;
-                                break;
-                            }
-                            gathered.used(queue, ram, length)?;
-                            counters.rx_packets += 1;
-                            counters.rx_bytes += bytes;
+            if self.waiting == 0
+                && self.large
+                && self.readable
+                && gathered.fill(queue, ram, self.mergeable)?
+            {
+                match self.direct(&gathered, source) {
+                    None => break,
+                    Some(length) if length <= HEADER => {}
+                    Some(length) => {
+                        let bytes = (length - HEADER) as u64;
+                        let throttled = &mut counters.rx_throttled;
+                        if !self.wait.admits(limiter, bytes, now, throttled) {
+                            gathered.copy_out(&mut self.packet[..length]);
+                            self.waiting = length;
+                            break;
                         }
+                        gathered.used(queue, ram, length)?;
+                        counters.rx_packets += 1;
+                        counters.rx_bytes += bytes;
                     }
-                    continue;
                 }
+                continue;
             }
             gathered.give_back(queue);
             if self.waiting == 0 {
