@@ -10,7 +10,7 @@ use std::thread;
 
 use anyhow::Context;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::mount::{MountFlags, mount};
+use rustix::mount::{MountFlags, mount, mount_bind, mount_move};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 use rustix::system::RebootCommand;
 use rustix::termios::{OptionalActions, tcdrain, tcgetattr, tcsetattr};
@@ -37,6 +37,7 @@ pub fn run_as_init() -> ! {
 }
 
 fn run() -> anyhow::Result<()> {
+    leave_rootfs().context("get a root of its own")?;
     for (source, target, kind) in [
         ("devtmpfs", "/dev", "devtmpfs"),
         ("proc", "/proc", "proc"),
@@ -70,6 +71,17 @@ fn run() -> anyhow::Result<()> {
     send(&results, &Frame::Done)?;
     tcdrain(&*results.lock().unwrap_or_else(PoisonError::into_inner))?;
     Ok(())
+}
+
+/// Makes the same files a mount of their own: the kernel's first root cannot be pivoted away from, as a jail wants to.
+fn leave_rootfs() -> anyhow::Result<()> {
+    const ROOT: &str = "/root";
+    fs::create_dir_all(ROOT)?;
+    mount_bind("/", ROOT)?;
+    std::env::set_current_dir(ROOT)?;
+    mount_move(".", "/")?;
+    rustix::process::chroot(".")?;
+    Ok(std::env::set_current_dir("/")?)
 }
 
 fn load_modules() -> anyhow::Result<()> {

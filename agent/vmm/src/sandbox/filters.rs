@@ -91,6 +91,7 @@ fn conditions(check: Check) -> Result<Vec<Vec<SeccompCondition>>, Error> {
             .iter()
             .map(|value| Ok(vec![equals(argument, *value)?]))
             .collect::<Result<_, Error>>()?,
+        Check::Itself(argument) => vec![vec![equals(argument, std::process::id())?]],
         Check::Masked(argument, mask, value) => vec![vec![masked(argument, mask, value)?]],
     };
     Ok(alternatives)

@@ -9,10 +9,12 @@ pub enum Check {
     Any,
     /// One of these values in this argument.
     OneOf(u8, &'static [u32]),
+    /// The process's own number in this argument.
+    Itself(u8),
     /// In this argument, under this mask, this value.
     Masked(u8, u32, u32),
 }
-use Check::{Any, Masked, OneOf};
+use Check::{Any, Itself, Masked, OneOf};
 
 /// Memory that can be executed is never made.
 const NO_EXEC: Check = Masked(2, libc::PROT_EXEC as u32, 0);
@@ -38,8 +40,7 @@ const EVERYWHERE: &[(i64, Check)] = &[
     (libc::SYS_getrandom, Any),
     (libc::SYS_getpid, Any),
     (libc::SYS_gettid, Any),
-    // Itself: it is number 1 of its namespace, and the only one there.
-    (libc::SYS_tgkill, OneOf(0, &[1])),
+    (libc::SYS_tgkill, Itself(0)),
     (libc::SYS_rt_sigaction, Any),
     (libc::SYS_rt_sigprocmask, Any),
     (libc::SYS_rt_sigreturn, Any),
