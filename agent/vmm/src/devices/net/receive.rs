@@ -55,7 +55,8 @@ pub struct Receiver {
 
 enum Delivery {
     Done,
-    NoBuffers,
+    /// The guest's buffers do not suffice yet; so many have been taken from the ring, which is all there are.
+    NoBuffers(u16),
     /// The guest's buffers cannot hold the packet.
     Dropped,
 }
@@ -122,6 +123,7 @@ impl Receiver {
         self.wait.end();
         queue.mute(ram)?;
         let mut gathered = Gathered::default();
+        let mut starved = false;
         for _ in 0..BUDGET {
             if self.waiting == 0
                 && self.large
@@ -175,9 +177,13 @@ impl Receiver {
                     counters.rx_drops += 1;
                     self.waiting = 0;
                 }
-                Delivery::NoBuffers => {
-                    // The driver rings when it adds some; those added until now are seen here.
-                    if !queue.unmute(ram)? {
+                Delivery::NoBuffers(taken) => {
+                    // Behind the ones that are too few: the driver rings when it adds some, and those added until now
+                    // are seen here.
+                    let more = queue.unmute(ram)?;
+                    queue.rewind(taken);
+                    if !more {
+                        starved = true;
                         break;
                     }
                     queue.mute(ram)?;
@@ -185,8 +191,8 @@ impl Receiver {
             }
         }
         gathered.give_back(queue);
-        if self.wait.until().is_none() && (self.waiting > 0 || self.readable) {
-            // Either the guest has to ring, or the budget is used up and the rest comes after the others' turn.
+        if !starved && self.wait.until().is_none() && (self.waiting > 0 || self.readable) {
+            // The budget is used up, and the rest comes after the others' turn; or there is nothing but to be rung for.
             if queue.unmute(ram)? {
                 queue.ring_again();
             }
@@ -243,8 +249,7 @@ fn deliver(
     packet[NUM_BUFFERS..HEADER].copy_from_slice(&1u16.to_le_bytes());
     while at < packet.len() {
         let Some(chain) = rx.pop(ram)? else {
-            rx.rewind(used.len() as u16);
-            return Ok(Delivery::NoBuffers);
+            return Ok(Delivery::NoBuffers(used.len() as u16));
         };
         let head = chain.head_index();
         let mut written = 0;
