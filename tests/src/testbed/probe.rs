@@ -78,10 +78,10 @@ impl Host {
             let start = text
                 .find(&format!("==={name}\n"))
                 .with_context(|| format!("no section {name} in:\n{text}"))?;
-            let body = &text[start + name.len() + 4..];
-            let body = &body[..body.find("\n===").unwrap_or(body.len())];
-            Ok(body
+            Ok(text[start..]
                 .lines()
+                .skip(1)
+                .take_while(|line| !line.starts_with("==="))
                 .map(str::trim_end)
                 .filter(|l| !l.is_empty())
                 .map(str::to_owned)

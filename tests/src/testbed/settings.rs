@@ -139,6 +139,9 @@ host_ports = "{first}-{last}"
 [program]
 min_timeout_seconds = 20
 start_timeout_seconds = 240
+
+[retention]
+cache_hours = 0
 "#,
         crn = ports.crn,
         first = ports.first_forward,
