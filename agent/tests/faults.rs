@@ -166,7 +166,7 @@ impl Host {
         let config = format!(
             "listen = \"127.0.0.1:{}\"\ndomain = \"127.0.0.1\"\nccn = {:?}\nstate_dir = {:?}\nrun_dir = {:?}\n\
              vmm = {:?}\nkernel = {:?}\ninitramfs = {:?}\n\
-             [trust]\nallocation_signers = [{:?}]\n[network]\nipv6_pool = \"fd00:1::/64\"\n\
+             [trust]\nallocation_signers = [{:?}]\n[sandbox]\ncgroups = false\n[network]\nipv6_pool = \"fd00:1::/64\"\n\
              [limits]\nhost_memory_mib = 0\nhost_disk_mib = 0\nvcpu_overcommit = 64\ncrashes = 1000\n\
              [retention]\ncache_mib = 0\n[program]\nstart_timeout_seconds = 3600\n",
             host.port,

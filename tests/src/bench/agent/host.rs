@@ -104,7 +104,7 @@ impl Host {
         let config = format!(
             "listen = \"{address}\"\ndomain = \"127.0.0.1\"\nccn = \"http://{}\"\nstate_dir = {:?}\n\
              run_dir = \"{run_dir}\"\nvmm = {:?}\nkernel = {:?}\ninitramfs = {:?}\n\
-             [trust]\nallocation_signers = [\"{}\"]\n[network]\nipv6_pool = \"fd00:1::/64\"\n\
+             [trust]\nallocation_signers = [\"{}\"]\n[sandbox]\ncgroups = false\n[network]\nipv6_pool = \"fd00:1::/64\"\n\
              [limits]\nhost_memory_mib = 0\nhost_disk_mib = 0\nvcpu_overcommit = 1000\n\
              [program]\nstart_timeout_seconds = 36000\n",
             ccn.address,
