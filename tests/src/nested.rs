@@ -134,6 +134,7 @@ pub struct Nested {
     clock: Clock,
     timeout: Duration,
     stall: Duration,
+    tries: u32,
     live: bool,
 }
 
@@ -158,6 +159,7 @@ impl Nested {
             clock: Clock::Wall,
             timeout: Duration::from_secs(120),
             stall: Duration::MAX,
+            tries: 1,
             live: false,
         }
     }
@@ -250,6 +252,15 @@ impl Nested {
         self
     }
 
+    /// How many machines may hang or die before that is the outcome. Emulated ones now and then stand still or lose
+    /// their kernel with everything in them. A command that hangs in a machine that does not is no reason for another
+    /// try: it ends by its own timeout.
+    #[must_use]
+    pub fn tries(mut self, tries: u32) -> Self {
+        self.tries = tries;
+        self
+    }
+
     /// Also copies the commands' output to ours while they run.
     #[must_use]
     pub fn live(mut self, live: bool) -> Self {
@@ -262,6 +273,18 @@ impl Nested {
         let job = Job {
             commands: commands.into_iter().collect(),
         };
+        for left in (1..self.tries).rev() {
+            match self.run_once(&job) {
+                Err(error @ (Error::Hung { .. } | Error::Died { .. })) => {
+                    eprintln!("{error}\nanother machine is tried, {left} left");
+                }
+                outcome => return outcome,
+            }
+        }
+        self.run_once(&job)
+    }
+
+    fn run_once(&self, job: &Job) -> Result<Output, Error> {
         let work = tempfile::Builder::new()
             .prefix("crn-nested-")
             .tempdir()
@@ -269,7 +292,7 @@ impl Nested {
         let accelerator = Accelerator::choose(self.clock);
         let kernel = Kernel::fetch().context("get the nested machine's kernel")?;
         let initramfs = work.path().join("initramfs");
-        self.write_initramfs(&initramfs, &kernel, accelerator, &job)
+        self.write_initramfs(&initramfs, &kernel, accelerator, job)
             .context("make the nested machine's initramfs")?;
 
         let console = work.path().join("console");

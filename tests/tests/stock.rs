@@ -9,6 +9,10 @@ use crn_tests::testbed::products::product;
 
 /// Time for one boot, by the nested machine's clock; on an idle host it takes a minute.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// A machine in which no command speaks or ends for longer than one may take is lost to its emulation.
+const STALL: Duration = Duration::from_secs(330);
+/// Machines tried before that counts.
+const TRIES: u32 = 2;
 /// What systemd prints when it has taken over.
 const WELCOME: &str = "Welcome to";
 
@@ -64,6 +68,8 @@ fn images_start_their_own_kernel_from_three_layouts_and_ours_if_they_have_none()
         .cpus(1)
         .memory_mib(3072)
         .timeout(PATIENCE * 4)
+        .stall(STALL)
+        .tries(TRIES)
         .run(boots.map(|(disk, until)| boot(disk, until)))
         .unwrap();
     for ((disk, _), command) in boots.iter().zip(&output.commands) {

@@ -10,6 +10,10 @@ use crn_tests::testbed::products::product;
 
 /// Time for one boot, by the nested machine's clock; on an idle host it takes ten seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// A machine in which no command speaks or ends for longer than one may take is lost to its emulation.
+const STALL: Duration = Duration::from_secs(150);
+/// Machines tried before that counts.
+const TRIES: u32 = 3;
 
 /// `/init` of the bench initramfs prints [`MARKER`] and powers off, or resets when it is told so.
 fn boot(vcpus: u32, memory_mib: u32, cmdline: &str) -> Command {
@@ -60,7 +64,9 @@ fn the_guest_kernel_reaches_user_space_and_ends_as_it_asks_to() {
         .file(product("bench-initramfs").unwrap(), "/initramfs")
         .bytes("not an ELF file", "/text")
         .cpus(1)
-        .timeout(PATIENCE * 5)
+        .timeout(PATIENCE * 7)
+        .stall(STALL)
+        .tries(TRIES)
         .run([
             boot(1, 128, "console=ttyS0 quiet panic=-1"),
             boot(1, 128, "console=ttyS0 quiet panic=-1 crn.exit=reset"),
@@ -108,7 +114,9 @@ fn devices_are_found_over_pci_by_our_kernel_and_by_a_distributions() {
         .cpus(1)
         .memory_mib(3584)
         .words("hugepagesz=1G hugepages=1")
-        .timeout(PATIENCE * 4)
+        .timeout(PATIENCE * 7)
+        .stall(STALL)
+        .tries(TRIES)
         .run([
             boot_with(
                 "/vmlinux",

@@ -17,6 +17,13 @@ use crate::nested::EMULATED_CPU;
 
 /// The line the appliance prints on its serial console when its services are up.
 const READY: &str = "CRN-APPLIANCE-READY";
+/// What a Linux kernel says when it cannot go on.
+const KERNEL_DIED: [&str; 4] = [
+    "Oops: ",
+    "kernel BUG at ",
+    "BUG: unable to handle ",
+    "Kernel panic ",
+];
 /// From power-on to [`READY`]: minutes on an emulated processor, seconds on a real one.
 const BOOT_DEADLINE: Duration = Duration::from_secs(900);
 /// Apparent size of the appliance's disk; the file is sparse.
@@ -94,6 +101,18 @@ impl Appliance {
         let text = String::from_utf8_lossy(&text);
         let all: Vec<&str> = text.lines().collect();
         all[all.len().saturating_sub(lines)..].join("\n")
+    }
+
+    /// Whether the appliance's kernel broke down on an emulated processor, which now and then loses a register of one
+    /// that runs virtual machines. The services' own lines carry their names after the time.
+    #[must_use]
+    pub fn lost_to_emulation(&self) -> bool {
+        let text = fs::read(self.console()).unwrap_or_default();
+        Acceleration::of_this_host() == Acceleration::Emulation
+            && String::from_utf8_lossy(&text).lines().any(|line| {
+                let said = line.split_once("] ").map_or("", |(_, said)| said);
+                KERNEL_DIED.iter().any(|words| said.starts_with(words))
+            })
     }
 
     /// Waits until QEMU ends by itself or the process is told to stop.
