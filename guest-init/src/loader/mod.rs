@@ -5,11 +5,14 @@
 //!
 //! * [`superblock`], [`volume`]: the disk's file systems, mounted read-only while they are looked through.
 //! * [`grub`], [`bls`], [`extlinux`]: configurations, to [`Entry`]s.
+//! * [`bzimage`], [`handover`]: what a kernel asks for, where it goes, and what it is told.
 //! * [`kexec`]: from an entry to its kernel's first instruction.
 
 pub mod bls;
+pub mod bzimage;
 pub mod extlinux;
 pub mod grub;
+pub mod handover;
 pub mod kexec;
 pub mod superblock;
 pub mod volume;
