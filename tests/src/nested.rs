@@ -4,10 +4,12 @@
 //! or SVM of its own the same machine runs under KVM. In go files and commands, all in one initramfs; out come each
 //! command's ending and output. Nothing is installed and no privilege is needed.
 
+mod accelerator;
 mod cpio;
 mod guest;
 pub mod job;
 mod kernel;
+mod libraries;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -19,21 +21,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+pub use accelerator::EMULATED_CPU;
 pub use guest::{is_init, run_as_init};
 pub use job::{Command, Ending};
 pub use kernel::Kernel;
 
+use accelerator::Accelerator;
 use cpio::Archive;
 use job::{Frame, JOB_PATH, Job, MODULE_DIR};
-
-/// A processor in software, with SVM. Without XSAVE: its emulation lets a guest's XSETBV past KVM, and guests then find
-/// sizes that contradict one another. Nor, then, what cannot be used without it.
-pub const EMULATED_CPU: &str = "max,+svm,+npt,-xsave,-avx,-avx2,-f16c,-fma,-vaes,-vpclmulqdq";
-
-/// The same without fast string instructions: each byte that one of them moves would count as an instruction, where
-/// processors move dozens at once. Kernels and libraries then move eight or sixteen.
-const COUNTED_CPU: &str =
-    "max,+svm,+npt,-xsave,-avx,-avx2,-f16c,-fma,-vaes,-vpclmulqdq,-erms,-fsrm";
+use libraries::{add_file, shared_libraries};
 
 /// Output kept of one command and stream, bytes; what follows is dropped.
 const MAX_OUTPUT: usize = 16 << 20;
@@ -521,56 +517,6 @@ enum Collected {
     Broken(String),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Accelerator {
-    Emulation,
-    CountedEmulation,
-    Kvm { intel: bool },
-}
-
-impl Accelerator {
-    fn choose(clock: Clock) -> Self {
-        if clock == Clock::Instructions {
-            return Accelerator::CountedEmulation;
-        }
-        // KVM may be there without either extension (paravirtual hosts); a stock kernel does not get far on those.
-        let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let has = |flag| flags.split_ascii_whitespace().any(|word| word == flag);
-        let usable = File::options()
-            .read(true)
-            .write(true)
-            .open("/dev/kvm")
-            .is_ok();
-        match (usable, has("vmx"), has("svm")) {
-            (true, true, _) => Accelerator::Kvm { intel: true },
-            (true, _, true) => Accelerator::Kvm { intel: false },
-            _ => Accelerator::Emulation,
-        }
-    }
-
-    fn arguments(self) -> &'static [&'static str] {
-        match self {
-            Accelerator::Emulation => &["-accel", "tcg,thread=multi", "-cpu", EMULATED_CPU],
-            Accelerator::CountedEmulation => &[
-                "-accel",
-                "tcg,thread=single",
-                "-icount",
-                "shift=0,sleep=off",
-                "-cpu",
-                COUNTED_CPU,
-            ],
-            Accelerator::Kvm { .. } => &["-accel", "kvm", "-cpu", "host"],
-        }
-    }
-
-    fn kvm_module(self) -> &'static str {
-        match self {
-            Accelerator::Kvm { intel: true } => "kvm-intel",
-            _ => "kvm-amd",
-        }
-    }
-}
-
 /// The path of another program of this package, built beside the running one.
 ///
 /// # Errors
@@ -589,51 +535,6 @@ pub fn companion(name: &str) -> anyhow::Result<PathBuf> {
                 own.display()
             )
         })
-}
-
-/// The shared libraries of a program, where it looks for them and where they are; none if it is static.
-fn shared_libraries(program: &Path) -> anyhow::Result<BTreeMap<String, PathBuf>> {
-    let result = std::process::Command::new("ldd")
-        .arg(program)
-        .env("LC_ALL", "C")
-        .output()
-        .context("run ldd")?;
-    let text = String::from_utf8_lossy(&result.stdout);
-    if !result.status.success() {
-        let text = format!("{text}{}", String::from_utf8_lossy(&result.stderr));
-        anyhow::ensure!(
-            text.contains("not a dynamic executable"),
-            "ldd {}: {}",
-            program.display(),
-            text.trim()
-        );
-        return Ok(BTreeMap::new());
-    }
-    let mut libraries = BTreeMap::new();
-    for line in text.lines() {
-        // `libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x…)`, or `/lib64/ld-linux-x86-64.so.2 (0x…)`.
-        let path = line.split_once("=> ").map_or(line, |(_, path)| path).trim();
-        anyhow::ensure!(
-            !path.starts_with("not found"),
-            "{}: {}",
-            program.display(),
-            line.trim()
-        );
-        if let Some((path, _)) = path.split_once(" (")
-            && path.starts_with('/')
-        {
-            libraries.insert(path.to_owned(), PathBuf::from(path));
-        }
-    }
-    Ok(libraries)
-}
-
-fn add_file<W: Write>(archive: &mut Archive<W>, guest: &str, host: &Path) -> anyhow::Result<()> {
-    let file = File::open(host).with_context(|| format!("open {}", host.display()))?;
-    let size = file.metadata()?.len();
-    archive
-        .file(guest, size, file)
-        .with_context(|| format!("copy {}", host.display()))
 }
 
 fn keep(buffer: &mut Vec<u8>, bytes: &[u8]) {
