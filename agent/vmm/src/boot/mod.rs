@@ -15,8 +15,7 @@ use vm_memory::{Bytes, GuestAddress};
 use crate::devices::power::RESET_CODE;
 use crate::error::os;
 use crate::machine::vcpu::GDT_ENTRIES;
-use crate::memory::mapped::Mapped;
-use crate::memory::{Ram, is_ordinary};
+use crate::memory::Ram;
 use crate::plan::Plan;
 use crate::plan::layout::{
     ACPI_TABLES, CMDLINE, CMDLINE_MAX, GAP_START, GDT, HIGH_MEMORY, RESET_VECTOR, Range, VMGENID,
@@ -103,13 +102,8 @@ fn load_kernel(ram: &Ram, plan: &Plan, payload: &mut Payload) -> Result<Loaded> 
             initramfs_end: kernel.initramfs_end,
         });
     }
-    let lowest = Some(GuestAddress(HIGH_MEMORY));
-    let kernel = if is_ordinary(ram) {
-        Elf::load(ram, None, &mut Mapped::new(file), lowest)
-    } else {
-        Elf::load(ram, None, file, lowest)
-    }
-    .map_err(Error::LoadKernel)?;
+    let kernel =
+        Elf::load(ram, None, file, Some(GuestAddress(HIGH_MEMORY))).map_err(Error::LoadKernel)?;
     let entry = match kernel.pvh_boot_cap {
         PvhBootCapability::PvhEntryPresent(entry) => Entry::Pvh(entry.0),
         _ => Entry::Linux64(kernel.kernel_load.0),

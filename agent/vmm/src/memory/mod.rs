@@ -11,8 +11,6 @@ pub mod image;
 )]
 pub mod io;
 
-#[allow(unsafe_code, reason = "mmap(2) over guest memory")]
-pub mod mapped;
 #[allow(
     unsafe_code,
     reason = "memory the kernel works on outlives every borrow"
@@ -23,7 +21,7 @@ pub mod reclaim;
 
 use crn_protocol::control::MemoryBacking;
 use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
+use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 
 use crate::plan::layout::{MIB, RamLayout};
 use crate::{Error, Result};
@@ -73,13 +71,6 @@ pub fn map(layout: &RamLayout, backing: MemoryBacking) -> Result<Ram> {
     })
 }
 
-/// Whether the guest's memory is of ordinary pages, in which files can be mapped.
-#[must_use]
-pub fn is_ordinary(ram: &Ram) -> bool {
-    ram.iter()
-        .all(|region| region.get_mmap().is_hugetlbfs() != Some(true))
-}
-
 fn map_region(bytes: usize, huge_page_mib: Option<u32>) -> std::io::Result<MmapRegion> {
     let kind = match huge_page_mib {
         None => libc::MAP_NORESERVE,
@@ -102,7 +93,7 @@ fn map_region(bytes: usize, huge_page_mib: Option<u32>) -> std::io::Result<MmapR
 
 #[cfg(test)]
 mod tests {
-    use vm_memory::Bytes;
+    use vm_memory::{Bytes, GuestMemoryBackend};
 
     use super::*;
 

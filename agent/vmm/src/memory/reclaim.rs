@@ -11,8 +11,7 @@ use super::Ram;
 /// The host's page, the least it takes back.
 pub const PAGE: u64 = 4096;
 
-/// Takes the whole pages within a range of guest memory back: they read as zeros until the guest writes them again, or
-/// as the file's that is mapped there.
+/// Takes the whole pages within a range of guest memory back: they read as zeros until the guest writes them again.
 /// Returns how many bytes that was; 0 when the range does not lie within one region of guest memory.
 ///
 /// # Errors
@@ -48,7 +47,7 @@ pub fn take_back(ram: &Ram, start: GuestAddress, length: u64) -> io::Result<u64>
     }
     let address = mapping.as_ptr().wrapping_add(offset.0 as usize);
     // SAFETY: the range is page-aligned and within a live mapping of guest memory (checked above), to which no Rust
-    // reference exists; that its bytes become others is what every reader of guest memory has to expect anyway.
+    // reference exists; that its bytes become zeros is what every reader of guest memory has to expect anyway.
     unsafe { madvise(address.cast(), bytes as usize, Advice::LinuxDontNeed) }?;
     Ok(bytes)
 }
