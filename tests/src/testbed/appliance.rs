@@ -17,6 +17,8 @@ use crate::nested::EMULATED_CPU;
 
 /// The line the appliance prints on its serial console when its services are up.
 const READY: &str = "CRN-APPLIANCE-READY";
+/// What the serial console has shown, in the appliance's directory.
+const CONSOLE: &str = "console.log";
 /// What a Linux kernel says when it cannot go on.
 const KERNEL_DIED: [&str; 4] = [
     "Oops: ",
@@ -91,7 +93,7 @@ impl Appliance {
     /// The file that holds everything the serial console has shown.
     #[must_use]
     pub fn console(&self) -> PathBuf {
-        self.directory.join("console.log")
+        self.directory.join(CONSOLE)
     }
 
     /// The last lines of the serial console.
@@ -103,11 +105,11 @@ impl Appliance {
         all[all.len().saturating_sub(lines)..].join("\n")
     }
 
-    /// Whether the appliance's kernel broke down on an emulated processor, which now and then loses a register of one
-    /// that runs virtual machines. The services' own lines carry their names after the time.
+    /// Whether the kernel of the appliance of this directory broke down on an emulated processor, which now and then
+    /// loses a register of one that runs virtual machines. The services' own lines carry their names after the time.
     #[must_use]
-    pub fn lost_to_emulation(&self) -> bool {
-        let text = fs::read(self.console()).unwrap_or_default();
+    pub fn lost_to_emulation(directory: &Path) -> bool {
+        let text = fs::read(directory.join(CONSOLE)).unwrap_or_default();
         Acceleration::of_this_host() == Acceleration::Emulation
             && String::from_utf8_lossy(&text).lines().any(|line| {
                 let said = line.split_once("] ").map_or("", |(_, said)| said);

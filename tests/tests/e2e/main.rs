@@ -5,6 +5,7 @@
 //! failure ends the run and shows the console. When it was the emulation that lost the appliance, all of it is done once
 //! more, on another one.
 
+mod faults;
 mod instances;
 mod network;
 mod programs;
@@ -26,6 +27,7 @@ use serde_json::Value;
 
 /// What the checks hand on to one another.
 struct World {
+    appliance: Appliance,
     network: Network,
     outside: Outside,
     before: Host,
@@ -112,6 +114,7 @@ const CHECKS: &[(&str, Check)] = &[
         "the_owner_stops_and_starts_the_instance",
         instances::stop_instance,
     ),
+    ("what_ran_runs_again_after_a_power_cut", faults::power_cuts),
     ("a_forgotten_program_disappears", programs::forget_program),
     ("a_deleted_instance_disappears", instances::delete_instance),
     ("the_host_is_as_it_was_before", nothing_is_left),
@@ -169,19 +172,19 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<usize, Failure> {
+    let directory = root().join("target/e2e");
     let first = |error| Failure {
         passed: 0,
-        lost: false,
+        lost: Appliance::lost_to_emulation(&directory),
         error,
     };
-    let directory = root().join("target/e2e");
     let _ = std::fs::remove_dir_all(&directory);
     let ports = Ports::private();
     let accounts = Accounts::generate();
     println!("\nbooting the appliance");
     let appliance = Appliance::boot(&directory, ports, &accounts, true).map_err(first)?;
     println!("ready after {:.0} s", appliance.boot_time.as_secs_f64());
-    let mut world = World::new(&directory, ports, &accounts).map_err(first)?;
+    let mut world = World::new(appliance, &directory, &accounts).map_err(first)?;
     for (passed, (name, check)) in CHECKS.iter().enumerate() {
         print!("test {name} ... ");
         let _ = std::io::Write::flush(&mut std::io::stdout());
@@ -192,11 +195,11 @@ fn run() -> Result<usize, Failure> {
                 println!("FAILED");
                 println!(
                     "the appliance's console, last lines:\n{}\n",
-                    appliance.console_tail(120)
+                    world.appliance.console_tail(120)
                 );
                 return Err(Failure {
                     passed,
-                    lost: appliance.lost_to_emulation(),
+                    lost: Appliance::lost_to_emulation(&directory),
                     error: error.context(*name),
                 });
             }
@@ -206,8 +209,10 @@ fn run() -> Result<usize, Failure> {
 }
 
 impl World {
-    fn new(directory: &Path, ports: Ports, accounts: &Accounts) -> Result<Self> {
+    fn new(appliance: Appliance, directory: &Path, accounts: &Accounts) -> Result<Self> {
+        let ports = appliance.ports;
         Ok(Self {
+            appliance,
             network: Network::new(directory, ports, accounts)?,
             outside: Outside::start()?,
             before: Host::look(ports.probe)?,
