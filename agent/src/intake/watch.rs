@@ -1,7 +1,9 @@
 //! What happens in the network to what runs here: a WebSocket brings forgotten messages and new port wishes within
-//! seconds, a periodic sweep finds whatever the WebSocket missed. Every configured node is listened to, and none is
-//! believed: what one says makes all of them be asked. So a fact is acted on when the node that completes the quorum
-//! tells of it.
+//! seconds, a [`look`] every few seconds finds what is in force no longer, a periodic sweep finds whatever both missed.
+//! Every configured node is listened to, and none is believed: what one says makes all of them be asked. So a fact is acted
+//! on when the node that completes the quorum tells of it.
+
+mod look;
 
 use std::time::Duration;
 
@@ -46,8 +48,10 @@ impl Watch {
         let sweeper = self.clone();
         tokio::spawn(async move { sweeper.sweep_for_ever().await });
         for node in self.intake.ccn.nodes() {
-            let (node, watch) = (node.clone(), self.clone());
-            tokio::spawn(async move { watch.listen_for_ever(&node).await });
+            let (heard, watch) = (node.clone(), self.clone());
+            tokio::spawn(async move { watch.listen_for_ever(&heard).await });
+            let (looked_at, watch) = (node.clone(), self.clone());
+            tokio::spawn(async move { watch.look_for_ever(&looked_at).await });
         }
     }
 
@@ -72,6 +76,14 @@ impl Watch {
         }
         for original in self.reconciler.latest_references().await? {
             self.reconciler.amended(&original).await?;
+        }
+        Ok(())
+    }
+
+    async fn erase_if_here_and_gone(&self, hash: &ItemHash) -> Result<(), LedgerError> {
+        let record = self.ledger.get(hash).await?;
+        if record.is_some_and(|record| record.state != State::Erased) {
+            self.erase_if_gone(hash).await?;
         }
         Ok(())
     }
@@ -148,7 +160,13 @@ impl Watch {
         ) {
             return Ok(());
         }
-        let Ok((_, Some(content))) = Envelope::parse_with_content(message) else {
+        // A node that speaks of a machine's own message again may have come to another conclusion about it.
+        let own = message.get("item_hash").and_then(Value::as_str);
+        if let (Some("PROGRAM" | "INSTANCE"), Some(own)) = (kind, own.and_then(|h| h.parse().ok()))
+        {
+            self.erase_if_here_and_gone(&own).await?;
+        }
+        let Ok((envelope, Some(content))) = Envelope::parse_with_content(message) else {
             return Ok(());
         };
         match &content.body {
@@ -158,19 +176,14 @@ impl Watch {
                     .and_then(|executable| executable.replaces.as_deref());
                 if let Some(original) = replaced.and_then(|text| text.parse().ok()) {
                     self.reconciler.revised(&original).await?;
+                    let version = &envelope.item_hash;
+                    self.reconciler.retry_as(&original, version).await?;
                 }
             }
             Body::Forget(forget) => {
                 self.reconciler.withdrawn(&forget.hashes).await?;
                 for hash in &forget.hashes {
-                    if self
-                        .ledger
-                        .get(hash)
-                        .await?
-                        .is_some_and(|record| record.state != State::Erased)
-                    {
-                        self.erase_if_gone(hash).await?;
-                    }
+                    self.erase_if_here_and_gone(hash).await?;
                 }
             }
             Body::Aggregate(aggregate) if aggregate.key == "port-forwarding" => {

@@ -155,12 +155,27 @@ impl Task {
             return self.wipe(wipe).await;
         }
         let anew = orders.reboot > self.reboots || record.wipe.is_some();
-        let step = if anew && matches!(record.state, State::Running | State::Paused) {
+        self.reboots = orders.reboot;
+        let prepares = matches!(record.state, State::Fetching | State::Prepared);
+        if prepares && (anew || record.desired != Desired::Running) {
+            // What it was prepared with is not what counts, or for nothing.
+            self.shared.ledger.release_compute(&self.hash).await?;
+            return self
+                .enter(match record.desired {
+                    Desired::Running => State::Defined,
+                    _ => State::Stopped,
+                })
+                .await;
+        }
+        let runs = matches!(
+            record.state,
+            State::Starting | State::Running | State::Paused
+        );
+        let step = if anew && runs {
             Step::Stop
         } else {
             next_step(record.desired, &record.state, now_us())
         };
-        self.reboots = orders.reboot;
         let waits = matches!(step, Step::Wait | Step::WaitUntil(_));
         let endpoint = self.endpoint.clone();
         self.view.send_modify(|view| {
@@ -197,6 +212,11 @@ impl Task {
                 Ok(())
             }
         }
+    }
+
+    /// Whether a start anew was demanded since the last turn.
+    fn is_to_begin_anew(&self) -> bool {
+        self.orders.borrow().reboot > self.reboots
     }
 
     async fn record(&self) -> Result<Option<Record>, LedgerError> {
@@ -244,6 +264,9 @@ impl Task {
                     if changed.is_err() || self.desired().await? != Desired::Running {
                         self.shared.ledger.release_compute(&self.hash).await?;
                         return self.enter(State::Stopped).await;
+                    }
+                    if self.is_to_begin_anew() {
+                        return Ok(());
                     }
                 }
             }
@@ -314,7 +337,10 @@ impl Task {
                     GuestEvent::Exited { reason, detail } => return self.gone(record, reason, detail).await,
                 },
                 changed = self.orders.changed() => {
-                    if changed.is_err() || self.desired().await? != Desired::Running {
+                    if changed.is_err()
+                        || self.desired().await? != Desired::Running
+                        || self.is_to_begin_anew()
+                    {
                         return Ok(());
                     }
                 }

@@ -108,6 +108,13 @@ impl FakeCcn {
             .0 = status.to_owned();
     }
 
+    /// Tells of a message that it has already.
+    pub fn tell_again(&self, hash: &ItemHash) {
+        let (_, message) = self.message(hash);
+        // What nobody listens to is not lost: the sweep finds it.
+        let _ = self.held.stream.send(message.to_string());
+    }
+
     /// A message and its status, as they are given to whoever asks.
     pub fn message(&self, hash: &ItemHash) -> (String, Value) {
         self.held.messages.lock().unwrap()[hash.as_str()].clone()
@@ -170,14 +177,18 @@ async fn list(
         let text = message["item_content"].as_str().unwrap_or_default();
         wanted.is_none_or(|wanted| text.contains(&format!("\"{field}\":\"{wanted}\"")))
     };
+    let among = |wanted: Option<&String>, field: &Value| {
+        wanted.is_none_or(|wanted| wanted.split(',').any(|word| field == word))
+    };
     let mut found: Vec<Value> = held
         .messages
         .lock()
         .unwrap()
         .values()
         .filter(|(status, message)| {
-            status == "processed"
-                && query["msgType"] == message["type"].as_str().unwrap()
+            matches!(status.as_str(), "processed" | "removing")
+                && among(query.get("msgType"), &message["type"])
+                && among(query.get("hashes"), &message["item_hash"])
                 && is(message, "ref", query.get("refs"))
                 && is(message, "address", query.get("owners"))
         })
