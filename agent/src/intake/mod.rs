@@ -143,6 +143,13 @@ impl IntakeError {
             _ => false,
         }
     }
+
+    /// Whether the same message may be had another time. What is not genuine is not the message: a signature is no part of
+    /// what its hash says, so another answer may have the right one.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        self.is_transient() || matches!(self, Self::Forged { .. })
+    }
 }
 
 impl Intake {
@@ -258,8 +265,12 @@ impl Intake {
             .content(hash.as_str(), |bytes| ItemHash::of(bytes) == *hash)
             .await?
             .ok_or_else(|| IntakeError::Unknown(hash.clone()))?;
-        if ItemHash::of(&bytes) != *hash {
-            return Err(refused("it does not match its hash"));
+        let got = ItemHash::of(&bytes);
+        if got != *hash {
+            return Err(IntakeError::Other {
+                hash: hash.clone(),
+                got,
+            });
         }
         String::from_utf8(bytes.into()).map_err(|_| refused("it is not text"))
     }

@@ -59,6 +59,17 @@ impl FakeCcn {
         format!("http://{}", self.address)
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Has from now on what the other one has.
+    pub fn copy(&self, other: &Self) {
+        *self.held.messages.lock().unwrap() = other.held.messages.lock().unwrap().clone();
+        *self.held.files.lock().unwrap() = other.held.files.lock().unwrap().clone();
+        *self.held.aggregates.lock().unwrap() = other.held.aggregates.lock().unwrap().clone();
+    }
+
     /// Signs a message and takes it in as processed.
     pub fn publish(&self, key: &Keypair, message_type: MessageType, content: Value) -> ItemHash {
         let now = time::OffsetDateTime::now_utc().unix_timestamp() as f64;

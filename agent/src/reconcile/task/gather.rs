@@ -18,7 +18,7 @@ pub(super) async fn gather(
     let hash = &record.hash;
     let refuse = |error: &IntakeError| Setback {
         reason: crate::chain(error),
-        transient: error.is_transient(),
+        transient: error.may_pass(),
         crash: false,
     };
     let verified = match &record.message {
