@@ -24,7 +24,7 @@ use crate::ledger::{self, Kind, Record, Source};
 /// The longest body taken, in bytes.
 const MAX_BODY: usize = 1 << 20;
 /// How long a notification waits for a failure that comes at once.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_millis(700);
 /// Credits must last this long at the start, in seconds.
 const CREDIT_RUNWAY: u128 = 3600;
 

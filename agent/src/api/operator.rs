@@ -18,6 +18,7 @@ use serde_json::{Map, Value, json};
 use super::about::blocking;
 use super::owner::{self, Owned};
 use super::{ApiError, App, allocations, machine};
+use crate::intake::Intake;
 use crate::ledger::{self, Record};
 use crate::metrics;
 
@@ -130,6 +131,7 @@ pub(super) async fn records(State(app): State<App>) -> Result<Json<Vec<Value>>, 
             .unwrap_or_default();
         let time = |at: Option<i64>| at.map(super::time_text::text);
         let ports: Map<_, _> = record.ports.iter().map(super::about::mapping).collect();
+        let (message, original) = contents(&record).unzip();
         rows.push(json!({
             "uuid": record.hash,
             "vm_hash": record.hash,
@@ -147,14 +149,21 @@ pub(super) async fn records(State(app): State<App>) -> Result<Json<Vec<Value>>, 
             "vcpus": record.lease.map(|lease| lease.vcpus),
             "memory": record.lease.map(|lease| lease.memory_mib),
             "network_tap": record.lease.map(|lease| format!("vmtap{}", lease.slot)),
-            "message": record.message,
-            "original_message": record.message,
+            "message": message,
+            "original_message": original,
             "persistent": record.kind.map(|kind| kind != ledger::Kind::Microvm),
             "gpus": "[]",
             "mapped_ports": ports,
         }));
     }
     Ok(Json(rows))
+}
+
+/// The content that counts and the one that was first, as JSON texts; nothing before the message is here.
+fn contents(record: &Record) -> Option<(String, String)> {
+    let kept = Intake::kept(&record.hash, record.message.as_ref()?).ok()?;
+    let newest = kept.amendment.as_deref().unwrap_or(&kept);
+    Some((newest.content.raw.to_string(), kept.content.raw.to_string()))
 }
 
 /// `GET /about/executions/details`: everything the ledger knows, for looking for faults.
@@ -280,7 +289,7 @@ fn stream_events(
     record: Option<Record>,
     headers: &HeaderMap,
 ) -> Result<Events, ApiError> {
-    let place = app.view()?;
+    let place = app.view(record.as_ref().map(|record| &record.hash))?;
     let changes = app.ledger.changes();
     let last = headers
         .get("Last-Event-ID")

@@ -1,11 +1,11 @@
 //! What a message asks for, in the agent's own terms: everything that is not supported has been refused, every length
 //! has been capped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aleph_message::{
-    Body as MessageBody, Content, Executable, InstanceContent, ItemHash, MachineVolume,
-    ProgramContent, VolumePersistence, VolumeSource,
+    Architecture, Body as MessageBody, Content, Executable, InstanceContent, ItemHash,
+    MachineVolume, ProgramContent, VolumePersistence, VolumeSource,
 };
 use crn_protocol::guest::{Encoding, Interface};
 
@@ -92,6 +92,8 @@ pub enum Body {
         entrypoint: String,
         /// An executable's arguments.
         arguments: Vec<String>,
+        /// Whether it answers requests.
+        http: bool,
     },
     /// A machine of its own.
     Instance {
@@ -251,8 +253,23 @@ impl Workload {
                 mount: absolute("data.mount", &data.mount)?,
             });
         }
+        if let Some((index, mount)) = mounted_twice(&volumes) {
+            let field = if index < executable.volumes.len() {
+                format!("volumes[{index}].mount")
+            } else {
+                "data.mount".to_owned()
+            };
+            return unsupported(format!("{field}: something else is mounted at {mount} too"));
+        }
         if volumes.len() > MAX_VOLUMES {
             return unsupported(format!("volumes: at most {MAX_VOLUMES} are possible"));
+        }
+        let cpu = executable
+            .requirements
+            .as_ref()
+            .and_then(|r| r.cpu.as_ref());
+        if cpu.and_then(|cpu| cpu.architecture) == Some(Architecture::Arm64) {
+            return unsupported("requirements.cpu.architecture: this node is x86_64");
         }
         let resources = &executable.resources;
         if !(1..=MAX_VCPUS).contains(&resources.vcpus) {
@@ -326,6 +343,7 @@ fn program_body(program: &ProgramContent) -> Result<Parts, Unsupported> {
         },
         entrypoint: code.entrypoint.clone(),
         arguments: code.args.clone().unwrap_or_default(),
+        http: program.on.http,
     };
     Ok((kind, body, program.environment.internet))
 }
@@ -402,9 +420,26 @@ fn read_volume(index: usize, volume: &MachineVolume) -> Result<Volume, Unsupport
     })
 }
 
+/// The first volume, and its mount point, that another one before it is mounted at as well.
+fn mounted_twice(volumes: &[Volume]) -> Option<(usize, &str)> {
+    let mut seen = BTreeSet::new();
+    let mut places = volumes.iter().map(|volume| match volume {
+        Volume::Image { mount, .. } | Volume::Disk { mount, .. } => mount.as_str(),
+    });
+    let index = places.clone().position(|mount| {
+        let parts: Vec<&str> = mount.split('/').filter(|part| !part.is_empty()).collect();
+        !seen.insert(parts)
+    })?;
+    Some((index, places.nth(index)?))
+}
+
 /// A mount point must be an absolute path without steps upwards.
 fn absolute(field: &str, mount: &str) -> Result<String, Unsupported> {
-    if mount.starts_with('/') && mount.len() > 1 && !mount.split('/').any(|part| part == "..") {
+    let mut parts = mount.split('/').filter(|part| !part.is_empty());
+    if mount.starts_with('/')
+        && parts.clone().next().is_some()
+        && !parts.any(|part| matches!(part, "." | ".."))
+    {
         Ok(mount.to_owned())
     } else {
         unsupported(format!(

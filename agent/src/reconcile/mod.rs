@@ -85,6 +85,10 @@ pub struct Endpoint {
     pub vsock: PathBuf,
     /// Its message's `resources.seconds`.
     pub seconds: u64,
+    /// Its message's `code.ref`.
+    pub code: ItemHash,
+    /// Its message's `on.http`: whether requests are for it at all.
+    pub http: bool,
 }
 
 /// Who uses a program now, and when it was last used.

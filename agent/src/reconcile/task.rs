@@ -18,10 +18,10 @@ use self::gather::gather;
 use super::host::{Guest, GuestEvent, Place};
 use super::setback::Setback;
 use super::{Activity, Endpoint, Orders, Shared, View};
-use crate::intake::workload::{Resolved, Workload};
+use crate::intake::workload::{Body, Resolved, Workload};
 use crate::intake::{self, Intake};
 use crate::ledger::state::{Step, next_step};
-use crate::ledger::{Desired, Kind, LedgerError, Record, Source, State, Wipe, now_us};
+use crate::ledger::{Desired, LedgerError, Record, Source, State, Wipe, now_us};
 
 /// Between two attempts to reach a ledger that fails.
 const LEDGER_RETRY: Duration = Duration::from_secs(1);
@@ -435,9 +435,14 @@ impl Task {
 
     /// Where a program answers; an instance answers on its network.
     fn endpoint_of(&self, workload: &Workload) -> Option<Endpoint> {
-        (workload.kind != Kind::Instance).then(|| Endpoint {
+        let Body::Program { code, http, .. } = &workload.body else {
+            return None;
+        };
+        Some(Endpoint {
             vsock: self.shared.host.vsock(&self.hash),
             seconds: workload.seconds,
+            code: code.hash.clone(),
+            http: *http,
         })
     }
 }
