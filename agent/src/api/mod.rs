@@ -16,8 +16,9 @@ mod programs;
 mod time_text;
 mod viewers;
 
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use aleph_message::ItemHash;
 use axum::Router;
@@ -27,6 +28,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
+use tokio::time::Instant;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 
 pub use self::drain::Drain;
@@ -69,6 +71,8 @@ pub struct Shared {
     pub viewers: Arc<Viewers>,
     /// What is under way when this agent ends.
     pub drain: Arc<Drain>,
+    /// When the port wishes of a machine were last read because somebody said so.
+    updates: Mutex<HashMap<ItemHash, Instant>>,
 }
 
 impl Shared {
@@ -95,7 +99,7 @@ impl Shared {
         operator: OperatorToken,
     ) -> App {
         Arc::new(Self {
-            schedulers: Schedulers::new(&config.trust, ledger.clone()),
+            schedulers: Schedulers::new(&config.trust, ledger.clone(), intake.ccn.clone()),
             // A node known by an address is reached at it, whatever its own interface is called.
             host_ipv4: config.domain.parse().ok().or(host_ipv4),
             config,
@@ -106,6 +110,7 @@ impl Shared {
             operator,
             viewers: Arc::default(),
             drain: Arc::default(),
+            updates: Mutex::default(),
         })
     }
 }

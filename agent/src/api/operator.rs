@@ -81,6 +81,9 @@ pub(super) async fn config(State(app): State<App>, _: Operator) -> Json<Value> {
         "trust": {
             "allocation_signers": config.trust.allocation_signers,
             "allocation_signer_files": config.trust.allocation_signer_files,
+            "settings": config.trust.settings,
+            "ccns": config.trust.ccns,
+            "quorum": config.trust.quorum,
             "legacy_token": config.trust.legacy_token_sha256.is_some(),
         },
         "network": {
@@ -89,6 +92,8 @@ pub(super) async fn config(State(app): State<App>, _: Operator) -> Json<Value> {
             "ipv6_pool": config.network.ipv6_pool,
             "dns": config.network.dns,
             "host_ports": config.network.host_ports.to_string(),
+            "guest_megabits": config.network.guest_megabits,
+            "guest_connections": config.network.guest_connections,
         },
         "limits": {
             "host_memory_mib": config.limits.host_memory_mib,
@@ -105,6 +110,16 @@ pub(super) async fn config(State(app): State<App>, _: Operator) -> Json<Value> {
             "min_timeout_seconds": config.program.min_timeout.as_secs(),
             "timeout_multiplier": config.program.timeout_multiplier,
             "drain_seconds": config.program.drain.as_secs(),
+        },
+        "sandbox": {
+            "cgroups": config.sandbox.cgroups,
+            "disk_bytes_per_second": config.sandbox.disk_bytes_per_second,
+        },
+        "checks": {
+            "program": config.checks.program,
+            "ipv4": config.checks.ipv4,
+            "ipv6": config.checks.ipv6,
+            "host": config.checks.host,
         },
         "retention": {
             "program_hours": config.retention.program_hours,

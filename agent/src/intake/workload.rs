@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aleph_message::{
     Architecture, Body as MessageBody, Content, Executable, InstanceContent, ItemHash,
-    MachineVolume, ProgramContent, VolumePersistence, VolumeSource,
+    MachineResources, MachineVolume, NetworkProtocol, ProgramContent, VolumePersistence,
+    VolumeSource,
 };
 use crn_protocol::guest::{Encoding, Interface};
 
 use crate::content::Cached;
-use crate::ledger::{Demand, Kind};
+use crate::ledger::{Demand, Kind, PortWish};
 
 /// vCPUs the VMM can give one machine.
 const MAX_VCPUS: u32 = 64;
@@ -55,6 +56,8 @@ pub struct Workload {
     pub body: Body,
     /// Further disks, in the message's order.
     pub volumes: Vec<Volume>,
+    /// `resources.published_ports`: ports of the guest that are to be reachable from outside.
+    pub published: BTreeMap<u16, PortWish>,
 }
 
 /// How a workload is paid for.
@@ -296,8 +299,22 @@ impl Workload {
             user_data: user_data(executable)?,
             body,
             volumes,
+            published: published(resources),
         })
     }
+}
+
+fn published(resources: &MachineResources) -> BTreeMap<u16, PortWish> {
+    let mut wishes = BTreeMap::new();
+    let ports = resources.published_ports.iter().flatten();
+    for published in ports.filter(|published| published.port > 0) {
+        let wish: &mut PortWish = wishes.entry(published.port).or_default();
+        match published.protocol {
+            NetworkProtocol::Tcp => wish.tcp = true,
+            NetworkProtocol::Udp => wish.udp = true,
+        }
+    }
+    wishes
 }
 
 fn user_data(executable: &Executable) -> Result<Option<String>, Unsupported> {

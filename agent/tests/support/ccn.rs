@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use aleph_message::{Envelope, ItemHash, Keypair, MessageType};
@@ -27,6 +27,7 @@ struct Held {
     aggregates: Mutex<HashMap<(String, String), Value>>,
     balances: Mutex<HashMap<String, u64>>,
     broken: AtomicBool,
+    aggregates_read: AtomicUsize,
     stream: broadcast::Sender<String>,
 }
 
@@ -38,6 +39,7 @@ impl FakeCcn {
             aggregates: Mutex::default(),
             balances: Mutex::default(),
             broken: AtomicBool::new(false),
+            aggregates_read: AtomicUsize::new(0),
             stream: broadcast::channel(16).0,
         });
         let router = Router::new()
@@ -158,6 +160,11 @@ impl FakeCcn {
         self.held.broken.store(broken, Ordering::SeqCst);
     }
 
+    /// How often an aggregate was asked for.
+    pub fn aggregates_read(&self) -> usize {
+        self.held.aggregates_read.load(Ordering::SeqCst)
+    }
+
     pub fn set_credits(&self, address: &str, credits: u64) {
         self.held
             .balances
@@ -229,6 +236,7 @@ async fn aggregate(
     Path(address): Path<String>,
     Query(query): Query<HashMap<String, String>>,
 ) -> Response {
+    held.aggregates_read.fetch_add(1, Ordering::SeqCst);
     if held.broken.load(Ordering::SeqCst) {
         return StatusCode::BAD_GATEWAY.into_response();
     }
