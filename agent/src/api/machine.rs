@@ -17,6 +17,7 @@ use super::time_text::text;
 use super::{ApiError, App, Shared};
 use crate::ledger::{self, Source, now_us};
 use crate::metrics::history::{INTERVAL, Sample};
+use crate::reconcile::kept_workload;
 
 /// How long an answer waits for what was asked to have happened; it goes on either way.
 const PATIENCE: Duration = Duration::from_secs(55);
@@ -185,6 +186,18 @@ pub(super) async fn status(
         _ => None,
     };
     let events = app.ledger.events(Some(&record.hash), 0, EVENTS).await?;
+    let workload = match record.state {
+        ledger::State::Fetching => kept_workload(&record),
+        _ => None,
+    };
+    let fetching = match &workload {
+        Some(workload) => app.intake.fetching(workload).await,
+        None => Vec::new(),
+    };
+    let fetching = fetching.iter().map(|(fetching, bytes)| {
+        json!({ "ref": fetching.reference, "file": fetching.file, "bytes": bytes })
+    });
+    let fetching: Vec<_> = fetching.collect();
     let times = &record.times;
     Ok(Json(json!({
         "vm_hash": record.hash,
@@ -195,6 +208,7 @@ pub(super) async fn status(
         "desired": record.desired.word(),
         "stopped_by_owner": record.held,
         "failure": failure,
+        "fetching": fetching,
         "reinstalling": record.wipe.is_some(),
         "expires_at": record.expires.map(text),
         "lease": record.lease.map(|lease| json!({

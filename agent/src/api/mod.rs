@@ -125,6 +125,8 @@ pub fn router(app: App) -> Router {
         .expose_headers(ExposeHeaders::list([
             header::CONTENT_TYPE,
             header::CONTENT_LENGTH,
+            header::LOCATION,
+            header::RETRY_AFTER,
             header::SERVER,
         ]));
     let open = Router::new()

@@ -106,10 +106,14 @@ impl Schedulers {
         if !self.trusts(&signed.signer).await {
             return Err(Refused::Stranger(signed.signer));
         }
+        // Two schedulers may say the same in the same second.
+        let mut digest = Sha256::new();
+        digest.update(signed.signer.to_lowercase().as_bytes());
+        digest.update(signed.payload_digest);
         let until = signed.issued_at.saturating_add(allocation::MAX_AGE_SECONDS);
         if !self
             .ledger
-            .use_once(signed.payload_digest, until, push.now)
+            .use_once(digest.finalize().into(), until, push.now)
             .await?
         {
             return Err(Refused::Replayed(signed.signer));

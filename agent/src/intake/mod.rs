@@ -4,6 +4,7 @@
 mod amendments;
 pub mod ccn;
 pub mod ccns;
+mod under_way;
 pub mod watch;
 pub mod workload;
 
@@ -17,6 +18,8 @@ use serde_json::Value;
 
 use self::ccn::CcnError;
 use self::ccns::Ccns;
+pub use self::under_way::Fetching;
+use self::under_way::UnderWay;
 use self::workload::{Reference, Resolved, Unsupported, Workload};
 use crate::content::{Cache, Cached, ContentError};
 
@@ -26,6 +29,7 @@ pub struct Intake {
     /// The core channel nodes.
     pub ccn: Ccns,
     cache: Cache,
+    under_way: UnderWay,
 }
 
 /// A message whose hash, signature and permissions have been checked.
@@ -157,7 +161,11 @@ impl Intake {
     #[must_use]
     pub fn new(ccn: impl Into<Ccns>, cache: Cache) -> Self {
         let ccn = ccn.into();
-        Self { ccn, cache }
+        Self {
+            ccn,
+            cache,
+            under_way: UnderWay::default(),
+        }
     }
 
     /// Fetches and verifies a message.
@@ -293,12 +301,28 @@ impl Intake {
 
     async fn file(&self, reference: &Reference) -> Result<(ItemHash, Cached), IntakeError> {
         let store = self.store(reference).await?;
+        let _entry = self.under_way.enter(Fetching {
+            reference: reference.hash.clone(),
+            file: store.item_hash.clone(),
+        });
         let cached = self
             .cache
             .get(&store.item_hash)
             .await
             .map_err(IntakeError::File)?;
         Ok((reference.hash.clone(), cached))
+    }
+
+    /// What a workload still waits for: each file, and how many bytes of it are here.
+    pub async fn fetching(&self, workload: &Workload) -> Vec<(Fetching, u64)> {
+        let references = workload.references();
+        let references: Vec<_> = references.iter().map(|one| &one.hash).collect();
+        let mut found = Vec::new();
+        for fetching in self.under_way.of(&references) {
+            let bytes = self.cache.arrived(&fetching.file).await;
+            found.push((fetching, bytes));
+        }
+        found
     }
 
     /// The files of the cache, for those who look after it.

@@ -33,6 +33,8 @@ use crate::logs::Logs;
 use crate::metrics;
 use crate::metrics::history::History;
 
+pub(crate) use self::task::kept_workload;
+
 /// The handle; clones speak to the same tasks.
 #[derive(Clone)]
 pub struct Reconciler {

@@ -455,7 +455,7 @@ fn place_of(record: &Record) -> Option<Place> {
 }
 
 /// What a machine's verified message asks for.
-pub(super) fn kept_workload(record: &Record) -> Option<Workload> {
+pub(crate) fn kept_workload(record: &Record) -> Option<Workload> {
     let verified = Intake::kept(&record.hash, record.message.as_ref()?).ok()?;
     intake::workload(&verified).ok()
 }
