@@ -399,6 +399,22 @@ pub fn workload(verified: &Verified) -> Result<Workload, IntakeError> {
     })
 }
 
+/// The workload of a message's newest version, which is to go on where `before` was.
+///
+/// # Errors
+/// [`IntakeError::Unsupported`].
+pub fn successor(newest: &Verified, before: Option<&Workload>) -> Result<Workload, IntakeError> {
+    let next = workload(newest)?;
+    if let Some(before) = before {
+        next.takes_over(before)
+            .map_err(|source| IntakeError::Unsupported {
+                hash: newest.envelope.item_hash.clone(),
+                source,
+            })?;
+    }
+    Ok(next)
+}
+
 /// Whether a message is the one with this hash, signed by who it says.
 fn is_genuine(hash: &ItemHash, message: &Value) -> bool {
     Envelope::parse(message).is_ok_and(|envelope| {

@@ -206,6 +206,34 @@ impl Workload {
         }
     }
 
+    /// Whether this version of a message can go on with the disks of the version `before` it. Disks are known by their
+    /// place among the volumes: what was written on one must not turn up as another.
+    ///
+    /// # Errors
+    /// [`Unsupported`], naming the volume.
+    pub fn takes_over(&self, before: &Self) -> Result<(), Unsupported> {
+        let kept = |volume: &Volume| match volume {
+            Volume::Disk {
+                mount,
+                ephemeral: false,
+                ..
+            } => Some(mount.clone()),
+            _ => None,
+        };
+        let both = before.volumes.iter().zip(&self.volumes);
+        for (index, (old, new)) in both.enumerate() {
+            if let Some(mount) = kept(old)
+                && kept(new).as_ref() != Some(&mount)
+            {
+                return unsupported(format!(
+                    "volumes[{index}]: the version before has the volume of {mount} here, with what was written on it; \
+                     new volumes come behind those there are"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// The guest's host name: base32 of the hash, lower case, without padding; the hash itself when it is a CID.
     #[must_use]
     pub fn hostname(&self) -> String {

@@ -99,9 +99,10 @@ impl Reconciler {
             return Ok(());
         };
         let runs_as = version_of(&kept);
+        let before = intake::workload(&kept).ok();
         let newest = self.shared.intake.newest(kept).await;
         let usable = newest.and_then(|newest| {
-            intake::workload(&newest)?;
+            intake::successor(&newest, before.as_ref())?;
             Ok(version_of(&newest))
         });
         match usable {

@@ -135,6 +135,40 @@ async fn another_version_reaches_a_machine_that_is_starting_and_one_that_was_giv
     until_memory(&node, &first, 96).await;
 }
 
+/// R1: what was written on one volume does not turn up as another, or get lost behind it.
+#[tokio::test]
+async fn a_version_adds_volumes_behind_those_there_are_and_does_not_change_them() {
+    let node = Node::start().await;
+    let owner = Keypair::generate();
+    let image = node.ccn.store(&owner, b"a raw disk");
+    let publish = |memory: u64, mounts: &[&str], replaces: Option<&ItemHash>| {
+        let mut content = instance_content(&image, "hold");
+        content["resources"]["memory"] = memory.into();
+        content["allow_amend"] = true.into();
+        let volume = |mount: &&str| json!({"persistence": "host", "name": "v", "size_mib": 1, "mount": mount});
+        content["volumes"] = mounts.iter().map(volume).collect();
+        if let Some(replaces) = replaces {
+            content["replaces"] = json!(replaces);
+        }
+        node.ccn.publish(&owner, MessageType::Instance, content)
+    };
+    let hash = publish(64, &["/a", "/b"], None);
+    node.push(&[&hash]).await;
+    until_memory(&node, &hash, 64).await;
+    let swapped = publish(70, &["/b"], Some(&hash));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    until_memory(&node, &hash, 64).await;
+    // Nor does it when it starts anew.
+    let again = node.restarted().await;
+    again
+        .until(&hash, "started", |_| again.bench.started() == 1)
+        .await;
+    until_memory(&again, &hash, 64).await;
+    again.ccn.set_status(&swapped, "forgotten");
+    publish(80, &["/a", "/b", "/c"], Some(&hash));
+    until_memory(&again, &hash, 80).await;
+}
+
 /// R18: every field of a volume is honoured or refused by its name.
 #[tokio::test]
 async fn a_volume_with_a_parent_begins_as_its_copy_and_is_refused_when_it_is_smaller() {
