@@ -425,15 +425,30 @@ pub(super) async fn prometheus(State(app): State<App>, _: Operator) -> Result<Re
         .map(|(state, count)| (format!("{{state=\"{state}\"}}"), count))
         .collect();
     family("machines", "gauge", "Machines by state.", &states);
+    let nodes = app.intake.ccn.nodes().iter().map(|node| {
+        // A label's value ends at a quote.
+        let url = node.base().replace(['"', '\\'], "");
+        (
+            format!("{{url=\"{url}\"}}"),
+            f64::from(u8::from(node.is_heard())),
+        )
+    });
+    let nodes: Vec<_> = nodes.collect();
+    family(
+        "ccn_heard",
+        "gauge",
+        "Whether a core channel node's messages are being listened to.",
+        &nodes,
+    );
     let latest = app.reconciler.history().latest();
     let running: Vec<_> = latest
         .iter()
         .filter(|(hash, _)| {
             let state = |record: &&Record| record.hash == *hash;
-            records
-                .iter()
-                .find(state)
-                .is_some_and(|record| record.state == ledger::State::Running)
+            records.iter().find(state).is_some_and(|record| {
+                use ledger::State;
+                matches!(record.state, State::Running | State::Paused)
+            })
         })
         .map(|(hash, sample)| (format!("{{vm=\"{hash}\"}}"), sample.counters))
         .collect();

@@ -2,6 +2,8 @@
 //! are capped, messages and files are verified by who asked.
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aleph_message::ItemHash;
@@ -37,6 +39,7 @@ const JSON_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Ccn {
     base: String,
     client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    heard: Arc<AtomicBool>,
 }
 
 /// Why the node gave no answer.
@@ -168,7 +171,25 @@ impl Ccn {
         Self {
             base: base.to_owned(),
             client: Client::builder(TokioExecutor::new()).build(https),
+            heard: Arc::default(),
         }
+    }
+
+    /// Its address.
+    #[must_use]
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// Whether its messages are being listened to now.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether its messages are being listened to.
+    pub(super) fn set_heard(&self, heard: bool) {
+        self.heard.store(heard, Ordering::Relaxed);
     }
 
     /// The node's URL for `path`, with the scheme of a WebSocket.

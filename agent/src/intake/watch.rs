@@ -108,7 +108,15 @@ impl Watch {
         loop {
             let path = format!("/api/ws0/messages?startDate={}", since - OVERLAP);
             let url = node.websocket_url(&path);
-            match self.listen(&url, &mut since).await {
+            let listened = self.listen(node, &url, &mut since).await;
+            if node.is_heard() {
+                tracing::warn!(
+                    url,
+                    "the core channel node's messages are not heard any more"
+                );
+                node.set_heard(false);
+            }
+            match listened {
                 Ok(()) => wait = BACKOFF.0,
                 Err(error) => tracing::debug!("message stream: {error}"),
             }
@@ -122,6 +130,7 @@ impl Watch {
     /// Until the connection ends. `since` follows the messages seen.
     async fn listen(
         &self,
+        node: &Ccn,
         url: &str,
         since: &mut i64,
     ) -> Result<(), tokio_tungstenite::tungstenite::Error> {
@@ -133,6 +142,7 @@ impl Watch {
             return Ok(());
         };
         let (mut stream, _) = connected?;
+        node.set_heard(true);
         tracing::info!(url, "listening to the core channel node's messages");
         while let Ok(Some(frame)) = timeout(SILENCE, stream.next()).await {
             let Message::Text(text) = frame? else {

@@ -81,7 +81,9 @@ async fn while_the_only_core_channel_node_is_dead_lying_or_slow_nothing_changes_
     host.settle(&wanted).await;
     for round in 0..rounds() {
         lying(&host, &mut wanted, round).await;
+        eprintln!("round {round}: the lies are found out");
         dead(&host, &line, &mut wanted, round).await;
+        eprintln!("round {round}: the dead is back");
         slow(&mut host, &line, &mut wanted, round).await;
         eprintln!("round {round}: {} machines, as wanted", wanted.len());
     }
