@@ -273,9 +273,31 @@ async fn price() -> Json<Value> {
     Json(json!({"required_tokens": 1.0, "payment_type": "credit", "cost": "1.000000000000000000"}))
 }
 
-async fn stream(State(held): State<Arc<Held>>, upgrade: WebSocketUpgrade) -> Response {
+async fn stream(
+    State(held): State<Arc<Held>>,
+    Query(query): Query<HashMap<String, String>>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
     let mut messages = held.stream.subscribe();
+    let since: f64 = query["startDate"].parse().unwrap();
+    let mut past: Vec<Value> = held
+        .messages
+        .lock()
+        .unwrap()
+        .values()
+        .filter(|(status, message)| {
+            status == "processed" && message["time"].as_f64() >= Some(since)
+        })
+        .map(|(_, message)| message.clone())
+        .collect();
+    past.sort_by(|a, b| a["time"].as_f64().partial_cmp(&b["time"].as_f64()).unwrap());
     upgrade.on_upgrade(move |mut socket| async move {
+        for message in past {
+            let frame = Message::Text(message.to_string().into());
+            if socket.send(frame).await.is_err() {
+                return;
+            }
+        }
         while let Ok(message) = messages.recv().await {
             if socket.send(Message::Text(message.into())).await.is_err() {
                 return;
