@@ -71,6 +71,8 @@ pub struct Trust {
     pub ccns: Vec<String>,
     /// How many of all core channel nodes must agree on what cannot be verified; more than half when absent.
     pub quorum: Option<usize>,
+    /// An address whose aggregate `settings` names more of those who may push, as `authorized_allocation_signers`.
+    pub settings: Option<String>,
     /// SHA-256 of the shared token that older schedulers send instead of a signature, 64 hexadecimal digits. Without
     /// it no token is accepted.
     pub legacy_token_sha256: Option<String>,
@@ -426,6 +428,7 @@ impl Config {
         for (field, address) in [
             ("node.owner", &self.node.owner),
             ("node.payment_receiver", &self.node.payment_receiver),
+            ("trust.settings", &self.trust.settings),
         ] {
             if let Some(address) = address
                 && !is_address(address)

@@ -8,7 +8,7 @@ use aleph_message::{Content, ItemHash, MessageType};
 use axum::Json;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -24,7 +24,7 @@ use crate::ledger::{self, Kind, Record, Source};
 /// The longest body taken, in bytes.
 const MAX_BODY: usize = 1 << 20;
 /// How long a notification waits for a failure that comes at once.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_millis(700);
 /// Credits must last this long at the start, in seconds.
 const CREDIT_RUNWAY: u128 = 3600;
 
@@ -227,18 +227,32 @@ pub(super) async fn notify(State(app): State<App>, request: Request) -> Result<R
         |state: &ledger::State| matches!(state, ledger::State::Failed(_) | ledger::State::Running);
     app.reconciler.settle(&hash, PATIENCE, ended).await;
     let failure = match app.ledger.get(&hash).await?.map(|record| record.state) {
-        Some(ledger::State::Failed(failure)) => Some(failure.reason),
+        Some(ledger::State::Failed(failure)) => Some(failure),
         _ => None,
     };
     let text = hash.to_string();
+    // Where its owner sees what becomes of it.
+    let place = [(header::LOCATION, format!("/control/machine/{hash}"))];
     Ok(match failure {
-        None => Json(json!({ "success": true, "successful": true, "failing": [], "errors": {} }))
-            .into_response(),
-        Some(reason) => {
+        None => {
+            let body = json!({ "success": true, "successful": true, "failing": [], "errors": {} });
+            (place, Json(body)).into_response()
+        }
+        Some(failure) => {
             let body = json!({
-                "success": false, "successful": false, "failing": [text], "errors": { text.as_str(): reason },
+                "success": false, "successful": false, "failing": [text],
+                "errors": { text.as_str(): failure.reason },
             });
-            (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+            // Absent when trying again cannot help.
+            let again = failure.retry_at.map(|at| {
+                let seconds = (at - ledger::now_us()).max(0) / 1_000_000 + 1;
+                HeaderValue::from(seconds)
+            });
+            let mut refused = (StatusCode::SERVICE_UNAVAILABLE, place, Json(body)).into_response();
+            if let Some(seconds) = again {
+                refused.headers_mut().insert(header::RETRY_AFTER, seconds);
+            }
+            refused
         }
     })
 }

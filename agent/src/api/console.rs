@@ -27,12 +27,9 @@ pub(super) async fn attach(
     Ok(upgrade
         .max_message_size(MAX_FRAME)
         .on_upgrade(move |mut socket| async move {
-            let Ok(_place) = app.viewers.try_acquire() else {
-                return refuse(&mut socket, "too many viewers on this node").await;
-            };
-            if !greet(&app, &record, &uri, &mut socket).await {
+            let Some(_place) = greet(&app, &record, &uri, &mut socket).await else {
                 return;
-            }
+            };
             match app.host.attach_console(&record.hash).await {
                 // A viewer that goes away ends it; nobody is left to be told.
                 Ok(console) => drop(carry(console, &mut socket).await),

@@ -18,6 +18,7 @@ use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
 
 use super::owner::{self, Owned};
+use super::viewers::Place;
 use super::{ApiError, App, Shared};
 use crate::auth::owner::may_operate;
 use crate::ledger::{Record, State as Stand};
@@ -151,7 +152,7 @@ pub(super) async fn history(
     let reader = Reader::open(&app, &record, wanted).await?;
     let identifier = format!("vm-{}-stdout", record.hash);
     if wanted.follow {
-        let place = app.view()?;
+        let place = app.view(Some(&record.hash))?;
         let following = Following::new(&app, record, reader);
         let lines = stream::unfold(
             (following, identifier, place),
@@ -238,7 +239,7 @@ impl Following {
                 None => {}
             }
             self.farewell = match record.map(|record| record.state) {
-                Some(Stand::Running | Stand::Starting | Stand::Stopping) => None,
+                Some(Stand::Running | Stand::Paused | Stand::Starting | Stand::Stopping) => None,
                 Some(Stand::Defined | Stand::Fetching | Stand::Prepared) => {
                     Some("VM is starting, try again shortly")
                 }
@@ -268,13 +269,9 @@ pub(super) async fn stream(
     Ok(upgrade
         .max_message_size(MAX_FRAME)
         .on_upgrade(move |mut socket| async move {
-            let Ok(_place) = app.viewers.try_acquire() else {
-                refuse(&mut socket, "too many viewers on this node").await;
+            let Some(_place) = greet(&app, &record, &uri, &mut socket).await else {
                 return;
             };
-            if !greet(&app, &record, &uri, &mut socket).await {
-                return;
-            }
             // A viewer that goes away ends it; nobody is left to be told.
             let _ = serve(&app, record, wanted, &mut socket).await;
         }))
@@ -291,15 +288,15 @@ pub(super) async fn viewed(app: &Shared, reference: &str) -> Result<Record, ApiE
 
 pub(super) type Sent = Result<(), axum::Error>;
 
-/// Reads who the viewer is; whether it may go on.
+/// Reads who the viewer is; its place, when it may go on. Nobody takes one before saying who it is.
 pub(super) async fn greet(
     app: &Shared,
     record: &Record,
     uri: &Uri,
     socket: &mut WebSocket,
-) -> bool {
+) -> Option<Place> {
     let Ok(Some(Ok(first))) = tokio::time::timeout(FIRST_FRAME, socket.recv()).await else {
-        return false;
+        return None;
     };
     let frame: Option<Value> = first
         .to_text()
@@ -307,16 +304,22 @@ pub(super) async fn greet(
         .and_then(|text| serde_json::from_str(text).ok());
     let Some(frame) = frame else {
         refuse(socket, "the first frame is not JSON").await;
-        return false;
+        return None;
     };
     match owner::frame_sender(app, uri, &frame) {
         Err(error) => refuse(socket, &error.reason).await,
         Ok(sender) if !may_operate(&app.intake.ccn, record, &sender).await => {
             refuse(socket, "Unauthorized sender").await;
         }
-        Ok(_) => return send(socket, json!({ "status": "connected" })).await.is_ok(),
+        Ok(_) => match app.viewers.take(Some(&record.hash)) {
+            Err(reason) => refuse(socket, reason).await,
+            Ok(place) => {
+                let sent = send(socket, json!({ "status": "connected" })).await;
+                return sent.ok().map(|()| place);
+            }
+        },
     }
-    false
+    None
 }
 
 async fn serve(app: &App, record: Record, wanted: Wanted, socket: &mut WebSocket) -> Sent {

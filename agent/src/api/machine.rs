@@ -1,24 +1,30 @@
 //! What owners do with one machine. Answers are bare text, as clients expect.
 
 use std::collections::HashMap;
+use std::sync::PoisonError;
 use std::time::Duration;
 
+use aleph_message::ItemHash;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::logs::since;
 use super::owner::{self, Owned};
 use super::time_text::text;
-use super::{ApiError, App};
+use super::{ApiError, App, Shared};
 use crate::ledger::{self, Source, now_us};
 use crate::metrics::history::{INTERVAL, Sample};
+use crate::reconcile::kept_workload;
 
 /// How long an answer waits for what was asked to have happened; it goes on either way.
 const PATIENCE: Duration = Duration::from_secs(55);
 /// The longest time until an expiry, in seconds: ten days, as in older nodes.
 const LONGEST_EXPIRY: f64 = 864_000.0;
+/// Between two readings of a machine's port wishes that strangers ask for.
+const TURN: Duration = Duration::from_secs(1);
 /// Of a machine's events, so many are shown.
 const EVENTS: u32 = 200;
 
@@ -180,6 +186,18 @@ pub(super) async fn status(
         _ => None,
     };
     let events = app.ledger.events(Some(&record.hash), 0, EVENTS).await?;
+    let workload = match record.state {
+        ledger::State::Fetching => kept_workload(&record),
+        _ => None,
+    };
+    let fetching = match &workload {
+        Some(workload) => app.intake.fetching(workload).await,
+        None => Vec::new(),
+    };
+    let fetching = fetching.iter().map(|(fetching, bytes)| {
+        json!({ "ref": fetching.reference, "file": fetching.file, "bytes": bytes })
+    });
+    let fetching: Vec<_> = fetching.collect();
     let times = &record.times;
     Ok(Json(json!({
         "vm_hash": record.hash,
@@ -190,6 +208,7 @@ pub(super) async fn status(
         "desired": record.desired.word(),
         "stopped_by_owner": record.held,
         "failure": failure,
+        "fetching": fetching,
         "reinstalling": record.wipe.is_some(),
         "expires_at": record.expires.map(text),
         "lease": record.lease.map(|lease| json!({
@@ -242,7 +261,8 @@ pub(super) async fn metrics(
     })))
 }
 
-/// `POST /control/machine/{hash}/update`, unsigned: reads the owner's port forwarding again.
+/// `POST /control/machine/{hash}/update`, unsigned: reads the owner's port forwarding again, once a second at most however
+/// many ask (spec crn-api §9.3 S6).
 pub(super) async fn update(
     State(app): State<App>,
     Path(reference): Path<String>,
@@ -256,8 +276,32 @@ pub(super) async fn update(
             json!({ "status": "ok", "msg": "VM not starting yet" }),
         ));
     }
-    app.reconciler.refresh_ports(&hash).await?;
+    if takes_turn(&app, &hash).await {
+        app.reconciler.refresh_ports(&hash).await?;
+    }
     Ok(Json(json!({})))
+}
+
+/// Waits for a turn to read a machine's port wishes; false when somebody has taken one since this one came, and so reads what
+/// this one would.
+async fn takes_turn(app: &Shared, hash: &ItemHash) -> bool {
+    let came = Instant::now();
+    loop {
+        let next = {
+            let now = Instant::now();
+            let mut turns = app.updates.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.retain(|_, turn| now - *turn < TURN);
+            match turns.get(hash) {
+                None => {
+                    turns.insert(hash.clone(), now);
+                    return true;
+                }
+                Some(turn) if *turn >= came => return false,
+                Some(turn) => *turn + TURN,
+            }
+        };
+        tokio::time::sleep_until(next).await;
+    }
 }
 
 const fn is_active(state: &ledger::State) -> bool {

@@ -14,21 +14,26 @@ mod operator;
 mod owner;
 mod programs;
 mod time_text;
+mod viewers;
 
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use aleph_message::ItemHash;
 use axum::Router;
+use axum::body::to_bytes;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 
 pub use self::drain::Drain;
 pub use self::error::ApiError;
+use self::viewers::{Place, Viewers};
 use crate::auth::operator::OperatorToken;
 use crate::auth::scheduler::Schedulers;
 use crate::config::Config;
@@ -41,8 +46,8 @@ use crate::reconcile::host::Hypervisor;
 pub const COMPATIBLE_VERSION: &str = "1.14.0";
 const SERVER: HeaderValue = HeaderValue::from_static("aleph-vm/1.14.0");
 
-/// Viewers of logs, consoles and events at a time: each of them is a connection that may stay for days.
-const MAX_VIEWERS: usize = 64;
+/// Of what a library says when it refuses a request, so many bytes are passed on.
+const MAX_REFUSAL: usize = 4096;
 
 /// What the handlers share.
 pub struct Shared {
@@ -63,19 +68,18 @@ pub struct Shared {
     /// Who the operator is.
     pub operator: OperatorToken,
     /// Viewers of logs, consoles and events.
-    pub viewers: Arc<Semaphore>,
+    pub viewers: Arc<Viewers>,
     /// What is under way when this agent ends.
     pub drain: Arc<Drain>,
+    /// When the port wishes of a machine were last read because somebody said so.
+    updates: Mutex<HashMap<ItemHash, Instant>>,
 }
 
 impl Shared {
-    /// A place for one who goes on looking.
-    fn view(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        let place = Arc::clone(&self.viewers).try_acquire_owned();
-        place.map_err(|_| {
-            let text = "too many viewers on this node";
-            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text)
-        })
+    /// A place for one who goes on looking at a machine, or at all of them.
+    fn view(&self, of: Option<&ItemHash>) -> Result<Place, ApiError> {
+        let place = self.viewers.take(of);
+        place.map_err(|text| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text))
     }
 }
 
@@ -95,7 +99,7 @@ impl Shared {
         operator: OperatorToken,
     ) -> App {
         Arc::new(Self {
-            schedulers: Schedulers::new(&config.trust, ledger.clone()),
+            schedulers: Schedulers::new(&config.trust, ledger.clone(), intake.ccn.clone()),
             // A node known by an address is reached at it, whatever its own interface is called.
             host_ipv4: config.domain.parse().ok().or(host_ipv4),
             config,
@@ -104,8 +108,9 @@ impl Shared {
             reconciler,
             host,
             operator,
-            viewers: Arc::new(Semaphore::new(MAX_VIEWERS)),
+            viewers: Arc::default(),
             drain: Arc::default(),
+            updates: Mutex::default(),
         })
     }
 }
@@ -120,6 +125,8 @@ pub fn router(app: App) -> Router {
         .expose_headers(ExposeHeaders::list([
             header::CONTENT_TYPE,
             header::CONTENT_LENGTH,
+            header::LOCATION,
+            header::RETRY_AFTER,
             header::SERVER,
         ]));
     let open = Router::new()
@@ -168,15 +175,19 @@ pub fn router(app: App) -> Router {
         )
         .route("/control/machine/{hash}/logs", get(logs::history))
         .route("/control/machine/{hash}/stream_logs", get(logs::stream))
+        .route_layer(middleware::from_fn(json_errors))
         .route_layer(cors);
-    Router::new()
-        .merge(open)
+    let closed = Router::new()
         .route("/control/allocations", post(allocations::push))
         .route(
             "/control/network/recreate",
             post(operator::recreate_network),
         )
         .route("/metrics", get(operator::prometheus))
+        .route_layer(middleware::from_fn(json_errors));
+    Router::new()
+        .merge(open)
+        .merge(closed)
         .route("/vm/{hash}", axum::routing::any(programs::by_path))
         .route("/vm/{hash}/", axum::routing::any(programs::by_path))
         .route("/vm/{hash}/{*path}", axum::routing::any(programs::by_path))
@@ -187,6 +198,34 @@ pub fn router(app: App) -> Router {
         ))
         .layer(middleware::from_fn(server_header))
         .with_state(app)
+}
+
+/// What the libraries refuse by themselves, another method or a query that is none, is said as everything else is.
+async fn json_errors(request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    let status = response.status();
+    let is_json = response.headers().get(header::CONTENT_TYPE);
+    let is_json = is_json.is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    if is_json || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    let text = to_bytes(body, MAX_REFUSAL).await.unwrap_or_default();
+    let text = match String::from_utf8_lossy(&text).trim() {
+        "" => format!(
+            "{}: {}",
+            status.as_u16(),
+            status.canonical_reason().unwrap_or_default()
+        ),
+        text => text.to_owned(),
+    };
+    let mut response = ApiError::new(status, text).into_response();
+    for (name, value) in &parts.headers {
+        if !response.headers().contains_key(name) && name != header::CONTENT_LENGTH {
+            response.headers_mut().append(name, value.clone());
+        }
+    }
+    response
 }
 
 async fn server_header(request: Request, next: Next) -> Response {

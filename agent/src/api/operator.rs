@@ -18,6 +18,7 @@ use serde_json::{Map, Value, json};
 use super::about::blocking;
 use super::owner::{self, Owned};
 use super::{ApiError, App, allocations, machine};
+use crate::intake::Intake;
 use crate::ledger::{self, Record};
 use crate::metrics;
 
@@ -80,6 +81,9 @@ pub(super) async fn config(State(app): State<App>, _: Operator) -> Json<Value> {
         "trust": {
             "allocation_signers": config.trust.allocation_signers,
             "allocation_signer_files": config.trust.allocation_signer_files,
+            "settings": config.trust.settings,
+            "ccns": config.trust.ccns,
+            "quorum": config.trust.quorum,
             "legacy_token": config.trust.legacy_token_sha256.is_some(),
         },
         "network": {
@@ -88,6 +92,8 @@ pub(super) async fn config(State(app): State<App>, _: Operator) -> Json<Value> {
             "ipv6_pool": config.network.ipv6_pool,
             "dns": config.network.dns,
             "host_ports": config.network.host_ports.to_string(),
+            "guest_megabits": config.network.guest_megabits,
+            "guest_connections": config.network.guest_connections,
         },
         "limits": {
             "host_memory_mib": config.limits.host_memory_mib,
@@ -104,6 +110,16 @@ pub(super) async fn config(State(app): State<App>, _: Operator) -> Json<Value> {
             "min_timeout_seconds": config.program.min_timeout.as_secs(),
             "timeout_multiplier": config.program.timeout_multiplier,
             "drain_seconds": config.program.drain.as_secs(),
+        },
+        "sandbox": {
+            "cgroups": config.sandbox.cgroups,
+            "disk_bytes_per_second": config.sandbox.disk_bytes_per_second,
+        },
+        "checks": {
+            "program": config.checks.program,
+            "ipv4": config.checks.ipv4,
+            "ipv6": config.checks.ipv6,
+            "host": config.checks.host,
         },
         "retention": {
             "program_hours": config.retention.program_hours,
@@ -130,6 +146,7 @@ pub(super) async fn records(State(app): State<App>) -> Result<Json<Vec<Value>>, 
             .unwrap_or_default();
         let time = |at: Option<i64>| at.map(super::time_text::text);
         let ports: Map<_, _> = record.ports.iter().map(super::about::mapping).collect();
+        let (message, original) = contents(&record).unzip();
         rows.push(json!({
             "uuid": record.hash,
             "vm_hash": record.hash,
@@ -147,14 +164,21 @@ pub(super) async fn records(State(app): State<App>) -> Result<Json<Vec<Value>>, 
             "vcpus": record.lease.map(|lease| lease.vcpus),
             "memory": record.lease.map(|lease| lease.memory_mib),
             "network_tap": record.lease.map(|lease| format!("vmtap{}", lease.slot)),
-            "message": record.message,
-            "original_message": record.message,
+            "message": message,
+            "original_message": original,
             "persistent": record.kind.map(|kind| kind != ledger::Kind::Microvm),
             "gpus": "[]",
             "mapped_ports": ports,
         }));
     }
     Ok(Json(rows))
+}
+
+/// The content that counts and the one that was first, as JSON texts; nothing before the message is here.
+fn contents(record: &Record) -> Option<(String, String)> {
+    let kept = Intake::kept(&record.hash, record.message.as_ref()?).ok()?;
+    let newest = kept.amendment.as_deref().unwrap_or(&kept);
+    Some((newest.content.raw.to_string(), kept.content.raw.to_string()))
 }
 
 /// `GET /about/executions/details`: everything the ledger knows, for looking for faults.
@@ -280,7 +304,7 @@ fn stream_events(
     record: Option<Record>,
     headers: &HeaderMap,
 ) -> Result<Events, ApiError> {
-    let place = app.view()?;
+    let place = app.view(record.as_ref().map(|record| &record.hash))?;
     let changes = app.ledger.changes();
     let last = headers
         .get("Last-Event-ID")
@@ -401,15 +425,30 @@ pub(super) async fn prometheus(State(app): State<App>, _: Operator) -> Result<Re
         .map(|(state, count)| (format!("{{state=\"{state}\"}}"), count))
         .collect();
     family("machines", "gauge", "Machines by state.", &states);
+    let nodes = app.intake.ccn.nodes().iter().map(|node| {
+        // A label's value ends at a quote.
+        let url = node.base().replace(['"', '\\'], "");
+        (
+            format!("{{url=\"{url}\"}}"),
+            f64::from(u8::from(node.is_heard())),
+        )
+    });
+    let nodes: Vec<_> = nodes.collect();
+    family(
+        "ccn_heard",
+        "gauge",
+        "Whether a core channel node's messages are being listened to.",
+        &nodes,
+    );
     let latest = app.reconciler.history().latest();
     let running: Vec<_> = latest
         .iter()
         .filter(|(hash, _)| {
             let state = |record: &&Record| record.hash == *hash;
-            records
-                .iter()
-                .find(state)
-                .is_some_and(|record| record.state == ledger::State::Running)
+            records.iter().find(state).is_some_and(|record| {
+                use ledger::State;
+                matches!(record.state, State::Running | State::Paused)
+            })
         })
         .map(|(hash, sample)| (format!("{{vm=\"{hash}\"}}"), sample.counters))
         .collect();

@@ -21,6 +21,7 @@ use crate::program::{Upstream, forward};
 use crate::reconcile::{InUse, Unavailable};
 
 const ITEM_HASH: HeaderName = HeaderName::from_static("aleph-program-itemhash");
+const CODE_REF: HeaderName = HeaderName::from_static("aleph-program-code-ref");
 /// When a client may ask again for a program that cannot be started now, in seconds.
 const RETRY_AFTER: u32 = 5;
 
@@ -107,6 +108,9 @@ async fn relay(
         .program(hash)
         .await
         .map_err(|error| unavailable(hash, &error))?;
+    if !in_use.endpoint.http {
+        return Err(no_http());
+    }
     let query = request
         .uri()
         .query()
@@ -132,7 +136,12 @@ async fn relay(
         timeout: limits.min_timeout.max(Duration::from_secs(seconds)),
     };
     match forward(upstream, request).await {
-        Ok(response) => Ok(hold(response, (in_use, run))),
+        Ok(mut response) => {
+            if let Ok(value) = HeaderValue::from_str(in_use.endpoint.code.as_str()) {
+                response.headers_mut().insert(CODE_REF, value);
+            }
+            Ok(hold(response, (in_use, run)))
+        }
         Err(error) => {
             tracing::warn!(vm = %hash, "{}", crate::chain(&error));
             Err(ApiError::new(error.status(), crate::chain(&error)))
@@ -175,9 +184,10 @@ async fn check(app: &Shared, hash: &ItemHash) -> Result<(), ApiError> {
                     }
                     error => super::allocations::refusal(&error),
                 })?;
-            match verified.envelope.message_type {
-                aleph_message::MessageType::Program => Ok(()),
-                aleph_message::MessageType::Instance => not_a_program(),
+            match &verified.content.body {
+                aleph_message::Body::Program(program) if !program.on.http => Err(no_http()),
+                aleph_message::Body::Program(_) => Ok(()),
+                aleph_message::Body::Instance(_) => not_a_program(),
                 _ => Err(ApiError::new(
                     StatusCode::NOT_FOUND,
                     "404: This message is not a program",
@@ -185,6 +195,12 @@ async fn check(app: &Shared, hash: &ItemHash) -> Result<(), ApiError> {
             }
         }
     }
+}
+
+/// A program that only messages are for, or nobody.
+fn no_http() -> ApiError {
+    let text = "404: This program answers no requests: on.http is false in its message";
+    ApiError::new(StatusCode::NOT_FOUND, text)
 }
 
 fn unavailable(hash: &ItemHash, error: &Unavailable) -> ApiError {

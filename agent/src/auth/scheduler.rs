@@ -1,20 +1,33 @@
-//! Allocation pushes: an EIP-191 signature over the request by an address of the operator's list, each accepted once.
+//! Allocation pushes: an EIP-191 signature over the request by an address of the operator's list, or of the network's where
+//! the operator says so, each accepted once.
 
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use aleph_message::allocation::{self, AllocationError};
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 
 use crate::config::Trust;
+use crate::intake::ccns::Ccns;
 use crate::ledger::{Ledger, LedgerError};
+
+/// For so long the network's list is not read again.
+const FRESH: Duration = Duration::from_secs(60);
 
 /// Those who may push allocations. What they have pushed lately stands in the ledger.
 #[derive(Debug)]
 pub struct Schedulers {
     addresses: Vec<String>,
     files: Vec<PathBuf>,
+    settings: Option<String>,
+    /// When the network's list was asked for last, and what it was when it could be read last.
+    listed: Mutex<(Option<Instant>, Vec<String>)>,
     legacy_token_sha256: Option<String>,
     ledger: Ledger,
+    ccn: Ccns,
 }
 
 /// Why a push is refused. Said in the log only: the answer is the same for all.
@@ -63,14 +76,17 @@ pub struct Push<'a> {
 }
 
 impl Schedulers {
-    /// From the configuration. The files are read at each push.
+    /// From the configuration. The files are read at each push, the network's list at most once a minute.
     #[must_use]
-    pub fn new(trust: &Trust, ledger: Ledger) -> Self {
+    pub fn new(trust: &Trust, ledger: Ledger, ccn: Ccns) -> Self {
         Self {
             addresses: trust.allocation_signers.clone(),
             files: trust.allocation_signer_files.clone(),
+            settings: trust.settings.clone(),
+            listed: Mutex::default(),
             legacy_token_sha256: trust.legacy_token_sha256.clone(),
             ledger,
+            ccn,
         }
     }
 
@@ -90,10 +106,14 @@ impl Schedulers {
         if !self.trusts(&signed.signer).await {
             return Err(Refused::Stranger(signed.signer));
         }
+        // Two schedulers may say the same in the same second.
+        let mut digest = Sha256::new();
+        digest.update(signed.signer.to_lowercase().as_bytes());
+        digest.update(signed.payload_digest);
         let until = signed.issued_at.saturating_add(allocation::MAX_AGE_SECONDS);
         if !self
             .ledger
-            .use_once(signed.payload_digest, until, push.now)
+            .use_once(digest.finalize().into(), until, push.now)
             .await?
         {
             return Err(Refused::Replayed(signed.signer));
@@ -128,8 +148,47 @@ impl Schedulers {
                 }
             }
         }
-        false
+        self.network_lists(signer).await
     }
+
+    /// Whether the aggregate `settings` of the configured address names the signer (spec crn-api §1.4). When it cannot be
+    /// read, what it was counts.
+    async fn network_lists(&self, signer: &str) -> bool {
+        let Some(settings) = &self.settings else {
+            return false;
+        };
+        let is_old = {
+            let mut listed = self.listed();
+            let is_old = listed.0.is_none_or(|tried| tried.elapsed() >= FRESH);
+            if is_old {
+                // Noted first: a crowd of strangers makes it read no more often.
+                listed.0 = Some(Instant::now());
+            }
+            is_old
+        };
+        if is_old {
+            match self.ccn.aggregate(settings, "settings").await {
+                Ok(aggregate) => self.listed().1 = signers(aggregate.as_ref()),
+                Err(error) => {
+                    let error = crate::chain(&error);
+                    tracing::warn!("the network's list of schedulers stays as it was: {error}");
+                }
+            }
+        }
+        let listed = self.listed();
+        listed.1.iter().any(|one| one.eq_ignore_ascii_case(signer))
+    }
+
+    fn listed(&self) -> MutexGuard<'_, (Option<Instant>, Vec<String>)> {
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// `authorized_allocation_signers`; what is no text in it is passed over.
+fn signers(aggregate: Option<&Value>) -> Vec<String> {
+    let listed = aggregate.and_then(|a| a.get("authorized_allocation_signers")?.as_array());
+    let listed = listed.into_iter().flatten().filter_map(Value::as_str);
+    listed.map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -153,6 +212,10 @@ mod tests {
         }
     }
 
+    fn nobody() -> Ccns {
+        Ccns::new(["http://127.0.0.1:1"], None)
+    }
+
     fn ledger() -> Ledger {
         Ledger::open(std::path::Path::new(":memory:")).unwrap()
     }
@@ -162,7 +225,7 @@ mod tests {
             allocation_signers: vec![key.address().to_lowercase()],
             ..Trust::default()
         };
-        Schedulers::new(&trust, ledger())
+        Schedulers::new(&trust, ledger(), nobody())
     }
 
     fn sign(key: &Keypair, body: &[u8], at: i64) -> String {
@@ -219,7 +282,7 @@ mod tests {
             allocation_signer_files: vec![file.path().to_owned()],
             ..Trust::default()
         };
-        let schedulers = Schedulers::new(&trust, ledger());
+        let schedulers = Schedulers::new(&trust, ledger(), nobody());
         let header = sign(&key, b"{}", NOW);
         assert!(matches!(
             schedulers.check(push(&header, b"{}")).await,
@@ -236,7 +299,7 @@ mod tests {
                 legacy_token_sha256: digest,
                 ..Trust::default()
             };
-            Schedulers::new(&trust, ledger())
+            Schedulers::new(&trust, ledger(), nobody())
         };
         let token = |text| Push {
             authorization: None,

@@ -218,6 +218,20 @@ impl Cache {
         self.entry(hash.to_string()).await
     }
 
+    /// How many bytes of a file that is being fetched are here.
+    pub async fn arrived(&self, hash: &ItemHash) -> u64 {
+        let name = hash.as_str();
+        for path in [
+            self.inner.dir.join("partial").join(name),
+            self.inner.dir.join(name),
+        ] {
+            if let Ok(metadata) = tokio::fs::metadata(&path).await {
+                return metadata.len();
+            }
+        }
+        0
+    }
+
     /// A file of the cache as a raw disk: itself, or, if it is a qcow2 image, what that was converted to.
     ///
     /// # Errors

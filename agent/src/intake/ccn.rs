@@ -1,8 +1,12 @@
 //! The core channel node's public HTTP API, the few calls the agent makes. Nothing that comes back is trusted: replies
 //! are capped, messages and files are verified by who asked.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use aleph_message::ItemHash;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -21,6 +25,8 @@ const PAGE: usize = 100;
 const MAX_PAGES: usize = 10;
 /// The longest JSON reply taken, in bytes: a page of messages, 200 kB each.
 const MAX_JSON: usize = 8 * 1024 * 1024;
+/// Messages that [`Ccn::in_force`] may be asked about at a time: as many as fit [`MAX_JSON`] when all are as long as can be.
+pub const MAX_HASHES: usize = 40;
 /// The longest message content stored as a file, in bytes.
 const MAX_CONTENT: usize = 4 * 1024 * 1024;
 /// How long a reply's head may take.
@@ -33,6 +39,7 @@ const JSON_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Ccn {
     base: String,
     client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    heard: Arc<AtomicBool>,
 }
 
 /// Why the node gave no answer.
@@ -164,7 +171,25 @@ impl Ccn {
         Self {
             base: base.to_owned(),
             client: Client::builder(TokioExecutor::new()).build(https),
+            heard: Arc::default(),
         }
+    }
+
+    /// Its address.
+    #[must_use]
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// Whether its messages are being listened to now.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether its messages are being listened to.
+    pub(super) fn set_heard(&self, heard: bool) {
+        self.heard.store(heard, Ordering::Relaxed);
     }
 
     /// The node's URL for `path`, with the scheme of a WebSocket.
@@ -281,6 +306,32 @@ impl Ccn {
             }
         }
         Ok(found)
+    }
+
+    /// Those of these messages, at most [`MAX_HASHES`], that are in force: processed, or about to be removed.
+    ///
+    /// # Errors
+    /// [`CcnError`].
+    pub async fn in_force(&self, hashes: &[ItemHash]) -> Result<HashSet<String>, CcnError> {
+        #[derive(Deserialize)]
+        struct Page {
+            messages: Vec<Listed>,
+        }
+        #[derive(Deserialize)]
+        struct Listed {
+            item_hash: String,
+        }
+        let names: Vec<&str> = hashes.iter().map(ItemHash::as_str).collect();
+        let path = format!(
+            "/api/v0/messages.json?hashes={}&contentFormat=none&pagination={MAX_HASHES}",
+            names.join(",")
+        );
+        let page: Page = self.json(&path).await?.ok_or_else(|| CcnError::Status {
+            url: format!("{}{path}", self.base),
+            status: StatusCode::NOT_FOUND,
+        })?;
+        let listed = page.messages.into_iter();
+        Ok(listed.map(|message| message.item_hash).collect())
     }
 
     async fn list(&self, query: &str) -> Result<Vec<Value>, CcnError> {

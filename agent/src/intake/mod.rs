@@ -4,6 +4,7 @@
 mod amendments;
 pub mod ccn;
 pub mod ccns;
+mod under_way;
 pub mod watch;
 pub mod workload;
 
@@ -17,6 +18,8 @@ use serde_json::Value;
 
 use self::ccn::CcnError;
 use self::ccns::Ccns;
+pub use self::under_way::Fetching;
+use self::under_way::UnderWay;
 use self::workload::{Reference, Resolved, Unsupported, Workload};
 use crate::content::{Cache, Cached, ContentError};
 
@@ -26,6 +29,7 @@ pub struct Intake {
     /// The core channel nodes.
     pub ccn: Ccns,
     cache: Cache,
+    under_way: UnderWay,
 }
 
 /// A message whose hash, signature and permissions have been checked.
@@ -143,6 +147,13 @@ impl IntakeError {
             _ => false,
         }
     }
+
+    /// Whether the same message may be had another time. What is not genuine is not the message: a signature is no part of
+    /// what its hash says, so another answer may have the right one.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        self.is_transient() || matches!(self, Self::Forged { .. })
+    }
 }
 
 impl Intake {
@@ -150,7 +161,11 @@ impl Intake {
     #[must_use]
     pub fn new(ccn: impl Into<Ccns>, cache: Cache) -> Self {
         let ccn = ccn.into();
-        Self { ccn, cache }
+        Self {
+            ccn,
+            cache,
+            under_way: UnderWay::default(),
+        }
     }
 
     /// Fetches and verifies a message.
@@ -258,8 +273,12 @@ impl Intake {
             .content(hash.as_str(), |bytes| ItemHash::of(bytes) == *hash)
             .await?
             .ok_or_else(|| IntakeError::Unknown(hash.clone()))?;
-        if ItemHash::of(&bytes) != *hash {
-            return Err(refused("it does not match its hash"));
+        let got = ItemHash::of(&bytes);
+        if got != *hash {
+            return Err(IntakeError::Other {
+                hash: hash.clone(),
+                got,
+            });
         }
         String::from_utf8(bytes.into()).map_err(|_| refused("it is not text"))
     }
@@ -282,12 +301,28 @@ impl Intake {
 
     async fn file(&self, reference: &Reference) -> Result<(ItemHash, Cached), IntakeError> {
         let store = self.store(reference).await?;
+        let _entry = self.under_way.enter(Fetching {
+            reference: reference.hash.clone(),
+            file: store.item_hash.clone(),
+        });
         let cached = self
             .cache
             .get(&store.item_hash)
             .await
             .map_err(IntakeError::File)?;
         Ok((reference.hash.clone(), cached))
+    }
+
+    /// What a workload still waits for: each file, and how many bytes of it are here.
+    pub async fn fetching(&self, workload: &Workload) -> Vec<(Fetching, u64)> {
+        let references = workload.references();
+        let references: Vec<_> = references.iter().map(|one| &one.hash).collect();
+        let mut found = Vec::new();
+        for fetching in self.under_way.of(&references) {
+            let bytes = self.cache.arrived(&fetching.file).await;
+            found.push((fetching, bytes));
+        }
+        found
     }
 
     /// The files of the cache, for those who look after it.
@@ -362,6 +397,22 @@ pub fn workload(verified: &Verified) -> Result<Workload, IntakeError> {
         hash: hash.clone(),
         source,
     })
+}
+
+/// The workload of a message's newest version, which is to go on where `before` was.
+///
+/// # Errors
+/// [`IntakeError::Unsupported`].
+pub fn successor(newest: &Verified, before: Option<&Workload>) -> Result<Workload, IntakeError> {
+    let next = workload(newest)?;
+    if let Some(before) = before {
+        next.takes_over(before)
+            .map_err(|source| IntakeError::Unsupported {
+                hash: newest.envelope.item_hash.clone(),
+                source,
+            })?;
+    }
+    Ok(next)
 }
 
 /// Whether a message is the one with this hash, signed by who it says.

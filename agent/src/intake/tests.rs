@@ -53,6 +53,18 @@ fn what_this_node_cannot_do_is_said_before_anything_is_started() {
     };
     assert!(with("/volumes/0/mount", json!("data")).contains("volumes[0].mount"));
     assert!(with("/volumes/0/mount", json!("/a/../b")).contains("absolute path"));
+    for root in ["/", "//", "/a/./b"] {
+        assert!(with("/volumes/0/mount", json!(root)).contains("absolute path"));
+    }
+    let twice = with("/volumes/1/mount", json!("/data/"));
+    assert!(twice.starts_with("volumes[1].mount: "), "{twice}");
+    let mut content = instance(&key);
+    content["requirements"] = json!({"cpu": {"architecture": "arm64"}});
+    let refused = read(&key, content).unwrap_err();
+    assert!(
+        refused.starts_with("requirements.cpu.architecture: "),
+        "{refused}"
+    );
     assert!(with("/volumes/0/persistence", json!("store")).contains("volumes[0].persistence"));
     assert!(with("/resources/vcpus", json!(65)).contains("resources.vcpus"));
 }

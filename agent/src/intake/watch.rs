@@ -1,7 +1,9 @@
 //! What happens in the network to what runs here: a WebSocket brings forgotten messages and new port wishes within
-//! seconds, a periodic sweep finds whatever the WebSocket missed. Every configured node is listened to, and none is
-//! believed: what one says makes all of them be asked. So a fact is acted on when the node that completes the quorum
-//! tells of it.
+//! seconds, a [`look`] every few seconds finds what is in force no longer, a periodic sweep finds whatever both missed.
+//! Every configured node is listened to, and none is believed: what one says makes all of them be asked. So a fact is acted
+//! on when the node that completes the quorum tells of it.
+
+mod look;
 
 use std::time::Duration;
 
@@ -46,8 +48,10 @@ impl Watch {
         let sweeper = self.clone();
         tokio::spawn(async move { sweeper.sweep_for_ever().await });
         for node in self.intake.ccn.nodes() {
-            let (node, watch) = (node.clone(), self.clone());
-            tokio::spawn(async move { watch.listen_for_ever(&node).await });
+            let (heard, watch) = (node.clone(), self.clone());
+            tokio::spawn(async move { watch.listen_for_ever(&heard).await });
+            let (looked_at, watch) = (node.clone(), self.clone());
+            tokio::spawn(async move { watch.look_for_ever(&looked_at).await });
         }
     }
 
@@ -76,6 +80,14 @@ impl Watch {
         Ok(())
     }
 
+    async fn erase_if_here_and_gone(&self, hash: &ItemHash) -> Result<(), LedgerError> {
+        let record = self.ledger.get(hash).await?;
+        if record.is_some_and(|record| record.state != State::Erased) {
+            self.erase_if_gone(hash).await?;
+        }
+        Ok(())
+    }
+
     /// Erases a machine whose message is no more. Whoever says so, the core channel nodes are asked.
     async fn erase_if_gone(&self, hash: &ItemHash) -> Result<(), LedgerError> {
         match self.intake.status(hash).await {
@@ -96,7 +108,15 @@ impl Watch {
         loop {
             let path = format!("/api/ws0/messages?startDate={}", since - OVERLAP);
             let url = node.websocket_url(&path);
-            match self.listen(&url, &mut since).await {
+            let listened = self.listen(node, &url, &mut since).await;
+            if node.is_heard() {
+                tracing::warn!(
+                    url,
+                    "the core channel node's messages are not heard any more"
+                );
+                node.set_heard(false);
+            }
+            match listened {
                 Ok(()) => wait = BACKOFF.0,
                 Err(error) => tracing::debug!("message stream: {error}"),
             }
@@ -110,6 +130,7 @@ impl Watch {
     /// Until the connection ends. `since` follows the messages seen.
     async fn listen(
         &self,
+        node: &Ccn,
         url: &str,
         since: &mut i64,
     ) -> Result<(), tokio_tungstenite::tungstenite::Error> {
@@ -121,6 +142,7 @@ impl Watch {
             return Ok(());
         };
         let (mut stream, _) = connected?;
+        node.set_heard(true);
         tracing::info!(url, "listening to the core channel node's messages");
         while let Ok(Some(frame)) = timeout(SILENCE, stream.next()).await {
             let Message::Text(text) = frame? else {
@@ -148,7 +170,13 @@ impl Watch {
         ) {
             return Ok(());
         }
-        let Ok((_, Some(content))) = Envelope::parse_with_content(message) else {
+        // A node that speaks of a machine's own message again may have come to another conclusion about it.
+        let own = message.get("item_hash").and_then(Value::as_str);
+        if let (Some("PROGRAM" | "INSTANCE"), Some(own)) = (kind, own.and_then(|h| h.parse().ok()))
+        {
+            self.erase_if_here_and_gone(&own).await?;
+        }
+        let Ok((envelope, Some(content))) = Envelope::parse_with_content(message) else {
             return Ok(());
         };
         match &content.body {
@@ -158,19 +186,14 @@ impl Watch {
                     .and_then(|executable| executable.replaces.as_deref());
                 if let Some(original) = replaced.and_then(|text| text.parse().ok()) {
                     self.reconciler.revised(&original).await?;
+                    let version = &envelope.item_hash;
+                    self.reconciler.retry_as(&original, version).await?;
                 }
             }
             Body::Forget(forget) => {
                 self.reconciler.withdrawn(&forget.hashes).await?;
                 for hash in &forget.hashes {
-                    if self
-                        .ledger
-                        .get(hash)
-                        .await?
-                        .is_some_and(|record| record.state != State::Erased)
-                    {
-                        self.erase_if_gone(hash).await?;
-                    }
+                    self.erase_if_here_and_gone(hash).await?;
                 }
             }
             Body::Aggregate(aggregate) if aggregate.key == "port-forwarding" => {

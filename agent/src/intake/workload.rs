@@ -1,16 +1,17 @@
 //! What a message asks for, in the agent's own terms: everything that is not supported has been refused, every length
 //! has been capped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aleph_message::{
-    Body as MessageBody, Content, Executable, InstanceContent, ItemHash, MachineVolume,
-    ProgramContent, VolumePersistence, VolumeSource,
+    Architecture, Body as MessageBody, Content, Executable, InstanceContent, ItemHash,
+    MachineResources, MachineVolume, NetworkProtocol, ProgramContent, VolumePersistence,
+    VolumeSource,
 };
 use crn_protocol::guest::{Encoding, Interface};
 
 use crate::content::Cached;
-use crate::ledger::{Demand, Kind};
+use crate::ledger::{Demand, Kind, PortWish};
 
 /// vCPUs the VMM can give one machine.
 const MAX_VCPUS: u32 = 64;
@@ -55,6 +56,8 @@ pub struct Workload {
     pub body: Body,
     /// Further disks, in the message's order.
     pub volumes: Vec<Volume>,
+    /// `resources.published_ports`: ports of the guest that are to be reachable from outside.
+    pub published: BTreeMap<u16, PortWish>,
 }
 
 /// How a workload is paid for.
@@ -92,6 +95,8 @@ pub enum Body {
         entrypoint: String,
         /// An executable's arguments.
         arguments: Vec<String>,
+        /// Whether it answers requests.
+        http: bool,
     },
     /// A machine of its own.
     Instance {
@@ -201,6 +206,34 @@ impl Workload {
         }
     }
 
+    /// Whether this version of a message can go on with the disks of the version `before` it. Disks are known by their
+    /// place among the volumes: what was written on one must not turn up as another.
+    ///
+    /// # Errors
+    /// [`Unsupported`], naming the volume.
+    pub fn takes_over(&self, before: &Self) -> Result<(), Unsupported> {
+        let kept = |volume: &Volume| match volume {
+            Volume::Disk {
+                mount,
+                ephemeral: false,
+                ..
+            } => Some(mount.clone()),
+            _ => None,
+        };
+        let both = before.volumes.iter().zip(&self.volumes);
+        for (index, (old, new)) in both.enumerate() {
+            if let Some(mount) = kept(old)
+                && kept(new).as_ref() != Some(&mount)
+            {
+                return unsupported(format!(
+                    "volumes[{index}]: the version before has the volume of {mount} here, with what was written on it; \
+                     new volumes come behind those there are"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// The guest's host name: base32 of the hash, lower case, without padding; the hash itself when it is a CID.
     #[must_use]
     pub fn hostname(&self) -> String {
@@ -251,8 +284,23 @@ impl Workload {
                 mount: absolute("data.mount", &data.mount)?,
             });
         }
+        if let Some((index, mount)) = mounted_twice(&volumes) {
+            let field = if index < executable.volumes.len() {
+                format!("volumes[{index}].mount")
+            } else {
+                "data.mount".to_owned()
+            };
+            return unsupported(format!("{field}: something else is mounted at {mount} too"));
+        }
         if volumes.len() > MAX_VOLUMES {
             return unsupported(format!("volumes: at most {MAX_VOLUMES} are possible"));
+        }
+        let cpu = executable
+            .requirements
+            .as_ref()
+            .and_then(|r| r.cpu.as_ref());
+        if cpu.and_then(|cpu| cpu.architecture) == Some(Architecture::Arm64) {
+            return unsupported("requirements.cpu.architecture: this node is x86_64");
         }
         let resources = &executable.resources;
         if !(1..=MAX_VCPUS).contains(&resources.vcpus) {
@@ -279,8 +327,22 @@ impl Workload {
             user_data: user_data(executable)?,
             body,
             volumes,
+            published: published(resources),
         })
     }
+}
+
+fn published(resources: &MachineResources) -> BTreeMap<u16, PortWish> {
+    let mut wishes = BTreeMap::new();
+    let ports = resources.published_ports.iter().flatten();
+    for published in ports.filter(|published| published.port > 0) {
+        let wish: &mut PortWish = wishes.entry(published.port).or_default();
+        match published.protocol {
+            NetworkProtocol::Tcp => wish.tcp = true,
+            NetworkProtocol::Udp => wish.udp = true,
+        }
+    }
+    wishes
 }
 
 fn user_data(executable: &Executable) -> Result<Option<String>, Unsupported> {
@@ -326,6 +388,7 @@ fn program_body(program: &ProgramContent) -> Result<Parts, Unsupported> {
         },
         entrypoint: code.entrypoint.clone(),
         arguments: code.args.clone().unwrap_or_default(),
+        http: program.on.http,
     };
     Ok((kind, body, program.environment.internet))
 }
@@ -402,9 +465,26 @@ fn read_volume(index: usize, volume: &MachineVolume) -> Result<Volume, Unsupport
     })
 }
 
+/// The first volume, and its mount point, that another one before it is mounted at as well.
+fn mounted_twice(volumes: &[Volume]) -> Option<(usize, &str)> {
+    let mut seen = BTreeSet::new();
+    let mut places = volumes.iter().map(|volume| match volume {
+        Volume::Image { mount, .. } | Volume::Disk { mount, .. } => mount.as_str(),
+    });
+    let index = places.clone().position(|mount| {
+        let parts: Vec<&str> = mount.split('/').filter(|part| !part.is_empty()).collect();
+        !seen.insert(parts)
+    })?;
+    Some((index, places.nth(index)?))
+}
+
 /// A mount point must be an absolute path without steps upwards.
 fn absolute(field: &str, mount: &str) -> Result<String, Unsupported> {
-    if mount.starts_with('/') && mount.len() > 1 && !mount.split('/').any(|part| part == "..") {
+    let mut parts = mount.split('/').filter(|part| !part.is_empty());
+    if mount.starts_with('/')
+        && parts.clone().next().is_some()
+        && !parts.any(|part| matches!(part, "." | ".."))
+    {
         Ok(mount.to_owned())
     } else {
         unsupported(format!(

@@ -87,7 +87,7 @@ impl Refusal {
 }
 
 /// A port that is to be forwarded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PortWish {
     /// TCP.
     pub tcp: bool,

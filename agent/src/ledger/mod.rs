@@ -165,6 +165,19 @@ impl Ledger {
         .await
     }
 
+    /// The machines that are not erased, by their messages' hashes.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn present(&self) -> Result<Vec<ItemHash>, LedgerError> {
+        self.transaction(|tx| {
+            tx.prepare_cached("SELECT hash FROM vms WHERE state != 'erased' ORDER BY hash")?
+                .query_map([], |row| parsed(row.get::<_, String>(0)?.parse()))?
+                .collect()
+        })
+        .await
+    }
+
     /// One machine.
     ///
     /// # Errors

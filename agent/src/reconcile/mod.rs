@@ -33,6 +33,8 @@ use crate::logs::Logs;
 use crate::metrics;
 use crate::metrics::history::History;
 
+pub(crate) use self::task::kept_workload;
+
 /// The handle; clones speak to the same tasks.
 #[derive(Clone)]
 pub struct Reconciler {
@@ -85,6 +87,10 @@ pub struct Endpoint {
     pub vsock: PathBuf,
     /// Its message's `resources.seconds`.
     pub seconds: u64,
+    /// Its message's `code.ref`.
+    pub code: ItemHash,
+    /// Its message's `on.http`: whether requests are for it at all.
+    pub http: bool,
 }
 
 /// Who uses a program now, and when it was last used.

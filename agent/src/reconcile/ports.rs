@@ -1,19 +1,20 @@
-//! Which ports of a machine are forwarded: 22 of an instance, and what its owner's `port-forwarding` aggregate says.
+//! Which ports of a machine are forwarded: 22 of an instance, what its message publishes, and what its owner's
+//! `port-forwarding` aggregate says.
 
 use std::collections::BTreeMap;
 
 use aleph_message::ItemHash;
 use serde_json::Value;
 
-use super::Shared;
-use crate::ledger::{Kind, LedgerError, PortWish};
+use super::{Shared, task};
+use crate::ledger::{Kind, LedgerError, PortWish, Record};
 
 /// Forwarded ports of one machine.
 const MAX_PORTS: usize = 20;
 const SSH: u16 = 22;
 
 /// Reads the owner's wishes and records the mappings; returns whether that changed anything. When they cannot be read,
-/// what is forwarded stays (spec crn-api §9.2 R5); a machine that has nothing yet gets port 22.
+/// what is forwarded stays (spec crn-api §9.2 R5); a machine that has nothing yet gets what it always gets.
 pub(super) async fn refresh(
     shared: &Shared,
     hash: &ItemHash,
@@ -23,13 +24,14 @@ pub(super) async fn refresh(
     if kind != Kind::Instance {
         return Ok(false);
     }
+    let record = shared.ledger.get(hash).await?;
+    let always = record.as_ref().map_or_else(ssh_only, always);
     let read = match shared.intake.ccn.aggregate(owner, "port-forwarding").await {
-        Ok(aggregate) => wishes(aggregate.as_ref(), hash.as_str())
+        Ok(aggregate) => wishes(aggregate.as_ref(), hash.as_str(), always.clone())
             .ok_or_else(|| "the aggregate has something else in its place".to_owned()),
         Err(error) => Err(crate::chain(&error)),
     };
-    let known = shared.ledger.get(hash).await?.map(|record| record.ports);
-    let known = known.unwrap_or_default();
+    let known = record.map(|record| record.ports).unwrap_or_default();
     let wishes = match read {
         Ok(wishes) => wishes,
         Err(reason) => {
@@ -37,7 +39,7 @@ pub(super) async fn refresh(
             if !known.is_empty() {
                 return Ok(false);
             }
-            ssh_only()
+            always
         }
     };
     let ports = shared
@@ -59,10 +61,24 @@ fn ssh_only() -> BTreeMap<u16, PortWish> {
     BTreeMap::from([(SSH, ssh)])
 }
 
+/// What is forwarded whatever the aggregate says.
+fn always(record: &Record) -> BTreeMap<u16, PortWish> {
+    let workload = task::kept_workload(record);
+    let published = workload.map(|workload| workload.published);
+    let published = published.unwrap_or_default().into_iter();
+    let mut wishes: BTreeMap<_, _> = published.take(MAX_PORTS - 1).collect();
+    wishes.entry(SSH).or_default().tcp = true;
+    wishes
+}
+
 /// `{"<hash>": {"ports": {"80": {"tcp": true, "udp": false}}}}`. A port that does not read is passed over; `None` when
-/// something else stands where the machine's ports should be.
-fn wishes(aggregate: Option<&Value>, hash: &str) -> Option<BTreeMap<u16, PortWish>> {
-    let mut wishes = ssh_only();
+/// something else stands where the machine's ports should be. Added to what is forwarded `always`.
+fn wishes(
+    aggregate: Option<&Value>,
+    hash: &str,
+    always: BTreeMap<u16, PortWish>,
+) -> Option<BTreeMap<u16, PortWish>> {
+    let mut wishes = always;
     let entry = match aggregate {
         None => None,
         Some(aggregate) => aggregate.as_object()?.get(hash),
@@ -87,10 +103,7 @@ fn wishes(aggregate: Option<&Value>, hash: &str) -> Option<BTreeMap<u16, PortWis
         if wishes.len() >= MAX_PORTS && !wishes.contains_key(&port) {
             continue;
         }
-        let wish = wishes.entry(port).or_insert(PortWish {
-            tcp: false,
-            udp: false,
-        });
+        let wish = wishes.entry(port).or_default();
         wish.tcp |= tcp;
         wish.udp |= udp;
     }
@@ -107,7 +120,7 @@ mod tests {
     #[test]
     fn port_22_is_always_forwarded() {
         assert_eq!(
-            wishes(None, "h")
+            wishes(None, "h", ssh_only())
                 .unwrap()
                 .keys()
                 .copied()
@@ -115,7 +128,7 @@ mod tests {
             [22]
         );
         let off = json!({"h": {"ports": {"22": {"tcp": false, "udp": false}}}});
-        assert!(wishes(Some(&off), "h").unwrap()[&22].tcp);
+        assert!(wishes(Some(&off), "h", ssh_only()).unwrap()[&22].tcp);
     }
 
     #[test]
@@ -125,7 +138,7 @@ mod tests {
             "other": {"ports": {"81": {"tcp": true}}},
             "gone": null,
         });
-        let wishes = wishes(Some(&aggregate), "h").unwrap();
+        let wishes = wishes(Some(&aggregate), "h", ssh_only()).unwrap();
         assert_eq!(wishes.keys().copied().collect::<Vec<_>>(), [22, 53, 80]);
         assert_eq!(
             wishes[&53],
@@ -144,10 +157,14 @@ mod tests {
             json!({"h": []}),
             json!({"h": {"ports": ["80"]}}),
         ] {
-            assert_eq!(wishes(Some(&aggregate), "h"), None, "{aggregate}");
+            assert_eq!(
+                wishes(Some(&aggregate), "h", ssh_only()),
+                None,
+                "{aggregate}"
+            );
         }
         for aggregate in [json!({}), json!({"h": null}), json!({"h": {"ports": {}}})] {
-            assert_eq!(wishes(Some(&aggregate), "h"), Some(ssh_only()));
+            assert_eq!(wishes(Some(&aggregate), "h", ssh_only()), Some(ssh_only()));
         }
     }
 
@@ -170,7 +187,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_stands_in_an_aggregate_port_22_is_forwarded(aggregate in any_json()) {
-            if let Some(wishes) = wishes(Some(&aggregate), "h") {
+            if let Some(wishes) = wishes(Some(&aggregate), "h", ssh_only()) {
                 prop_assert!(wishes[&22].tcp);
             }
         }
@@ -179,7 +196,7 @@ mod tests {
         fn an_aggregate_never_asks_for_more_than_allowed(ports in prop::collection::vec(any::<u16>(), 0..64)) {
             let ports: serde_json::Map<_, _> = ports.iter().map(|p| (p.to_string(), json!({"tcp": true}))).collect();
             let aggregate = json!({"h": {"ports": ports}});
-            prop_assert!(wishes(Some(&aggregate), "h").unwrap().len() <= MAX_PORTS);
+            prop_assert!(wishes(Some(&aggregate), "h", ssh_only()).unwrap().len() <= MAX_PORTS);
         }
     }
 }

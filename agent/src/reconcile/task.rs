@@ -18,10 +18,10 @@ use self::gather::gather;
 use super::host::{Guest, GuestEvent, Place};
 use super::setback::Setback;
 use super::{Activity, Endpoint, Orders, Shared, View};
-use crate::intake::workload::{Resolved, Workload};
+use crate::intake::workload::{Body, Resolved, Workload};
 use crate::intake::{self, Intake};
 use crate::ledger::state::{Step, next_step};
-use crate::ledger::{Desired, Kind, LedgerError, Record, Source, State, Wipe, now_us};
+use crate::ledger::{Desired, LedgerError, Record, Source, State, Wipe, now_us};
 
 /// Between two attempts to reach a ledger that fails.
 const LEDGER_RETRY: Duration = Duration::from_secs(1);
@@ -155,12 +155,27 @@ impl Task {
             return self.wipe(wipe).await;
         }
         let anew = orders.reboot > self.reboots || record.wipe.is_some();
-        let step = if anew && matches!(record.state, State::Running | State::Paused) {
+        self.reboots = orders.reboot;
+        let prepares = matches!(record.state, State::Fetching | State::Prepared);
+        if prepares && (anew || record.desired != Desired::Running) {
+            // What it was prepared with is not what counts, or for nothing.
+            self.shared.ledger.release_compute(&self.hash).await?;
+            return self
+                .enter(match record.desired {
+                    Desired::Running => State::Defined,
+                    _ => State::Stopped,
+                })
+                .await;
+        }
+        let runs = matches!(
+            record.state,
+            State::Starting | State::Running | State::Paused
+        );
+        let step = if anew && runs {
             Step::Stop
         } else {
             next_step(record.desired, &record.state, now_us())
         };
-        self.reboots = orders.reboot;
         let waits = matches!(step, Step::Wait | Step::WaitUntil(_));
         let endpoint = self.endpoint.clone();
         self.view.send_modify(|view| {
@@ -197,6 +212,11 @@ impl Task {
                 Ok(())
             }
         }
+    }
+
+    /// Whether a start anew was demanded since the last turn.
+    fn is_to_begin_anew(&self) -> bool {
+        self.orders.borrow().reboot > self.reboots
     }
 
     async fn record(&self) -> Result<Option<Record>, LedgerError> {
@@ -244,6 +264,9 @@ impl Task {
                     if changed.is_err() || self.desired().await? != Desired::Running {
                         self.shared.ledger.release_compute(&self.hash).await?;
                         return self.enter(State::Stopped).await;
+                    }
+                    if self.is_to_begin_anew() {
+                        return Ok(());
                     }
                 }
             }
@@ -314,7 +337,10 @@ impl Task {
                     GuestEvent::Exited { reason, detail } => return self.gone(record, reason, detail).await,
                 },
                 changed = self.orders.changed() => {
-                    if changed.is_err() || self.desired().await? != Desired::Running {
+                    if changed.is_err()
+                        || self.desired().await? != Desired::Running
+                        || self.is_to_begin_anew()
+                    {
                         return Ok(());
                     }
                 }
@@ -409,9 +435,14 @@ impl Task {
 
     /// Where a program answers; an instance answers on its network.
     fn endpoint_of(&self, workload: &Workload) -> Option<Endpoint> {
-        (workload.kind != Kind::Instance).then(|| Endpoint {
+        let Body::Program { code, http, .. } = &workload.body else {
+            return None;
+        };
+        Some(Endpoint {
             vsock: self.shared.host.vsock(&self.hash),
             seconds: workload.seconds,
+            code: code.hash.clone(),
+            http: *http,
         })
     }
 }
@@ -424,7 +455,7 @@ fn place_of(record: &Record) -> Option<Place> {
 }
 
 /// What a machine's verified message asks for.
-pub(super) fn kept_workload(record: &Record) -> Option<Workload> {
+pub(crate) fn kept_workload(record: &Record) -> Option<Workload> {
     let verified = Intake::kept(&record.hash, record.message.as_ref()?).ok()?;
     intake::workload(&verified).ok()
 }

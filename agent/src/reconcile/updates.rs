@@ -6,7 +6,7 @@ use aleph_message::ItemHash;
 
 use super::{Reconciler, task};
 use crate::intake::{self, Intake, Verified};
-use crate::ledger::{Allocated, LedgerError, Record, State, Wipe};
+use crate::ledger::{Allocated, Desired, LedgerError, Record, State, Wipe};
 
 impl Reconciler {
     /// Makes `wanted` all that the scheduler wants here and sees to it.
@@ -60,14 +60,14 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Starts anew the running machines that use the newest amendment of `original`, when that is another file than
-    /// the one they run with. What a disk began as is the machine's own since then.
+    /// Starts anew the machines that run or are about to and use the newest amendment of `original`, when that is another
+    /// file than the one they run with. What a disk began as is the machine's own since then.
     ///
     /// # Errors
     /// [`LedgerError`].
     pub async fn amended(&self, original: &ItemHash) -> Result<(), LedgerError> {
         for record in self.shared.ledger.all().await? {
-            if record.state != State::Running || !latest_of(&record).contains(original) {
+            if !has_its_files(&record.state) || !latest_of(&record).contains(original) {
                 continue;
             }
             match self.shared.intake.latest_file(original).await {
@@ -84,13 +84,14 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Starts a running machine anew when its message has another newest version than the one it runs as.
+    /// Starts a machine anew, which runs or is about to, when its message has another newest version than the one it runs
+    /// as.
     ///
     /// # Errors
     /// [`LedgerError`].
     pub async fn revised(&self, hash: &ItemHash) -> Result<(), LedgerError> {
         let record = self.shared.ledger.get(hash).await?;
-        let Some(record) = record.filter(|record| record.state == State::Running) else {
+        let Some(record) = record.filter(|record| has_its_version(&record.state)) else {
             // Whatever starts takes the newest.
             return Ok(());
         };
@@ -98,9 +99,10 @@ impl Reconciler {
             return Ok(());
         };
         let runs_as = version_of(&kept);
+        let before = intake::workload(&kept).ok();
         let newest = self.shared.intake.newest(kept).await;
         let usable = newest.and_then(|newest| {
-            intake::workload(&newest)?;
+            intake::successor(&newest, before.as_ref())?;
             Ok(version_of(&newest))
         });
         match usable {
@@ -111,6 +113,41 @@ impl Reconciler {
             }
             Err(error) => {
                 tracing::warn!(vm = %hash, "it runs on as it is: {}", crate::chain(&error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries a machine again that was given up, when `version` is what its owner has made of its message since.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn retry_as(&self, hash: &ItemHash, version: &ItemHash) -> Result<(), LedgerError> {
+        let given_up = |record: &Record| {
+            record.desired == Desired::Running
+                && matches!(&record.state, State::Failed(failure) if failure.retry_at.is_none())
+        };
+        let record = self.shared.ledger.get(hash).await?;
+        let Some(record) = record.filter(given_up) else {
+            return Ok(());
+        };
+        let intake = &self.shared.intake;
+        let known = match &record.message {
+            Some(text) => Intake::kept(hash, text),
+            None => intake.message(hash).await,
+        };
+        let newest = match known {
+            Ok(known) => intake.newest(known).await,
+            Err(error) => Err(error),
+        };
+        match newest {
+            Ok(newest) if version_of(&newest).as_ref() == Some(version) => {
+                tracing::info!(vm = %hash, %version, "another version: trying it again");
+                self.run(hash, record.source, true).await?;
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(vm = %hash, "it is not tried again: {}", crate::chain(&error));
             }
         }
         Ok(())
@@ -133,17 +170,26 @@ impl Reconciler {
         Ok(())
     }
 
-    /// The STORE messages of which some running machine means the newest amendment.
+    /// The STORE messages of which some machine that runs, or is about to, means the newest amendment.
     ///
     /// # Errors
     /// [`LedgerError`].
     pub async fn latest_references(&self) -> Result<BTreeSet<ItemHash>, LedgerError> {
         let records = self.shared.ledger.all().await?;
-        let running = records
-            .iter()
-            .filter(|record| record.state == State::Running);
+        let running = records.iter().filter(|record| has_its_files(&record.state));
         Ok(running.flat_map(latest_of).collect())
     }
+}
+
+/// Whether a machine in this state has taken up one version of its message. One that is paused is left alone until it goes
+/// on.
+const fn has_its_version(state: &State) -> bool {
+    matches!(state, State::Fetching) || has_its_files(state)
+}
+
+/// Whether it has taken up its files too.
+const fn has_its_files(state: &State) -> bool {
+    matches!(state, State::Prepared | State::Starting | State::Running)
 }
 
 /// The amendment whose content counts.

@@ -183,6 +183,30 @@ async fn a_push_is_not_carried_out_twice_by_the_next_agent_either() {
     assert_eq!(push(&node).await, StatusCode::UNAUTHORIZED);
 }
 
+/// §1.4: where the operator says so, the network names its schedulers.
+#[tokio::test]
+async fn schedulers_that_the_networks_settings_name_may_push_where_the_operator_says_so() {
+    let address = Keypair::generate().address();
+    let configured = address.clone();
+    let node = Node::start_with(|config| config.trust.settings = Some(configured)).await;
+    let (named, stranger) = (Keypair::generate(), Keypair::generate());
+    let signers = json!({"authorized_allocation_signers": [7, named.address()]});
+    node.ccn.set_aggregate(&address, "settings", signers);
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    let push = async |node: &Node, key: &Keypair| {
+        let pushed = node.push_signed(key, "{}", "{}", now).await;
+        pushed.0
+    };
+    let before = node.ccn.aggregates_read();
+    assert_eq!(push(&node, &stranger).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(push(&node, &named).await, StatusCode::OK);
+    assert_eq!(push(&node, &node.scheduler).await, StatusCode::OK);
+    assert_eq!(node.ccn.aggregates_read() - before, 1);
+    let node = node.restarted().await;
+    let other = node.push_signed(&named, "{}", "{}", now + 1).await;
+    assert_eq!(other.0, StatusCode::UNAUTHORIZED, "nobody says so here");
+}
+
 /// P10: the answer waits for one transaction, not for machines.
 #[tokio::test]
 async fn fifty_machines_pushed_at_once_are_written_down_in_one_answer_and_all_run() {

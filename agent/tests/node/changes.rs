@@ -1,6 +1,7 @@
 //! Messages that come after a machine has started: another version of it, one that takes a version back; and disks that
 //! begin as others.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use aleph_message::{Envelope, ItemHash, Keypair, MessageType};
@@ -86,6 +87,86 @@ async fn another_version_of_a_message_restarts_its_machine_and_no_others() {
     until_memory(&node, &changes, 64).await;
     assert_eq!(until_memory(&node, &closed, 65).await.state, State::Running);
     assert!(before.is_some());
+}
+
+/// Also before it has come up; and one that could not run at all is tried again.
+#[tokio::test]
+async fn another_version_reaches_a_machine_that_is_starting_and_one_that_was_given_up() {
+    let node = Node::start().await;
+    let owner = Keypair::generate();
+    let image = node.ccn.store(&owner, b"a raw disk");
+    let publish = |memory: u64, size_mib: u64, replaces: Option<&ItemHash>| {
+        let mut content = instance_content(&image, "hold");
+        content["resources"]["memory"] = memory.into();
+        content["rootfs"]["size_mib"] = size_mib.into();
+        content["allow_amend"] = true.into();
+        if let Some(replaces) = replaces {
+            content["replaces"] = json!(replaces);
+        }
+        node.ccn.publish(&owner, MessageType::Instance, content)
+    };
+    node.bench.mute.store(1, Ordering::SeqCst);
+    let slow = publish(64, 10, None);
+    node.push(&[&slow]).await;
+    node.until(&slow, "starting", |state| *state == State::Starting)
+        .await;
+    node.bench.mute.store(0, Ordering::SeqCst);
+    publish(80, 10, Some(&slow));
+    until_memory(&node, &slow, 80).await;
+    assert_eq!(node.bench.started(), 2);
+
+    let first = node.ccn.publish(&owner, MessageType::Instance, {
+        let mut content = instance_content(&image, "hold");
+        content["allow_amend"] = true.into();
+        content["environment"]["trusted_execution"] = json!({"policy": 1, "firmware": null});
+        content
+    });
+    node.push(&[&slow, &first]).await;
+    let given_up = |state: &State| matches!(state, State::Failed(f) if f.retry_at.is_none());
+    node.until(&first, "given up", given_up).await;
+    // A stranger's version changes nothing, as the owner's shows.
+    let mut content = instance_content(&image, "hold");
+    content["replaces"] = json!(first);
+    node.ccn
+        .publish(&Keypair::generate(), MessageType::Instance, content);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(given_up(&node.record(&first).await.state));
+    publish(96, 10, Some(&first));
+    until_memory(&node, &first, 96).await;
+}
+
+/// R1: what was written on one volume does not turn up as another, or get lost behind it.
+#[tokio::test]
+async fn a_version_adds_volumes_behind_those_there_are_and_does_not_change_them() {
+    let node = Node::start().await;
+    let owner = Keypair::generate();
+    let image = node.ccn.store(&owner, b"a raw disk");
+    let publish = |memory: u64, mounts: &[&str], replaces: Option<&ItemHash>| {
+        let mut content = instance_content(&image, "hold");
+        content["resources"]["memory"] = memory.into();
+        content["allow_amend"] = true.into();
+        let volume = |mount: &&str| json!({"persistence": "host", "name": "v", "size_mib": 1, "mount": mount});
+        content["volumes"] = mounts.iter().map(volume).collect();
+        if let Some(replaces) = replaces {
+            content["replaces"] = json!(replaces);
+        }
+        node.ccn.publish(&owner, MessageType::Instance, content)
+    };
+    let hash = publish(64, &["/a", "/b"], None);
+    node.push(&[&hash]).await;
+    until_memory(&node, &hash, 64).await;
+    let swapped = publish(70, &["/b"], Some(&hash));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    until_memory(&node, &hash, 64).await;
+    // Nor does it when it starts anew.
+    let again = node.restarted().await;
+    again
+        .until(&hash, "started", |_| again.bench.started() == 1)
+        .await;
+    until_memory(&again, &hash, 64).await;
+    again.ccn.set_status(&swapped, "forgotten");
+    publish(80, &["/a", "/b", "/c"], Some(&hash));
+    until_memory(&again, &hash, 80).await;
 }
 
 /// R18: every field of a volume is honoured or refused by its name.

@@ -6,6 +6,8 @@ use crn_agent::ledger::{Desired, State};
 use crn_protocol::control::ExitReason;
 use futures_util::FutureExt as _;
 use http::{Request, StatusCode};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
 use crate::fixtures::{instance, program};
@@ -195,18 +197,34 @@ async fn who_looks_on_takes_a_place_and_gives_it_back() {
     node.push(&[&hash]).await;
     node.until_running(&hash).await;
     let path = format!("/control/machine/{hash}/logs?follow=true");
+    // Whoever has not said who it is takes no place.
+    let url = format!("ws://{}/control/machine/{hash}/console", node.address);
+    let (_silent, _) = tokio_tungstenite::connect_async(url).await.unwrap();
     let mut viewers = Vec::new();
-    for _ in 0..64 {
+    for _ in 0..16 {
         let (status, stream) = node.open(&owner, &path).await;
         assert_eq!(status, StatusCode::OK);
         viewers.push(stream);
     }
     let (status, refusal) = node.call(&owner, "GET", &path).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
-    assert!(refusal.contains("too many viewers"), "{refusal}");
+    assert!(
+        refusal.contains("too many viewers of this machine"),
+        "{refusal}"
+    );
     let events = format!("/control/machine/{hash}/events");
     let refused = node.call(&owner, "GET", &events).await.0;
     assert_eq!(refused, StatusCode::SERVICE_UNAVAILABLE);
+    let console = format!("/control/machine/{hash}/console");
+    let refused = node.connect(&owner, &console).await.json().await;
+    assert_eq!(refused["reason"], "too many viewers of this machine");
+    let events = Request::get(format!("http://{}/control/events", node.address))
+        .header("Authorization", format!("Bearer {}", node.token()))
+        .body(Body::empty())
+        .unwrap();
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let others = client.request(events).await.unwrap();
+    assert_eq!(others.status(), StatusCode::OK, "of all machines");
     viewers.clear();
     // The agent hears of it when it next has something to say.
     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(20);

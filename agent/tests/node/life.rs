@@ -8,7 +8,7 @@ use crn_protocol::control::ExitReason;
 use http::StatusCode;
 use serde_json::json;
 
-use crate::fixtures::{failed, instance, program_content};
+use crate::fixtures::{failed, instance, instance_content, program_content};
 use crate::support::{Node, squashfs};
 
 #[tokio::test]
@@ -70,6 +70,47 @@ async fn a_port_wish_opens_a_port_while_the_machine_runs() {
         (StatusCode::OK, json!({}))
     );
     assert_eq!(node.bench.networks.lock().unwrap()[0].ports.len(), 1);
+}
+
+/// R18: `published_ports` was not looked at. S6: an unsigned call made the node read an aggregate as often as it was sent.
+#[tokio::test]
+async fn published_ports_are_open_whatever_the_aggregate_says_and_many_updates_read_it_once() {
+    let node = Node::start().await;
+    let owner = Keypair::generate();
+    let image = node.ccn.store(&owner, b"a raw disk");
+    let mut content = instance_content(&image, "hold");
+    content["resources"]["published_ports"] = json!([
+        {"protocol": "tcp", "port": 443}, {"protocol": "udp", "port": 443}, {"protocol": "udp", "port": 53},
+    ]);
+    let hash = node.ccn.publish(&owner, MessageType::Instance, content);
+    let wishes = json!({hash.as_str(): {"ports": {"80": {"tcp": true, "udp": false}}}});
+    node.ccn
+        .set_aggregate(&owner.address(), "port-forwarding", wishes);
+    node.push(&[&hash]).await;
+    let record = node.until_running(&hash).await;
+    let ports: Vec<_> = record
+        .ports
+        .iter()
+        .map(|p| (p.guest_port, p.tcp, p.udp))
+        .collect();
+    assert_eq!(
+        ports,
+        [
+            (22, true, false),
+            (53, false, true),
+            (80, true, false),
+            (443, true, true)
+        ]
+    );
+    let before = node.ccn.aggregates_read();
+    let path = format!("/control/machine/{hash}/update");
+    let updates = (0..20).map(|_| node.post_json(&path, json!({})));
+    for answer in futures_util::future::join_all(updates).await {
+        assert_eq!(answer, (StatusCode::OK, json!({})));
+    }
+    // A busy host may let some of them come a second later than others.
+    let read = node.ccn.aggregates_read() - before;
+    assert!((1..=10).contains(&read), "{read}");
 }
 
 #[tokio::test]

@@ -142,3 +142,29 @@ async fn a_forgotten_message_takes_its_machine_along() {
         .await;
     assert!(record.lease.is_none() && !node.bench.runs(&hash) && !node.bench.disks(&hash).exists());
 }
+
+/// A rejection makes no message of its own: by what a node tells, and where none does, by looking.
+#[tokio::test]
+async fn a_message_that_is_no_longer_in_force_takes_its_machine_along_within_seconds() {
+    let node = Node::start().await;
+    let owner = Keypair::generate();
+    let told = instance(&node, &owner);
+    let (found, stays) = (
+        instance(&node, &Keypair::generate()),
+        instance(&node, &Keypair::generate()),
+    );
+    node.push(&[&told, &found, &stays]).await;
+    for hash in [&told, &found, &stays] {
+        node.until_running(hash).await;
+    }
+    let erased = |state: &State| *state == State::Erased;
+    node.ccn.set_status(&told, "rejected");
+    node.ccn.tell_again(&told);
+    node.until(&told, "erased", erased).await;
+    // Seen in force at least once before.
+    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    node.ccn.set_status(&found, "removed");
+    node.until(&found, "erased", erased).await;
+    assert!(!node.bench.runs(&found) && !node.bench.disks(&found).exists());
+    assert_eq!(node.record(&stays).await.state, State::Running);
+}

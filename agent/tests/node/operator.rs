@@ -62,6 +62,8 @@ async fn prometheus_reads_capacity_leases_and_states() {
     node.push(&[&hash]).await;
     node.until_running(&hash).await;
     let (_, text) = node.operate("GET", "/metrics").await;
+    let heard = format!("crn_ccn_heard{{url=\"{}\"}} 1", node.ccn.url());
+    assert!(text.contains(&heard), "{heard} is not in\n{text}");
     for wanted in [
         "crn_machines{state=\"running\"} 1",
         "crn_leased_memory_bytes 67108864",

@@ -1,12 +1,15 @@
 //! What owners do with their machines.
 
-use aleph_message::Keypair;
+use std::time::Duration;
+
+use aleph_message::{Keypair, MessageType};
 use axum::body::Body;
 use crn_agent::ledger::State;
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
 
-use crate::fixtures::instance;
+use crate::fixtures::{instance, instance_content};
+use crate::support::line::{Line, Way};
 use crate::support::{Node, wallet};
 
 #[tokio::test]
@@ -158,6 +161,9 @@ async fn a_machine_expires_when_its_owner_says_and_stays_off() {
     assert_eq!(answer, (StatusCode::OK, text));
     assert!(node.record(&hash).await.expires.is_some());
     let node = node.restarted().await;
+    // What the ledger says at first is the earlier agent's.
+    node.until(&hash, "started", |_| node.bench.started() == 1)
+        .await;
     node.until_running(&hash).await;
     expire(&node, 0.01).await;
     let record = node
@@ -210,6 +216,41 @@ async fn a_reinstalled_machine_begins_on_new_disks_and_keeps_its_volumes_when_to
         ("new".into(), "new".into())
     );
     assert_eq!(node.record(&hash).await.wipe, None);
+}
+
+/// Status of what takes time: a file that is on its way.
+#[tokio::test]
+async fn an_owner_sees_how_much_of_a_file_is_here() {
+    let node = Node::start().await;
+    let line = Line::to(node.ccn.address()).await;
+    let url = line.url();
+    let node = node.restarted_with(|config| config.ccn = url).await;
+    let owner = Keypair::generate();
+    let image = node.ccn.store(&owner, &vec![b'.'; 3 << 20]);
+    let content = instance_content(&image, "hold");
+    let hash = node.ccn.publish(&owner, MessageType::Instance, content);
+    line.set(Way::Stalls(2 << 20));
+    node.push(&[&hash]).await;
+    let path = format!("/control/machine/{hash}");
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    let fetching = loop {
+        let (status, body) = node.call(&owner, "GET", &path).await;
+        // Nobody's yet as long as its message has not come.
+        let body: Value = serde_json::from_str(&body).unwrap();
+        let found = &body["fetching"][0];
+        if status == StatusCode::OK && found["bytes"].as_u64().is_some_and(|bytes| bytes > 0) {
+            break found.clone();
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{body}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(fetching["ref"], image.as_str());
+    assert!(fetching["bytes"].as_u64().unwrap() < 3 << 20, "{fetching}");
+    line.set(Way::Good);
+    node.until_running(&hash).await;
+    let (_, body) = node.call(&owner, "GET", &path).await;
+    let body: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(body["fetching"], json!([]));
 }
 
 #[tokio::test]

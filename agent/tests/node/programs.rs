@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use aleph_message::{Keypair, MessageType};
+use aleph_message::{ItemHash, Keypair, MessageType};
 use axum::body::Body;
 use crn_agent::ledger::{Desired, State};
 use http::{Request, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::fixtures::{failed, instance, program, program_content};
 use crate::support::{Node, squashfs};
@@ -22,6 +22,8 @@ async fn a_program_starts_once_for_many_requests_and_its_answers_pass_untouched(
         assert_eq!(&response.body()[..], b"GET /a%20b/c?x=1&y=%2F HTTP/1.1");
         assert_eq!(response.headers()["content-type"], "text/x-guest");
         assert_eq!(response.headers()["aleph-program-itemhash"], hash.as_str());
+        let code = response.headers()["aleph-program-code-ref"].to_str();
+        assert_eq!(code.unwrap(), record_code(&node, &hash).await);
         assert_eq!(response.headers()["server"], "aleph-vm/1.14.0");
     }
     assert_eq!(node.bench.started(), 1);
@@ -53,6 +55,40 @@ async fn a_program_starts_once_for_many_requests_and_its_answers_pass_untouched(
         )
         .await;
     assert_eq!(&response.body()[..], b"POST / HTTP/1.1");
+}
+
+/// `code.ref` in the message that the node goes by.
+async fn record_code(node: &Node, hash: &ItemHash) -> String {
+    let (_, records) = node.get("/about/executions/records").await;
+    let row = &records[0];
+    assert_eq!(row["vm_hash"], hash.as_str());
+    let content: Value = serde_json::from_str(row["message"].as_str().unwrap()).unwrap();
+    assert_eq!(row["message"], row["original_message"]);
+    content["code"]["ref"].as_str().unwrap().to_owned()
+}
+
+/// R18: `on.http` was not looked at.
+#[tokio::test]
+async fn a_program_that_is_not_for_requests_is_not_started_by_one() {
+    let node = Node::start().await;
+    let owner = Keypair::generate();
+    let (code, runtime) = (
+        node.ccn.store(&owner, b"code"),
+        node.ccn.store(&owner, &squashfs("runtime")),
+    );
+    let mut content = program_content(&code, &runtime);
+    content["on"] = json!({"http": false, "persistent": true});
+    let hash = node.ccn.publish(&owner, MessageType::Program, content);
+    let refused = async || {
+        let (status, answer) = node.get(&format!("/vm/{hash}")).await;
+        assert_eq!(status, StatusCode::NOT_FOUND, "{answer}");
+        assert!(answer["error"].as_str().unwrap().contains("on.http"));
+    };
+    refused().await;
+    assert!(node.ledger.all().await.unwrap().is_empty());
+    node.push(&[&hash]).await;
+    node.until_running(&hash).await;
+    refused().await;
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use aleph_message::Keypair;
 use axum::body::Body;
 use http::{Request, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::fixtures::program;
 use crate::support::Node;
@@ -47,6 +47,40 @@ async fn the_node_answers_what_measuring_clients_look_for() {
         "https://console.example.org"
     );
     assert_eq!(response.headers()["server"], "aleph-vm/1.14.0");
+}
+
+/// R6: some errors were text, some JSON, some neither.
+#[tokio::test]
+async fn every_refusal_of_the_nodes_own_is_json_with_its_headers() {
+    let node = Node::start().await;
+    let refused = async |method: &str, path: &str, body: &'static [u8]| {
+        let request = Request::builder().method(method).uri(path);
+        let request = request.header("Origin", "https://console.example.org");
+        let response = node.send(request.body(Body::from(body)).unwrap()).await;
+        let answer: Value = serde_json::from_slice(response.body()).unwrap();
+        let (head, _) = response.into_parts();
+        (head, answer["error"].as_str().unwrap().to_owned())
+    };
+    let (head, error) = refused("DELETE", "/control/machine/x/stop", b"").await;
+    assert_eq!(
+        (head.status, &error[..]),
+        (StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed")
+    );
+    assert_eq!(head.headers["allow"], "POST");
+    assert_eq!(
+        head.headers["access-control-allow-origin"],
+        "https://console.example.org"
+    );
+    let (head, error) = refused("GET", "/control/allocations", b"").await;
+    assert_eq!(head.status, StatusCode::METHOD_NOT_ALLOWED, "{error}");
+    let hash = "a".repeat(64);
+    let (head, error) = refused("GET", &format!("/control/machine/{hash}/console"), b"").await;
+    assert!(
+        head.status.is_client_error() && error.contains("upgrade"),
+        "{error}"
+    );
+    let (head, error) = refused("POST", "/control/allocation/notify", b"{").await;
+    assert_eq!(head.status, StatusCode::BAD_REQUEST, "{error}");
 }
 
 /// Row "Diagnostics": each check says why it fails, without changing what clients read.

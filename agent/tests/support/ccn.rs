@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use aleph_message::{Envelope, ItemHash, Keypair, MessageType};
@@ -27,6 +27,7 @@ struct Held {
     aggregates: Mutex<HashMap<(String, String), Value>>,
     balances: Mutex<HashMap<String, u64>>,
     broken: AtomicBool,
+    aggregates_read: AtomicUsize,
     stream: broadcast::Sender<String>,
 }
 
@@ -38,6 +39,7 @@ impl FakeCcn {
             aggregates: Mutex::default(),
             balances: Mutex::default(),
             broken: AtomicBool::new(false),
+            aggregates_read: AtomicUsize::new(0),
             stream: broadcast::channel(16).0,
         });
         let router = Router::new()
@@ -57,6 +59,17 @@ impl FakeCcn {
 
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Has from now on what the other one has.
+    pub fn copy(&self, other: &Self) {
+        *self.held.messages.lock().unwrap() = other.held.messages.lock().unwrap().clone();
+        *self.held.files.lock().unwrap() = other.held.files.lock().unwrap().clone();
+        *self.held.aggregates.lock().unwrap() = other.held.aggregates.lock().unwrap().clone();
     }
 
     /// Signs a message and takes it in as processed.
@@ -108,6 +121,13 @@ impl FakeCcn {
             .0 = status.to_owned();
     }
 
+    /// Tells of a message that it has already.
+    pub fn tell_again(&self, hash: &ItemHash) {
+        let (_, message) = self.message(hash);
+        // What nobody listens to is not lost: the sweep finds it.
+        let _ = self.held.stream.send(message.to_string());
+    }
+
     /// A message and its status, as they are given to whoever asks.
     pub fn message(&self, hash: &ItemHash) -> (String, Value) {
         self.held.messages.lock().unwrap()[hash.as_str()].clone()
@@ -140,6 +160,11 @@ impl FakeCcn {
         self.held.broken.store(broken, Ordering::SeqCst);
     }
 
+    /// How often an aggregate was asked for.
+    pub fn aggregates_read(&self) -> usize {
+        self.held.aggregates_read.load(Ordering::SeqCst)
+    }
+
     pub fn set_credits(&self, address: &str, credits: u64) {
         self.held
             .balances
@@ -170,14 +195,18 @@ async fn list(
         let text = message["item_content"].as_str().unwrap_or_default();
         wanted.is_none_or(|wanted| text.contains(&format!("\"{field}\":\"{wanted}\"")))
     };
+    let among = |wanted: Option<&String>, field: &Value| {
+        wanted.is_none_or(|wanted| wanted.split(',').any(|word| field == word))
+    };
     let mut found: Vec<Value> = held
         .messages
         .lock()
         .unwrap()
         .values()
         .filter(|(status, message)| {
-            status == "processed"
-                && query["msgType"] == message["type"].as_str().unwrap()
+            matches!(status.as_str(), "processed" | "removing")
+                && among(query.get("msgType"), &message["type"])
+                && among(query.get("hashes"), &message["item_hash"])
                 && is(message, "ref", query.get("refs"))
                 && is(message, "address", query.get("owners"))
         })
@@ -207,6 +236,7 @@ async fn aggregate(
     Path(address): Path<String>,
     Query(query): Query<HashMap<String, String>>,
 ) -> Response {
+    held.aggregates_read.fetch_add(1, Ordering::SeqCst);
     if held.broken.load(Ordering::SeqCst) {
         return StatusCode::BAD_GATEWAY.into_response();
     }
@@ -243,9 +273,31 @@ async fn price() -> Json<Value> {
     Json(json!({"required_tokens": 1.0, "payment_type": "credit", "cost": "1.000000000000000000"}))
 }
 
-async fn stream(State(held): State<Arc<Held>>, upgrade: WebSocketUpgrade) -> Response {
+async fn stream(
+    State(held): State<Arc<Held>>,
+    Query(query): Query<HashMap<String, String>>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
     let mut messages = held.stream.subscribe();
+    let since: f64 = query["startDate"].parse().unwrap();
+    let mut past: Vec<Value> = held
+        .messages
+        .lock()
+        .unwrap()
+        .values()
+        .filter(|(status, message)| {
+            status == "processed" && message["time"].as_f64() >= Some(since)
+        })
+        .map(|(_, message)| message.clone())
+        .collect();
+    past.sort_by(|a, b| a["time"].as_f64().partial_cmp(&b["time"].as_f64()).unwrap());
     upgrade.on_upgrade(move |mut socket| async move {
+        for message in past {
+            let frame = Message::Text(message.to_string().into());
+            if socket.send(frame).await.is_err() {
+                return;
+            }
+        }
         while let Ok(message) = messages.recv().await {
             if socket.send(Message::Text(message.into())).await.is_err() {
                 return;

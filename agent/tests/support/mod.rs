@@ -9,6 +9,7 @@
 
 mod bench;
 mod ccn;
+pub mod line;
 pub mod wallet;
 
 use std::net::SocketAddr;

@@ -17,6 +17,9 @@ const MAX_SKEW: time::Duration = time::Duration::minutes(2);
 /// Longest header that is looked at, bytes.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
 
+/// Of a signature by the key of an account on ETH, bytes.
+const KEY_SIGNATURE: usize = 65;
+
 /// The request a signature must be about.
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'a> {
@@ -161,11 +164,23 @@ impl Delegation {
             return Err(AuthError::denied("Token expired"));
         }
         let sender = AuthenticatedSender { address, chain };
+        if chain == SignerChain::Eth && may_be_a_contracts(signature) {
+            return Err(AuthError::denied(format!(
+                "Invalid signature: expected the {KEY_SIGNATURE} bytes of an account's key; a wallet that is a contract \
+                 (EIP-1271) cannot be verified here"
+            )));
+        }
         if !is_signed_by(&sender, &payload, signature) {
             return Err(AuthError::denied("Invalid signature"));
         }
         Ok(Self { sender, key })
     }
+}
+
+/// Whether this is a signature of no account's key. What a contract accepts as its own only the contract can say
+/// (EIP-1271), on a chain that nobody here reads; most of them are of another length.
+fn may_be_a_contracts(signature: &str) -> bool {
+    decode_hex(signature, "signature").is_ok_and(|bytes| bytes.len() != KEY_SIGNATURE)
 }
 
 /// Wallets on SOL sign the hex text of the payload; one published client signs the payload itself.
@@ -418,6 +433,13 @@ mod tests {
             |_| (),
         );
         assert_eq!(reason(other), expect(401, "Invalid signature"));
+        let mut contract = client.pubkey(|_| ());
+        contract["signature"] = "00".repeat(130).into();
+        let (status, text) = reason(authenticate(Some(&contract.to_string()), None, &call()));
+        assert!(
+            status == 401 && text.starts_with("Invalid signature") && text.contains("EIP-1271"),
+            "{text}"
+        );
         let late = client.call(
             |_| (),
             |claims| claims["time"] = "2026-01-01T12:02:01Z".into(),

@@ -55,6 +55,7 @@ pub(super) fn program_parts(resolved: &Resolved) -> Result<ProgramParts, HostErr
         interface,
         entrypoint,
         arguments,
+        ..
     } = &resolved.workload.body
     else {
         return Err(HostError::during("run an instance as a program")(

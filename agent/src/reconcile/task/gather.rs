@@ -18,7 +18,7 @@ pub(super) async fn gather(
     let hash = &record.hash;
     let refuse = |error: &IntakeError| Setback {
         reason: crate::chain(error),
-        transient: error.is_transient(),
+        transient: error.may_pass(),
         crash: false,
     };
     let verified = match &record.message {
@@ -31,7 +31,10 @@ pub(super) async fn gather(
     };
     // The newest version; without an answer, or when it cannot run here, what is known runs on. The sweep asks again.
     let newest = shared.intake.newest(known.clone()).await;
-    let newest = newest.and_then(|newest| Ok((intake::workload(&newest)?, newest)));
+    // It has disks when it has a lease.
+    let before = record.lease.and_then(|_| intake::workload(&known).ok());
+    let newest =
+        newest.and_then(|newest| Ok((intake::successor(&newest, before.as_ref())?, newest)));
     let (workload, verified) = match newest {
         Ok(both) => both,
         Err(error) => match intake::workload(&known) {

@@ -1,16 +1,6 @@
-//! The agent as a process of its own, with real machines under the host's own KVM, killed at random instants; and a disk
-//! that is full. Afterwards ledger, host and guests must agree and nothing may be left over.
-//!
-//! The guest is four bytes that stand still for ever, so that this also runs where stock kernels do not: it never says
-//! that it is ready, and `starting` is as far as a machine comes. Without /dev/kvm nothing is tested.
-//! `AGENT_KILLS` is the number of rounds.
-
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-mod support;
+//! A host of its own for the agent as a process: namespaces, a core channel node, and what somebody else sees of it.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
@@ -18,14 +8,13 @@ use std::time::Duration;
 
 use aleph_message::{ItemHash, Keypair, MessageType, allocation};
 use axum::body::Body;
-use crn_agent::ledger::{Ledger, State};
+use crn_agent::ledger::{Ledger, Record, State};
 use http::{Method, Request, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use rand::rngs::StdRng;
-use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;
-use support::FakeCcn;
+
+use crate::support::FakeCcn;
 
 /// Set in the namespace.
 const HERE: &str = "CRN_TEST_NAMESPACE";
@@ -36,7 +25,7 @@ const GUEST: [u8; 4] = [0xfa, 0xf4, 0xeb, 0xfd];
 const LOAD: u64 = 0x20_0000;
 
 /// Runs `test` again in network and mount namespaces of its own; true there.
-fn inside(test: &str) -> bool {
+pub fn inside(test: &str) -> bool {
     if std::env::var_os(HERE).is_some() {
         return true;
     }
@@ -65,7 +54,7 @@ fn inside(test: &str) -> bool {
     false
 }
 
-fn run(line: &str) -> String {
+pub fn run(line: &str) -> String {
     let mut words = line.split(' ');
     let output = Command::new(words.next().unwrap()).args(words).output();
     let output = output.unwrap();
@@ -75,7 +64,7 @@ fn run(line: &str) -> String {
 }
 
 /// The monitor, built from this workspace.
-fn vmm() -> &'static Path {
+pub fn vmm() -> &'static Path {
     static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
         let output = Command::new(env!("CARGO"))
             .args(["build", "-q", "--locked", "-p", "crn-vmm"])
@@ -92,6 +81,18 @@ fn vmm() -> &'static Path {
         built.unwrap()
     });
     &PROGRAM
+}
+
+/// How often faults are tried.
+pub fn rounds() -> u64 {
+    std::env::var("AGENT_KILLS").map_or(3, |text| text.parse().unwrap())
+}
+
+/// An image that is like no other name's.
+pub fn image(name: &str, bytes: usize) -> Vec<u8> {
+    let mut image = name.as_bytes().to_vec();
+    image.resize(bytes, b'.');
+    image
 }
 
 /// An ELF file with the guest in one segment.
@@ -120,8 +121,8 @@ fn kernel() -> Vec<u8> {
 
 /// What the host has of machines, as somebody else sees it.
 #[derive(Debug, PartialEq, Eq)]
-struct Traces {
-    processes: BTreeSet<String>,
+pub struct Traces {
+    pub processes: BTreeSet<String>,
     taps: usize,
     state: BTreeSet<String>,
     run: BTreeSet<String>,
@@ -129,17 +130,33 @@ struct Traces {
     proxies: usize,
 }
 
-struct Host {
-    dir: tempfile::TempDir,
-    ccn: FakeCcn,
-    owner: Keypair,
+/// What is not as usual.
+#[derive(Default)]
+pub struct Setup {
+    /// Where the agent finds its core channel node.
+    pub ccn: Option<String>,
+    /// Those it asks beside it.
+    pub others: Vec<String>,
+    /// Instead of the monitor.
+    pub vmm: Option<PathBuf>,
+}
+
+pub struct Host {
+    pub dir: tempfile::TempDir,
+    pub ccn: FakeCcn,
+    pub owner: Keypair,
     scheduler: Keypair,
-    port: u16,
-    agent: Option<Child>,
+    pub port: u16,
+    pub agent: Option<Child>,
 }
 
 impl Host {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
+        Self::with(FakeCcn::start().await, Setup::default()).await
+    }
+
+    /// Publishes on `ccn`; what the agent is told is in `setup`.
+    pub async fn with(ccn: FakeCcn, setup: Setup) -> Self {
         for line in [
             "ip link set lo up",
             "ip link add eth0 type veth peer name peer",
@@ -155,7 +172,7 @@ impl Host {
         std::fs::write(dir.path().join("initramfs"), "none").unwrap();
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let host = Self {
-            ccn: FakeCcn::start().await,
+            ccn,
             owner: Keypair::generate(),
             scheduler: Keypair::generate(),
             port: free.local_addr().unwrap().port(),
@@ -166,24 +183,25 @@ impl Host {
         let config = format!(
             "listen = \"127.0.0.1:{}\"\ndomain = \"127.0.0.1\"\nccn = {:?}\nstate_dir = {:?}\nrun_dir = {:?}\n\
              vmm = {:?}\nkernel = {:?}\ninitramfs = {:?}\n\
-             [trust]\nallocation_signers = [{:?}]\n[sandbox]\ncgroups = false\n[network]\nipv6_pool = \"fd00:1::/64\"\n\
+             [trust]\nallocation_signers = [{:?}]\nccns = {:?}\n[sandbox]\ncgroups = false\n[network]\nipv6_pool = \"fd00:1::/64\"\n\
              [limits]\nhost_memory_mib = 0\nhost_disk_mib = 0\nvcpu_overcommit = 64\ncrashes = 1000\n\
              [retention]\ncache_mib = 0\n[program]\nstart_timeout_seconds = 3600\n",
             host.port,
-            host.ccn.url(),
+            setup.ccn.unwrap_or_else(|| host.ccn.url()),
             path("s"),
             path("r"),
-            vmm(),
+            setup.vmm.as_deref().unwrap_or_else(|| vmm()),
             path("kernel"),
             path("initramfs"),
             host.scheduler.address(),
+            setup.others,
         );
         std::fs::write(path("agent.toml"), config).unwrap();
         std::fs::create_dir(path("s")).unwrap();
         host
     }
 
-    async fn start(&mut self) {
+    pub async fn start(&mut self) {
         let log = std::fs::File::options()
             .append(true)
             .create(true)
@@ -206,13 +224,13 @@ impl Host {
     }
 
     /// SIGKILL.
-    fn kill(&mut self) {
+    pub fn kill(&mut self) {
         let mut agent = self.agent.take().unwrap();
         agent.kill().unwrap();
         agent.wait().unwrap();
     }
 
-    async fn request(
+    pub async fn request(
         &self,
         method: Method,
         path: &str,
@@ -231,7 +249,7 @@ impl Host {
         response.ok().map(|response| response.status())
     }
 
-    async fn push(&self, wanted: &BTreeSet<ItemHash>) {
+    pub async fn push(&self, wanted: &BTreeSet<ItemHash>) {
         let (path, body) = (
             "/control/allocations",
             json!({ "instances": wanted }).to_string(),
@@ -244,10 +262,8 @@ impl Host {
     }
 
     /// An instance with an image of its own, of so many bytes.
-    fn instance(&self, name: &str, bytes: usize) -> ItemHash {
-        let mut image = name.as_bytes().to_vec();
-        image.resize(bytes, b'.');
-        let image = self.ccn.store(&self.owner, &image);
+    pub fn instance(&self, name: &str, bytes: usize) -> ItemHash {
+        let image = self.ccn.store(&self.owner, &image(name, bytes));
         let content = json!({
             "allow_amend": false,
             "environment": {"internet": true, "hypervisor": "qemu"},
@@ -260,7 +276,7 @@ impl Host {
             .publish(&self.owner, MessageType::Instance, content)
     }
 
-    fn forget(&self, hash: &ItemHash) {
+    pub fn forget(&self, hash: &ItemHash) {
         self.ccn.set_status(hash, "forgotten");
         let content = json!({"hashes": [hash], "reason": "done"});
         self.ccn.publish(&self.owner, MessageType::Forget, content);
@@ -270,7 +286,7 @@ impl Host {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
-    async fn wait(&self, what: &str, holds: impl AsyncFn(&Self) -> bool) {
+    pub async fn wait(&self, what: &str, holds: impl AsyncFn(&Self) -> bool) {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         while !holds(self).await {
             if tokio::time::Instant::now() > deadline {
@@ -283,7 +299,7 @@ impl Host {
     }
 
     /// The processes of machines: number and run directory.
-    fn processes(&self) -> Vec<(i32, String)> {
+    pub fn processes(&self) -> Vec<(i32, String)> {
         let run = self.dir.path().join("r/vm");
         let all = procfs::process::all_processes().unwrap().flatten();
         all.filter_map(|process| {
@@ -295,7 +311,7 @@ impl Host {
         .collect()
     }
 
-    fn traces(&self) -> Traces {
+    pub fn traces(&self) -> Traces {
         let names = |dir: &str| -> BTreeSet<String> {
             let entries = std::fs::read_dir(self.dir.path().join(dir)).into_iter();
             entries
@@ -315,20 +331,55 @@ impl Host {
         }
     }
 
-    /// Until the host has exactly these machines, and the ledger says so.
-    async fn settle(&self, wanted: &BTreeSet<ItemHash>) {
+    /// Whether the host has these instances and no others.
+    pub fn has_traces_of(&self, wanted: &BTreeSet<ItemHash>) -> bool {
         let names: BTreeSet<String> = wanted.iter().map(ToString::to_string).collect();
-        let expected = Traces {
-            processes: names.clone(),
-            taps: names.len(),
-            state: names.clone(),
-            run: names.clone(),
-            rules: names.len(),
-            proxies: names.len(),
-        };
+        let count = names.len();
+        self.traces()
+            == Traces {
+                processes: names.clone(),
+                taps: count,
+                state: names.clone(),
+                run: names,
+                rules: count,
+                proxies: count,
+            }
+    }
+
+    pub async fn record(&self, hash: &ItemHash) -> Option<Record> {
+        let ledger = Ledger::open(&self.dir.path().join("s/agent.sqlite")).unwrap();
+        ledger.get(hash).await.unwrap()
+    }
+
+    /// Until it has failed for a reason with this in it.
+    pub async fn wait_for_failure(&self, hash: &ItemHash, said: &str) {
+        self.wait(&format!("a failure that says {said:?}"), async |host| {
+            let state = host.record(hash).await.map(|record| record.state);
+            matches!(state, Some(State::Failed(failure))
+                if failure.reason.contains(said) && failure.retry_at.is_some())
+        })
+        .await;
+    }
+
+    /// Nothing is left of downloads.
+    pub fn assert_nothing_half_fetched(&self) {
+        for directory in ["s/cache/tmp", "s/cache/partial"] {
+            let left = std::fs::read_dir(self.dir.path().join(directory)).unwrap();
+            assert_eq!(left.count(), 0, "{directory}");
+        }
+    }
+
+    /// SIGTERM; what comes of it is the caller's.
+    pub fn tell_to_end(&self) {
+        let agent = rustix::process::Pid::from_child(self.agent.as_ref().unwrap());
+        rustix::process::kill_process(agent, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// Until the host has exactly these machines, and the ledger says so.
+    pub async fn settle(&self, wanted: &BTreeSet<ItemHash>) {
         self.wait(
             &format!("{} machines and no more", wanted.len()),
-            async |host| host.traces() == expected && host.ledger_agrees(wanted).await,
+            async |host| host.has_traces_of(wanted) && host.ledger_agrees(wanted).await,
         )
         .await;
         assert_eq!(self.processes().len(), wanted.len(), "one process each");
@@ -362,131 +413,4 @@ impl Drop for Host {
             agent.wait().ok();
         }
     }
-}
-
-/// P1, R3, R4, R21: during starts, stops and downloads.
-#[tokio::test]
-async fn agents_and_machines_killed_at_random_instants_leave_ledger_host_and_guests_agreeing() {
-    if !inside(
-        "agents_and_machines_killed_at_random_instants_leave_ledger_host_and_guests_agreeing",
-    ) {
-        return;
-    }
-    let rounds: u64 = std::env::var("AGENT_KILLS").map_or(3, |text| text.parse().unwrap());
-    let mut host = Host::new().await;
-    host.start().await;
-    host.settle(&BTreeSet::new()).await;
-    let mut wanted: BTreeSet<_> = (0..2)
-        .map(|n| host.instance(&format!("first {n}"), 1000))
-        .collect();
-    host.push(&wanted).await;
-    host.settle(&wanted).await;
-    for round in 0..rounds {
-        let mut random = StdRng::seed_from_u64(round);
-        let coming = host.instance(&format!("round {round}"), 3 << 20);
-        let going = wanted.iter().next().unwrap().clone();
-        wanted.insert(coming);
-        host.push(&wanted).await;
-        for kill in 0..4 {
-            tokio::time::sleep(Duration::from_millis(random.random_range(0..400))).await;
-            let machines = host.processes();
-            if kill % 2 == 1 && !machines.is_empty() {
-                let (pid, name) = &machines[random.random_range(0..machines.len())];
-                eprintln!("round {round}: machine {} is killed", &name[..8]);
-                let pid = rustix::process::Pid::from_raw(*pid).unwrap();
-                // It may be on its way out.
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            } else {
-                eprintln!("round {round}: the agent is killed");
-                host.kill();
-                host.start().await;
-            }
-            if kill == 1 {
-                // Stopped, and before it has shut down, gone for good.
-                wanted.remove(&going);
-                host.push(&wanted).await;
-                host.forget(&going);
-            }
-        }
-        host.settle(&wanted).await;
-        let root = host.dir.path().join("s/vm");
-        for hash in &wanted {
-            let disk = std::fs::metadata(root.join(hash.as_str()).join("root.raw")).unwrap();
-            assert_eq!(
-                (disk.len(), disk.permissions().mode() & 0o777),
-                (12 << 20, 0o600)
-            );
-        }
-        eprintln!("round {round}: {} machines, as wanted", wanted.len());
-    }
-    // An orderly end leaves them running, and the next agent has them.
-    let before: BTreeSet<_> = host.processes().into_iter().collect();
-    let agent = host.agent.as_ref().unwrap();
-    rustix::process::kill_process(
-        rustix::process::Pid::from_child(agent),
-        rustix::process::Signal::TERM,
-    )
-    .unwrap();
-    let ended = host.agent.take().unwrap().wait().unwrap();
-    assert!(ended.success(), "{ended}");
-    assert_eq!(
-        host.processes().into_iter().collect::<BTreeSet<_>>(),
-        before
-    );
-    host.start().await;
-    host.settle(&wanted).await;
-    assert_eq!(
-        host.processes().into_iter().collect::<BTreeSet<_>>(),
-        before
-    );
-
-    for hash in &wanted {
-        host.forget(hash);
-    }
-    host.settle(&BTreeSet::new()).await;
-    assert_eq!(
-        std::fs::read_dir(host.dir.path().join("s/cache/tmp"))
-            .unwrap()
-            .count(),
-        0
-    );
-}
-
-/// The image fits, its copy does not: nothing is left of what there was no room for, and it starts when there is.
-#[tokio::test]
-async fn a_machine_for_which_the_disk_is_full_leaves_nothing_and_starts_when_there_is_room() {
-    if !inside("a_machine_for_which_the_disk_is_full_leaves_nothing_and_starts_when_there_is_room")
-    {
-        return;
-    }
-    let mut host = Host::new().await;
-    let state = host.dir.path().join("s");
-    run(&format!(
-        "mount -t tmpfs -o size=16m none {}",
-        state.display()
-    ));
-    host.start().await;
-    let wanted = BTreeSet::from([host.instance("large", 10 << 20)]);
-    host.push(&wanted).await;
-    let hash = wanted.iter().next().unwrap();
-    host.wait("a failure that says why", async |host| {
-        let ledger = Ledger::open(&host.dir.path().join("s/agent.sqlite")).unwrap();
-        let record = ledger.get(hash).await.unwrap();
-        let state = record.map(|record| record.state);
-        matches!(state, Some(State::Failed(failure))
-            if failure.reason.contains("No space left") && failure.retry_at.is_some())
-    })
-    .await;
-    assert_eq!(host.processes(), []);
-    assert!(
-        !state
-            .join("vm")
-            .join(hash.as_str())
-            .join("root.raw")
-            .exists()
-    );
-    run(&format!("mount -o remount,size=64m {}", state.display()));
-    host.settle(&wanted).await;
-    host.forget(hash);
-    host.settle(&BTreeSet::new()).await;
 }
