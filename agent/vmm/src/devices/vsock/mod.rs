@@ -62,7 +62,7 @@ pub struct Vsock {
     cid: u64,
     listener: UnixListener,
     live: Option<Live>,
-    /// The next driver is that of a copied machine.
+    /// The next driver is that of a copied machine and has not been told so.
     copied: bool,
     greetings: HashMap<u32, Greeting>,
     connections: HashMap<u32, Connection>,
@@ -372,7 +372,10 @@ impl Vsock {
         let Some(events) = live.and_then(|live| live.events.as_mut()) else {
             return Ok(());
         };
-        if let Some(chain) = events.pop(context.ram)? {
+        if self.copied
+            && let Some(chain) = events.pop(context.ram)?
+        {
+            self.copied = false;
             let head = chain.head_index();
             let mut room = Buffers::of(chain, context.ram).unwrap_or_default().writable;
             let written = room.write(&EVENT_TRANSPORT_RESET.to_le_bytes());
@@ -401,9 +404,7 @@ impl Device for Vsock {
             tx: queues.require(TX)?,
             events: queues.take(EVENTS),
         });
-        if std::mem::take(&mut self.copied) {
-            self.forget_connections(context)?;
-        }
+        self.forget_connections(context)?;
         // Clients an earlier failure has left waiting.
         self.accept(context);
         self.queue_ready(TX, context)
@@ -411,6 +412,7 @@ impl Device for Vsock {
 
     fn reset(&mut self) {
         self.live = None;
+        self.copied = false;
         self.greetings.clear();
         self.connections.clear();
         self.ports.clear();
@@ -424,6 +426,9 @@ impl Device for Vsock {
     fn queue_ready(&mut self, queue: usize, context: &mut Context<'_>) -> Result<(), DeviceFault> {
         if queue == TX {
             self.transmit(context)?;
+        }
+        if queue == EVENTS {
+            self.forget_connections(context)?;
         }
         if queue == RX || queue == TX {
             self.receive(context)?;
