@@ -166,8 +166,13 @@ pub struct Command {
 pub struct SnapshotSpec {
     /// An empty regular file, open for writing: all but the memory.
     pub state: Descriptor,
-    /// An empty regular file, open for writing: the memory, sparse.
+    /// An empty regular file, open for writing: the memory, sparse. With `differences` a copy (or a clone, where the file
+    /// system has them) of the memory file of the snapshot before, open for reading and writing.
     pub memory: Descriptor,
+    /// Write only the memory that has changed since the snapshot before: the last one of this machine, or the one that
+    /// it went on from.
+    #[serde(default)]
+    pub differences: bool,
 }
 
 /// A machine that goes on from a snapshot. It has the same vCPUs, memory, bus and devices, each over a descriptor of

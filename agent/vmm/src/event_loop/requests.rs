@@ -220,7 +220,7 @@ impl Vmm {
         let state = file("state", spec.state).map_err(|error| chain(&error))?;
         let memory = file("memory", spec.memory).map_err(|error| chain(&error))?;
         machine
-            .snapshot(&state, &memory)
+            .snapshot(&state, &memory, spec.differences)
             .map_err(|error| chain(&error))
     }
 

@@ -21,11 +21,22 @@ use crate::virtio::Negotiator;
 use crate::virtio::negotiate::Live;
 
 impl Machine {
-    /// Writes the machine, which is paused, into two empty files.
+    /// Writes the machine, which is paused, into two files: empty ones, or with `differences` an empty one and a copy of
+    /// the memory file before.
     ///
     /// # Errors
     /// [`SnapshotError`], [`crate::Error::Kvm`]: the machine can go on as if nothing had been.
-    pub fn snapshot(&mut self, state_file: &File, memory_file: &File) -> Result<()> {
+    pub fn snapshot(
+        &mut self,
+        state_file: &File,
+        memory_file: &File,
+        differences: bool,
+    ) -> Result<()> {
+        let former = match (differences, self.tie) {
+            (false, _) => None,
+            (true, Some(tie)) => Some(tie),
+            (true, None) => return Err(SnapshotError::First.into()),
+        };
         if self.plugged || self.slots.iter().any(Option::is_none) {
             return Err(SnapshotError::Plugged.into());
         }
@@ -66,8 +77,12 @@ impl Machine {
                 .filter_map(|(index, slot)| bus.transports().save(index, slot))
                 .collect(),
         };
-        memory::write(&self.ram, memory_file, tie)?;
+        match former {
+            None => memory::write(&self.ram, memory_file, tie)?,
+            Some(former) => memory::update(&self.ram, memory_file, former, tie)?,
+        }
         snapshot.write(state_file)?;
+        self.tie = Some(tie);
         Ok(())
     }
 }

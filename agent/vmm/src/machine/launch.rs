@@ -36,6 +36,7 @@ use crate::poller::{Poller, Token};
 use crate::sandbox::{Role, install};
 use crate::snapshot::board::serial_refused;
 use crate::snapshot::host::Host;
+use crate::snapshot::memory::Tie;
 use crate::snapshot::{self, Snapshot, identity};
 use crate::{Error, Result, boot};
 
@@ -67,6 +68,8 @@ pub struct Machine {
     pub(super) plugged: bool,
     /// Where it runs, for its snapshots.
     pub(super) host: Host,
+    /// The memory file of the last snapshot, or of the one that it went on from.
+    pub(super) tie: Option<Tie>,
     /// Of the time stamp counter; 0 if KVM does not tell.
     pub(super) tsc_khz: u32,
     /// Holds the virtual machine: dropped after the threads have ended, and before the memory it maps.
@@ -226,6 +229,10 @@ pub fn launch(
         lost: 0,
         plugged: false,
         host: born.host,
+        tie: match &start {
+            Start::Boot(_) => None,
+            Start::Copy(snapshot) => Some(snapshot.tie),
+        },
         tsc_khz: born.tsc_khz,
         socket,
         ram,

@@ -131,6 +131,9 @@ pub enum SnapshotError {
     /// The devices are not those the machine was started with.
     #[error("devices have come or gone since the machine's start")]
     Plugged,
+    /// There is nothing to differ from.
+    #[error("there is no snapshot before this one to differ from")]
+    First,
     /// What the guest wrote may be lost.
     #[error("what the guest wrote to {name} may not be durable")]
     Flush {

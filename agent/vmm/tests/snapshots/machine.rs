@@ -217,9 +217,19 @@ impl Machine {
     }
 
     pub fn snapshot_into(&mut self, files: &Files) -> Result<Status, String> {
+        self.snapshot_with(files, false)
+    }
+
+    /// What has changed goes into a copy of another snapshot's memory file.
+    pub fn differences_into(&mut self, files: &Files) -> Result<Status, String> {
+        self.snapshot_with(files, true)
+    }
+
+    fn snapshot_with(&mut self, files: &Files, differences: bool) -> Result<Status, String> {
         let spec = SnapshotSpec {
             state: Descriptor(0),
             memory: Descriptor(1),
+            differences,
         };
         let files = [&files.state, &files.memory].map(|file| file.try_clone().unwrap().into());
         self.ask(Request::Snapshot(spec), &files)

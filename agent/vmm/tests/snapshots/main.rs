@@ -10,7 +10,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{Seek, Write};
+use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use crn_protocol::control::{ExitReason, Request, Transport};
@@ -111,6 +111,52 @@ fn a_machine_is_snapshotted_into_empty_files_while_it_is_paused() {
     // It goes on all the same.
     machine.ask(Request::Resume, &[]).unwrap();
     assert_eq!(machine.type_letter('a').sums[0], 97);
+}
+
+#[test]
+fn differences_on_top_of_a_snapshot_are_a_snapshot() {
+    let Some(mut machine) = Machine::launch(Transport::Mmio) else {
+        return;
+    };
+    let duplicate = |files: &Files| {
+        let mut bytes = Vec::new();
+        let mut memory = &files.memory;
+        memory.rewind().unwrap();
+        memory.read_to_end(&mut bytes).unwrap();
+        Files {
+            memory: file(&bytes),
+            ..Files::empty()
+        }
+    };
+    machine.type_letter('a');
+    machine.ask(Request::Pause, &[]).unwrap();
+    let refused = machine.differences_into(&Files::empty()).unwrap_err();
+    assert!(refused.contains("no snapshot before"), "{refused}");
+    let first = machine.snapshot().unwrap();
+    machine.ask(Request::Resume, &[]).unwrap();
+    machine.type_letter('b');
+    machine.ask(Request::Pause, &[]).unwrap();
+    let second = duplicate(&first);
+    machine.differences_into(&second).unwrap();
+    let restore = |files: &Files| Machine::restore(files, Transport::Mmio, |_| {}).unwrap();
+    // One of the copy's own, on top of where it comes from.
+    let mut copy = restore(&second);
+    copy.type_letter('c');
+    copy.ask(Request::Pause, &[]).unwrap();
+    let third = duplicate(&second);
+    copy.differences_into(&third).unwrap();
+    let sums = restore(&third).type_letter('d').sums;
+    let (a, ab, abc, abcd) = (97, 3105, 96_354, 2_987_074);
+    assert_eq!(
+        sums,
+        [abcd, a + ab + abc + abcd, 4 * a + 3 * ab + 2 * abc + abcd]
+    );
+    // A file that is not a copy of the last one is not touched.
+    let refused = copy.differences_into(&duplicate(&first)).unwrap_err();
+    assert!(
+        refused.contains("belongs to another state file"),
+        "{refused}"
+    );
 }
 
 /// Another file with this content.
