@@ -78,6 +78,15 @@ fn check(transport: &str, image: &Path) -> anyhow::Result<()> {
 }
 
 #[test]
+fn copies_of_a_snapshot_go_on_at_once_with_secrets_of_their_own() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let image = image(directory.path())?;
+    ["copies", "pci-copies"]
+        .into_iter()
+        .try_for_each(|transport| check(transport, &image))
+}
+
+#[test]
 fn data_survives_freed_space_and_memory_come_back_limits_hold_and_disks_come_and_go()
 -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;

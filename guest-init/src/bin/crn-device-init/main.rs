@@ -3,10 +3,11 @@
 //! `vda` (32 MiB) holds data, `vdb` is limited, `pmem0` is a shared image, `eth0` leads to a host that echoes. After a
 //! line that ends in a question mark it waits for a typed one. `crn.hot` on the kernel's command line: a disk comes and
 //! goes, and the machine is killed after a flush. `crn.survived`: it is the next machine, looks at what has survived,
-//! and powers off when its button is pressed.
+//! and powers off when its button is pressed. `crn.copies`: it is copied, and says what each copy has of its own.
 
 #![deny(unsafe_code)]
 
+mod copies;
 mod hot;
 mod image;
 
@@ -49,6 +50,9 @@ fn run() -> io::Result<()> {
     let asked = |wanted: &str| cmdline.split_ascii_whitespace().any(|word| word == wanted);
     if asked("crn.survived") {
         return hot::survived();
+    }
+    if asked("crn.copies") {
+        return copies::run();
     }
     let disk = OpenOptions::new().read(true).write(true).open("/dev/vda")?;
     let written = pattern();
