@@ -46,6 +46,41 @@ pub fn configure(network: Option<&Network>) -> Result<()> {
     steps.into_iter().try_for_each(|step| socket.request(step))
 }
 
+/// Gives eth0 another network than it has.
+///
+/// # Errors
+/// As [`configure`].
+pub fn replace(old: Option<&Network>, new: Option<&Network>) -> Result<()> {
+    let mut steps = Vec::new();
+    if let Some(old) = old {
+        steps = forget(index_of(INTERFACE)?, old);
+    }
+    if let Some(new) = new {
+        quiet_ipv6();
+        steps.extend(plan(index_of(INTERFACE)?, new)?);
+    }
+    let mut socket = Socket::open().context(|| "open a netlink socket".to_owned())?;
+    steps.into_iter().try_for_each(|step| socket.request(step))
+}
+
+/// What undoes a plan: an interface that is down has no routes, no neighbours, and of its addresses only those of IPv4.
+fn forget(index: u32, network: &Network) -> Vec<Step> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.header.change_mask = LinkFlags::Up;
+    let mut steps = vec![Step {
+        what: format!("take down {INTERFACE}"),
+        message: RouteNetlinkMessage::SetLink(message),
+        flags: 0,
+    }];
+    steps.extend(network.ipv4.map(|(address, prefix, _)| Step {
+        what: format!("remove the address {address}/{prefix}"),
+        message: RouteNetlinkMessage::DelAddress(address_message(index, address.into(), prefix)),
+        flags: 0,
+    }));
+    steps
+}
+
 /// What eth0 needs, in order.
 ///
 /// # Errors
@@ -88,6 +123,14 @@ fn link_up(name: &str, index: u32, mtu: Option<u32>) -> Step {
 }
 
 fn add_address(index: u32, address: IpAddr, prefix: u8) -> Step {
+    Step {
+        what: format!("add the address {address}/{prefix}"),
+        message: RouteNetlinkMessage::NewAddress(address_message(index, address, prefix)),
+        flags: NLM_F_CREATE | NLM_F_EXCL,
+    }
+}
+
+fn address_message(index: u32, address: IpAddr, prefix: u8) -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.family = family_of(address);
     message.header.prefix_len = prefix;
@@ -98,11 +141,7 @@ fn add_address(index: u32, address: IpAddr, prefix: u8) -> Step {
         AddressAttribute::Local(address),
         AddressAttribute::Address(address),
     ]);
-    Step {
-        what: format!("add the address {address}/{prefix}"),
-        message: RouteNetlinkMessage::NewAddress(message),
-        flags: NLM_F_CREATE | NLM_F_EXCL,
-    }
+    message
 }
 
 fn add_default_route(index: u32, gateway: IpAddr, gateway_on_link: bool) -> Step {

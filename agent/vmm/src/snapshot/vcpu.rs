@@ -81,8 +81,11 @@ impl Vcpu {
         // SAFETY: this process has not asked for dynamically enabled state, without which KVM reads no more than the
         // 4096 bytes of the structure.
         unsafe { vcpu.set_xsave(&self.xsave) }.map_err(kvm("take a vCPU's extended state"))?;
-        vcpu.set_xcrs(&self.xcrs)
-            .map_err(kvm("take a vCPU's extended control registers"))?;
+        // A host without XSAVE has none, and does not even take that.
+        if self.xcrs.nr_xcrs > 0 {
+            vcpu.set_xcrs(&self.xcrs)
+                .map_err(kvm("take a vCPU's extended control registers"))?;
+        }
         vcpu.set_debug_regs(&self.debug)
             .map_err(kvm("take a vCPU's debug registers"))?;
         // Before the MSRs: one of them is the deadline of its timer.

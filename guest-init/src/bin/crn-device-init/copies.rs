@@ -2,20 +2,26 @@
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::time::SystemTime;
 
+use crn_init::identity;
+use crn_protocol::guest::{GuestConfig, Identity, Workload};
+use crn_protocol::lines::LineBuffer;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use crate::{DATA, MIB, ask, pattern, read};
+use crate::{DATA, HOST, MIB, PORT, addresses, ask, pattern, read};
 
 /// Memory that has to be what it was, MiB.
 const KEPT: usize = 4;
 
 /// Uses everything once, waits to be copied, and says what it is then.
 pub fn run() -> io::Result<()> {
-    crn_init::network::configure(None).map_err(|error| io::Error::other(error.to_string()))?;
+    let network = addresses();
+    crn_init::network::configure(Some(&network))
+        .map_err(|error| io::Error::other(error.to_string()))?;
     let disk = fs::File::options()
         .read(true)
         .write(true)
@@ -27,7 +33,26 @@ pub fn run() -> io::Result<()> {
     // What the kernel makes secrets of at first use is there before the copies are.
     sequence_number()?;
     random()?;
-    ask("COPIED")?;
+    let typed = ask("COPIED")?;
+    if let Some(identity) = told(&typed)? {
+        let current = GuestConfig {
+            hostname: "original".to_owned(),
+            network: Some(network),
+            workload: Workload::Instance {
+                root: String::new(),
+            },
+        };
+        identity::renew(&current, identity).map_err(|failure| {
+            io::Error::other(format!("{}: {}", failure.stage, failure.chain()))
+        })?;
+    }
+    println!(
+        "HOST {}",
+        fs::read_to_string("/proc/sys/kernel/hostname")?.trim()
+    );
+    println!("ADDRESS {}", own_address()?);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    println!("CLOCK {}", now.map_or(0, |now| now.as_secs()));
     println!("RANDOM {}", random()?);
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     println!("BOOT {}", boot.trim());
@@ -35,7 +60,26 @@ pub fn run() -> io::Result<()> {
     fs::write("/proc/sys/vm/drop_caches", "3")?;
     println!("DISK {}", read(&disk, 0, DATA)? == written);
     println!("MEMORY {}", kept == written[..KEPT * MIB]);
-    ask("END")
+    ask("END").map(drop)
+}
+
+/// What the guest is to become, if that is what has been typed.
+fn told(typed: &str) -> io::Result<Option<Identity>> {
+    let mut lines = LineBuffer::default();
+    if !typed.starts_with('{') {
+        return Ok(None);
+    }
+    lines
+        .push(format!("{typed}\n").as_bytes())
+        .and_then(|()| lines.next())
+        .map_err(io::Error::other)
+}
+
+/// Where it sends from when it sends to the host.
+fn own_address() -> io::Result<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.connect((HOST, PORT))?;
+    Ok(socket.local_addr()?.ip())
 }
 
 fn random() -> io::Result<String> {

@@ -131,15 +131,18 @@ fn virtio_console() -> io::Result<String> {
     Ok(line.trim().to_owned())
 }
 
-/// Sends bytes and datagrams to the host, which sends them back.
-fn network(bytes: &[u8]) -> io::Result<()> {
-    let addresses = Network {
+fn addresses() -> Network {
+    Network {
         ipv4: Some((GUEST, 24, HOST)),
         ipv6: None,
         dns: Vec::new(),
         mtu: 1500,
-    };
-    crn_init::network::configure(Some(&addresses))
+    }
+}
+
+/// Sends bytes and datagrams to the host, which sends them back.
+fn network(bytes: &[u8]) -> io::Result<()> {
+    crn_init::network::configure(Some(&addresses()))
         .map_err(|error| io::Error::other(error.to_string()))?;
     let mut stream = TcpStream::connect((HOST, PORT))?;
     let mut reader = stream.try_clone()?;
@@ -173,13 +176,13 @@ fn read(disk: &File, at: usize, mib: usize) -> io::Result<Vec<u8>> {
 }
 
 /// Says a line and waits for the answer.
-fn ask(what: &str) -> io::Result<()> {
+fn ask(what: &str) -> io::Result<String> {
     println!("{what}?");
     io::stdout().flush()?;
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line)?;
     println!("HEARD {}", line.trim());
-    Ok(())
+    Ok(line.trim().to_owned())
 }
 
 /// BLKDISCARD of linux/fs.h.
