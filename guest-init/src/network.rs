@@ -335,6 +335,26 @@ mod tests {
     }
 
     #[test]
+    fn a_network_is_forgotten_with_its_link_and_its_ipv4_address() {
+        let steps = forget(2, &network());
+        assert_eq!(steps[1].what, "remove the address 172.16.5.2/24");
+        let requests: Vec<_> = steps
+            .into_iter()
+            .map(|step| encode(step.message, step.flags, 1))
+            .collect();
+        // RTM_SETLINK, then struct ifinfomsg: index 2, no flag of mask IFF_UP.
+        assert_eq!(requests[0][4..6], 19u16.to_ne_bytes());
+        assert_eq!(
+            requests[0][16..],
+            [0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]
+        );
+        // RTM_DELADDR, then struct ifaddrmsg: AF_INET, /24, IFA_F_NODAD, universe, index 2.
+        assert_eq!(requests[1][4..6], 21u16.to_ne_bytes());
+        assert_eq!(requests[1][16..24], [2, 24, 2, 0, 2, 0, 0, 0]);
+        assert_eq!(requests.len(), 2);
+    }
+
+    #[test]
     fn a_link_request_has_the_kernels_bytes() {
         let bytes = encode(link_up("eth0", 2, Some(1400)).message, 0, 7);
         #[rustfmt::skip]
