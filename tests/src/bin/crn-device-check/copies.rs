@@ -52,6 +52,7 @@ fn own(guest: &mut Guest, number: u8) -> Result<[String; 3]> {
             (Some(identity.hostname), guest_address(number))
         }
     };
+    say(&format!("copies: number {number} is spoken to"));
     let said = guest.value("HOST")?;
     ensure!(
         hostname.is_none_or(|name| name == said),
@@ -123,6 +124,7 @@ pub fn check(mut guest: Guest, machine: &Machine<'_>) -> Result<()> {
     guest.request(Request::Resume)?;
     let mut own_of_all = vec![own(&mut guest, 0).context("the original")?];
     for (number, copy) in (1..).zip(&mut copies) {
+        say(&format!("copies: {own_of_all:?}"));
         own_of_all.push(own(copy, number).with_context(|| format!("copy {number}"))?);
     }
     for (at, name) in ["random numbers", "boot ids", "TCP sequence numbers"]
