@@ -75,6 +75,9 @@ pub fn configure<S: Read>(
     )?;
     match incoming.next()? {
         Some(ToGuest::Configure(config)) => Ok(*config),
+        Some(ToGuest::Renew(_)) => Err(Error::Host(
+            "sent another identity before it sent the configuration",
+        )),
         Some(ToGuest::Shutdown { .. }) => Err(Error::Host(
             "asked for a shutdown before it sent the configuration",
         )),

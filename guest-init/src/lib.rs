@@ -8,6 +8,7 @@
 //! * [`program`]: a function; [`instance`]: a machine of its own.
 //! * [`control`], [`vsock`]: the host. [`network`], [`files`]: the guest's place in the world.
 //! * [`loader`]: an image's own kernel, found and started.
+//! * [`identity`]: what a copy of a guest is told to become.
 //! * [`disks`], [`gpt`], [`root`], [`code`], [`archive`], [`volumes`]: what is mounted where.
 //! * [`launch`], [`notify`], [`supervise`], [`proxy`], [`power_button`]: a program's life.
 //! * [`system`]: the machine itself: console, power, early mounts.
@@ -22,6 +23,7 @@ pub mod disks;
 pub mod error;
 pub mod files;
 pub mod gpt;
+pub mod identity;
 pub mod instance;
 pub mod launch;
 pub mod loader;

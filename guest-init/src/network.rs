@@ -46,6 +46,41 @@ pub fn configure(network: Option<&Network>) -> Result<()> {
     steps.into_iter().try_for_each(|step| socket.request(step))
 }
 
+/// Gives eth0 another network than it has.
+///
+/// # Errors
+/// As [`configure`].
+pub fn replace(old: Option<&Network>, new: Option<&Network>) -> Result<()> {
+    let mut steps = Vec::new();
+    if let Some(old) = old {
+        steps = forget(index_of(INTERFACE)?, old);
+    }
+    if let Some(new) = new {
+        quiet_ipv6();
+        steps.extend(plan(index_of(INTERFACE)?, new)?);
+    }
+    let mut socket = Socket::open().context(|| "open a netlink socket".to_owned())?;
+    steps.into_iter().try_for_each(|step| socket.request(step))
+}
+
+/// What undoes a plan: an interface that is down has no routes, no neighbours, and of its addresses only those of IPv4.
+fn forget(index: u32, network: &Network) -> Vec<Step> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.header.change_mask = LinkFlags::Up;
+    let mut steps = vec![Step {
+        what: format!("take down {INTERFACE}"),
+        message: RouteNetlinkMessage::SetLink(message),
+        flags: 0,
+    }];
+    steps.extend(network.ipv4.map(|(address, prefix, _)| Step {
+        what: format!("remove the address {address}/{prefix}"),
+        message: RouteNetlinkMessage::DelAddress(address_message(index, address.into(), prefix)),
+        flags: 0,
+    }));
+    steps
+}
+
 /// What eth0 needs, in order.
 ///
 /// # Errors
@@ -88,6 +123,14 @@ fn link_up(name: &str, index: u32, mtu: Option<u32>) -> Step {
 }
 
 fn add_address(index: u32, address: IpAddr, prefix: u8) -> Step {
+    Step {
+        what: format!("add the address {address}/{prefix}"),
+        message: RouteNetlinkMessage::NewAddress(address_message(index, address, prefix)),
+        flags: NLM_F_CREATE | NLM_F_EXCL,
+    }
+}
+
+fn address_message(index: u32, address: IpAddr, prefix: u8) -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.family = family_of(address);
     message.header.prefix_len = prefix;
@@ -98,11 +141,7 @@ fn add_address(index: u32, address: IpAddr, prefix: u8) -> Step {
         AddressAttribute::Local(address),
         AddressAttribute::Address(address),
     ]);
-    Step {
-        what: format!("add the address {address}/{prefix}"),
-        message: RouteNetlinkMessage::NewAddress(message),
-        flags: NLM_F_CREATE | NLM_F_EXCL,
-    }
+    message
 }
 
 fn add_default_route(index: u32, gateway: IpAddr, gateway_on_link: bool) -> Step {
@@ -293,6 +332,26 @@ mod tests {
                 "add the default route through fec0::5:1",
             ]
         );
+    }
+
+    #[test]
+    fn a_network_is_forgotten_with_its_link_and_its_ipv4_address() {
+        let steps = forget(2, &network());
+        assert_eq!(steps[1].what, "remove the address 172.16.5.2/24");
+        let requests: Vec<_> = steps
+            .into_iter()
+            .map(|step| encode(step.message, step.flags, 1))
+            .collect();
+        // RTM_SETLINK, then struct ifinfomsg: index 2, no flag of mask IFF_UP.
+        assert_eq!(requests[0][4..6], 19u16.to_ne_bytes());
+        assert_eq!(
+            requests[0][16..],
+            [0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]
+        );
+        // RTM_DELADDR, then struct ifaddrmsg: AF_INET, /24, IFA_F_NODAD, universe, index 2.
+        assert_eq!(requests[1][4..6], 21u16.to_ne_bytes());
+        assert_eq!(requests[1][16..24], [2, 24, 2, 0, 2, 0, 0, 0]);
+        assert_eq!(requests.len(), 2);
     }
 
     #[test]

@@ -3,11 +3,12 @@
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crn_protocol::guest::{
-    CONTROL_PORT, FromGuest, GuestConfig, HTTP_PORT, Interface, Program, ToGuest,
+    CONTROL_PORT, FromGuest, GuestConfig, HTTP_PORT, Identity, Interface, Program, ToGuest,
 };
 use rustix::process::{Pid, Signal, WaitOptions};
 
@@ -18,7 +19,9 @@ use crate::error::{Context, Failure, Result, Stage};
 use crate::supervise::{Action, Event, Exit, Phase};
 use crate::system::say;
 use crate::vsock::{Listener, Stream};
-use crate::{files, launch, network, notify, power_button, proxy, root, supervise, volumes};
+use crate::{
+    files, identity, launch, network, notify, power_button, proxy, root, supervise, volumes,
+};
 
 /// An executable's port is asked for this long.
 const EXECUTABLE_START: Duration = Duration::from_secs(60);
@@ -52,7 +55,12 @@ pub fn run(
 
     let (events, happened) = channel();
     let main = start_program(config, program, &start, &events).stage(supervise::STAGE)?;
-    listen(incoming, &events).stage("listen on vsock")?;
+    let answers = outgoing
+        .try_clone()
+        .context(|| "duplicate the control stream".to_owned())
+        .stage("listen on vsock")?;
+    let config = Arc::new(Mutex::new(config.clone()));
+    listen(incoming, answers, &config, &events).stage("listen on vsock")?;
     reap(main, events);
     let last = supervise(main, start_limit(program.interface), &happened, outgoing);
     clean_up(&program.volumes, &happened);
@@ -105,20 +113,28 @@ fn start_program(
 }
 
 /// Opens the guest's ports and its power button.
-fn listen(incoming: Incoming<Stream>, events: &Sender<Event>) -> Result<()> {
+fn listen(
+    incoming: Incoming<Stream>,
+    answers: Stream,
+    config: &Arc<Mutex<GuestConfig>>,
+    events: &Sender<Event>,
+) -> Result<()> {
     let http = Listener::bind(HTTP_PORT).context(|| format!("listen on vsock port {HTTP_PORT}"))?;
     spawn("http", move || proxy::serve(&http))?;
     let control =
         Listener::bind(CONTROL_PORT).context(|| format!("listen on vsock port {CONTROL_PORT}"))?;
-    let later = events.clone();
+    let (later, known) = (events.clone(), Arc::clone(config));
     // An agent that has restarted comes here; one at a time, the newest waits for the one before to close.
     spawn("control listener", move || {
         while let Ok(stream) = control.accept() {
-            obey(Incoming::new(stream), &later);
+            match stream.try_clone() {
+                Ok(answers) => obey(Incoming::new(stream), answers, &known, &later),
+                Err(error) => say(&format!("duplicate the control stream: {error}")),
+            }
         }
     })?;
-    let first = events.clone();
-    spawn("control", move || obey(incoming, &first))?;
+    let (first, known) = (events.clone(), Arc::clone(config));
+    spawn("control", move || obey(incoming, answers, &known, &first))?;
     let pressed = events.clone();
     power_button::watch(move || {
         let _ = pressed.send(Event::Shutdown {
@@ -129,13 +145,24 @@ fn listen(incoming: Incoming<Stream>, events: &Sender<Event>) -> Result<()> {
 }
 
 /// Takes the host's lines until it closes the stream.
-fn obey(mut incoming: Incoming<Stream>, events: &Sender<Event>) {
+fn obey(
+    mut incoming: Incoming<Stream>,
+    mut answers: Stream,
+    config: &Mutex<GuestConfig>,
+    events: &Sender<Event>,
+) {
     loop {
         match incoming.next() {
             Ok(Some(ToGuest::Shutdown { grace_seconds })) => {
                 let _ = events.send(Event::Shutdown {
                     grace: Duration::from_secs(grace_seconds.into()),
                 });
+            }
+            Ok(Some(ToGuest::Renew(identity))) => {
+                let answer = renew(config, *identity);
+                if let Err(error) = send(&mut answers, &answer) {
+                    say(&format!("answer to another identity: {error}"));
+                }
             }
             Ok(Some(ToGuest::Configure(_))) => say("a second configuration was ignored"),
             Ok(None) => return,
@@ -144,6 +171,21 @@ fn obey(mut incoming: Incoming<Stream>, events: &Sender<Event>) {
                 return;
             }
         }
+    }
+}
+
+/// Becomes another guest; the answer to the host.
+fn renew(config: &Mutex<GuestConfig>, identity: Identity) -> FromGuest {
+    let mut config = config.lock().unwrap_or_else(PoisonError::into_inner);
+    match identity::renew(&config, identity) {
+        Ok(renewed) => {
+            *config = renewed;
+            FromGuest::Ready
+        }
+        Err(failure) => FromGuest::Failed {
+            stage: failure.stage.to_owned(),
+            error: failure.chain(),
+        },
     }
 }
 

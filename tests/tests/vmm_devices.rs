@@ -69,6 +69,13 @@ fn check(transport: &str, image: &Path) -> anyhow::Result<()> {
 }
 
 #[test]
+fn copies_of_a_snapshot_go_on_at_once_with_secrets_of_their_own() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let image = image(directory.path())?;
+    check("copies", &image)
+}
+
+#[test]
 fn data_survives_freed_space_and_memory_come_back_limits_hold_and_disks_come_and_go()
 -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;

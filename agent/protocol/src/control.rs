@@ -160,12 +160,72 @@ pub struct Command {
     pub request: Request,
 }
 
+/// Where a machine's snapshot goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotSpec {
+    /// An empty regular file, open for writing: all but the memory.
+    pub state: Descriptor,
+    /// An empty regular file, open for writing: the memory, sparse. With `differences` a copy (or a clone, where the file
+    /// system has them) of the memory file of the snapshot before, open for reading and writing.
+    pub memory: Descriptor,
+    /// Write only the memory that has changed since the snapshot before: the last one of this machine, or the one that
+    /// it went on from.
+    #[serde(default)]
+    pub differences: bool,
+}
+
+/// A machine that goes on from a snapshot. It has the same vCPUs, memory, bus and devices, each over a descriptor of
+/// its own; what does not fit the snapshot is refused by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestoreSpec {
+    /// The item hash, for log lines.
+    pub vm: String,
+    /// As in the snapshot.
+    pub vcpus: u8,
+    /// As in the snapshot.
+    pub memory_mib: u32,
+    /// As in the snapshot.
+    #[serde(default)]
+    pub transport: Transport,
+    /// `/dev/kvm`, open for reading and writing.
+    pub kvm: Descriptor,
+    /// The snapshot's state file, open for reading.
+    pub state: Descriptor,
+    /// Its memory file, open for reading. It is mapped, not copied: copies of one machine share what they do not
+    /// change. It must not change or become shorter while one of them runs.
+    pub memory: Descriptor,
+    /// Of the same lengths and serials as in the snapshot.
+    #[serde(default)]
+    pub disks: Vec<DiskSpec>,
+    /// With the same MAC addresses, MTUs and numbers of queues as in the snapshot.
+    #[serde(default)]
+    pub nics: Vec<NicSpec>,
+    /// The context identifier may be another one. The guest's connections have ended.
+    #[serde(default)]
+    pub vsock: Option<VsockSpec>,
+    /// The target may be another one.
+    #[serde(default)]
+    pub balloon: Option<BalloonSpec>,
+    /// The same images as in the snapshot.
+    #[serde(default)]
+    pub pmem: Vec<PmemSpec>,
+    /// Limits of the entropy source.
+    #[serde(default)]
+    pub entropy: Limits,
+    /// Where the guest's console goes.
+    pub console: ConsoleSpec,
+}
+
 /// What a controller may ask.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
     /// Build the machine and run it. Once in a process's life; carries the descriptors.
     Launch(Box<VmSpec>),
+    /// Build a machine that goes on where a snapshot was taken. Instead of `Launch`; carries the descriptors.
+    Restore(Box<RestoreSpec>),
     /// How the machine is.
     Status,
     /// Press the ACPI power button: the guest is asked to shut down.
@@ -182,6 +242,10 @@ pub enum Request {
     Pause,
     /// Go on after [`Request::Pause`].
     Resume,
+    /// Write the machine, which is paused, into two files; carries them. It stays paused, and can be resumed. Not with
+    /// devices that have come or gone since its start, nor with such that interrupt by messages (MSI-X), as Linux has them
+    /// on PCI.
+    Snapshot(SnapshotSpec),
     /// Attach a disk; carries its descriptor. With [`Transport::Pci`] only. The reply comes when the disk is on the
     /// bus; the guest finds it by itself if its kernel has ACPI hot plug.
     AttachDisk(DiskSpec),

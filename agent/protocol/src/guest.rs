@@ -53,6 +53,9 @@ pub enum FromGuest {
 pub enum ToGuest {
     /// Answer to `Hello`.
     Configure(Box<GuestConfig>),
+    /// This guest goes on from another's snapshot, and becomes this. Sent to the guest's [`CONTROL_PORT`], before anything
+    /// else is; answered on the same stream by [`FromGuest::Ready`] or [`FromGuest::Failed`].
+    Renew(Box<Identity>),
     /// Stop the program (SIGTERM, then SIGKILL after `grace_seconds`), sync, power off.
     Shutdown {
         /// Seconds between the two signals.
@@ -71,6 +74,24 @@ pub struct GuestConfig {
     pub network: Option<Network>,
     /// What runs.
     pub workload: Workload,
+}
+
+/// Who a guest is that goes on from another's snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// See [`GuestConfig::hostname`].
+    pub hostname: String,
+    /// Addresses of eth0 instead of those before.
+    #[serde(default)]
+    pub network: Option<Network>,
+    /// Its environment, which a running program finds in `/run/crn/environment`: `NAME=value`, each ended by a zero byte.
+    #[serde(default)]
+    pub variables: BTreeMap<String, String>,
+    /// 64 bytes from the host's generator, in hexadecimal, for no other guest.
+    pub entropy: String,
+    /// What time it is: nanoseconds since 1970.
+    pub unix_time_ns: u64,
 }
 
 /// Static addresses of eth0.

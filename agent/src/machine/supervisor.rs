@@ -300,6 +300,8 @@ impl Supervisor {
 pub const fn name(request: &Request) -> &'static str {
     match request {
         Request::Launch(_) => "launch",
+        Request::Restore(_) => "restore",
+        Request::Snapshot(_) => "snapshot",
         Request::Status => "status",
         Request::PowerButton => "power button",
         Request::PowerOff { .. } => "power off",

@@ -378,6 +378,8 @@ fn peer() {
                         end(&socket, ExitReason::PowerOff);
                     }
                     Request::PowerOff { .. }
+                    | Request::Restore(_)
+                    | Request::Snapshot(_)
                     | Request::Pause
                     | Request::Resume
                     | Request::AttachDisk(_)

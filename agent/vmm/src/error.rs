@@ -99,6 +99,9 @@ pub enum Error {
         #[source]
         source: crate::devices::net::TapError,
     },
+    /// A snapshot cannot be taken or used.
+    #[error(transparent)]
+    Snapshot(#[from] crate::snapshot::SnapshotError),
     /// A call to the operating system failed.
     #[error("cannot {0}")]
     Os(&'static str, #[source] io::Error),

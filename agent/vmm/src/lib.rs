@@ -8,6 +8,7 @@
 //! without touching anything, [`memory`], [`boot`] and [`machine`] build it, [`virtio`] carries what guest drivers
 //! say, over registers or over [`pci`], to [`devices`], and [`event_loop`] is the one thread in which devices and the control socket live. Each vCPU
 //! has a thread of its own that reaches devices only through doorbells (ioeventfd) and the register bus.
+//! [`snapshot`] is a paused machine in two files, from which others go on.
 
 #![deny(unsafe_code)]
 
@@ -24,6 +25,7 @@ pub mod pci;
 pub mod plan;
 pub mod poller;
 pub mod sandbox;
+pub mod snapshot;
 pub mod virtio;
 
 pub use error::{Error, Result};

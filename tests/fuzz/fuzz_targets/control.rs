@@ -27,6 +27,7 @@ fuzz_target!(|bytes: &[u8]| {
             match lines.next::<Command>() {
                 Ok(Some(command)) => match command.request {
                     Request::Launch(spec) => drop(Blueprint::new(*spec, descriptors())),
+                    Request::Restore(spec) => drop(Blueprint::restored(*spec, descriptors())),
                     Request::AttachDisk(spec) => drop(Disk::attached(spec, descriptors())),
                     _ => {}
                 },

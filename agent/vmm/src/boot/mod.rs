@@ -18,9 +18,9 @@ use crate::machine::vcpu::GDT_ENTRIES;
 use crate::memory::Ram;
 use crate::plan::Plan;
 use crate::plan::layout::{
-    ACPI_TABLES, CMDLINE, CMDLINE_MAX, GAP_START, GDT, HIGH_MEMORY, RESET_VECTOR, Range, VMGENID,
-    initramfs,
+    ACPI_TABLES, CMDLINE, CMDLINE_MAX, GAP_START, GDT, HIGH_MEMORY, RESET_VECTOR, Range, initramfs,
 };
+use crate::snapshot::identity;
 use crate::{Error, Result};
 
 /// Where and how the kernel is entered.
@@ -73,9 +73,7 @@ pub fn load(ram: &Ram, plan: &Plan, mut payload: Payload) -> Result<Entry> {
     load_cmdline(ram, GuestAddress(CMDLINE), &cmdline).map_err(Error::LoadKernel)?;
     ram.write_slice(&plan.acpi, GuestAddress(ACPI_TABLES))
         .map_err(|error| Error::WriteBoot("the ACPI tables", error))?;
-    let generation: [u8; 16] = random().map_err(os("make a generation identifier"))?;
-    ram.write_slice(&generation, GuestAddress(VMGENID))
-        .map_err(|error| Error::WriteBoot("the generation identifier", error))?;
+    identity::renew(ram)?;
     ram.write_slice(&RESET_CODE, GuestAddress(RESET_VECTOR))
         .map_err(|error| Error::WriteBoot("the reset code", error))?;
     for (index, entry) in (0..).zip(GDT_ENTRIES) {
@@ -114,13 +112,6 @@ fn load_kernel(ram: &Ram, plan: &Plan, payload: &mut Payload) -> Result<Loaded> 
         end: kernel.kernel_end,
         initramfs_end: GAP_START,
     })
-}
-
-fn random<const N: usize>() -> io::Result<[u8; N]> {
-    let mut bytes = [0; N];
-    // Up to 256 bytes come whole once the host's generator is seeded.
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    Ok(bytes)
 }
 
 fn place(ram: &Ram, address: u64, value: u64, what: &'static str) -> Result<()> {

@@ -3,8 +3,11 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
-use crn_protocol::control::{Descriptor, DiskSpec, MemoryBacking, Transport, VmSpec};
-use crn_protocol::devices::{Engine, Limits, NicLimits};
+use crn_protocol::control::{
+    ConsoleSpec, Descriptor, DiskSpec, MemoryBacking, NicSpec, RestoreSpec, Transport, VmSpec,
+    VsockSpec,
+};
+use crn_protocol::devices::{BalloonSpec, Engine, Limits, NicLimits, PmemSpec};
 
 use crate::boot::Payload;
 use crate::devices::block::ID_LENGTH;
@@ -104,6 +107,20 @@ pub struct Parts {
     pub virtio_console: bool,
 }
 
+/// What the machine's memory holds at first.
+#[derive(Debug)]
+pub enum Source {
+    /// A kernel.
+    Boot(Payload),
+    /// What another machine's held.
+    Snapshot {
+        /// Everything but the memory.
+        state: File,
+        /// The memory.
+        memory: File,
+    },
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Blueprint {
@@ -119,8 +136,8 @@ pub struct Blueprint {
     pub transport: Transport,
     /// `/dev/kvm`.
     pub kvm: OwnedFd,
-    /// What is loaded.
-    pub payload: Payload,
+    /// What its memory holds at first.
+    pub source: Source,
     /// Its devices.
     pub parts: Parts,
     /// Where the console goes.
@@ -130,22 +147,57 @@ pub struct Blueprint {
 /// How many descriptors came with a description: one more than the highest it names.
 #[must_use]
 pub fn descriptor_count(spec: &VmSpec) -> usize {
-    let fixed = [
-        Some(spec.kvm),
-        Some(spec.kernel),
-        spec.initramfs,
-        spec.vsock.as_ref().map(|vsock| vsock.listener),
-        Some(spec.console.output),
-    ];
-    fixed
-        .into_iter()
-        .flatten()
-        .chain(spec.disks.iter().map(|disk| disk.file))
-        .chain(spec.nics.iter().flat_map(|nic| nic.taps.iter().copied()))
-        .chain(spec.pmem.iter().map(|pmem| pmem.file))
+    let source = [Some(spec.kernel), spec.initramfs];
+    let named = named(&spec.disks, &spec.nics, spec.vsock.as_ref(), &spec.pmem);
+    one_more(
+        named
+            .chain([spec.kvm, spec.console.output])
+            .chain(source.into_iter().flatten()),
+    )
+}
+
+/// The same of a machine that goes on from a snapshot.
+#[must_use]
+pub fn restore_descriptor_count(spec: &RestoreSpec) -> usize {
+    let named = named(&spec.disks, &spec.nics, spec.vsock.as_ref(), &spec.pmem);
+    one_more(named.chain([spec.kvm, spec.console.output, spec.state, spec.memory]))
+}
+
+fn named<'s>(
+    disks: &'s [DiskSpec],
+    nics: &'s [NicSpec],
+    vsock: Option<&'s VsockSpec>,
+    pmem: &'s [PmemSpec],
+) -> impl Iterator<Item = Descriptor> + 's {
+    let disks = disks.iter().map(|disk| disk.file);
+    disks
+        .chain(nics.iter().flat_map(|nic| nic.taps.iter().copied()))
+        .chain(vsock.map(|vsock| vsock.listener))
+        .chain(pmem.iter().map(|pmem| pmem.file))
+}
+
+fn one_more(descriptors: impl Iterator<Item = Descriptor>) -> usize {
+    descriptors
         .map(|descriptor| usize::from(descriptor.0) + 1)
         .max()
         .unwrap_or(0)
+}
+
+/// What every description has, whatever the machine's memory holds at first.
+struct Outline {
+    vm: String,
+    vcpus: u8,
+    memory_mib: u32,
+    memory_backing: MemoryBacking,
+    transport: Transport,
+    kvm: Descriptor,
+    disks: Vec<DiskSpec>,
+    nics: Vec<NicSpec>,
+    vsock: Option<VsockSpec>,
+    balloon: Option<BalloonSpec>,
+    pmem: Vec<PmemSpec>,
+    entropy: Limits,
+    console: ConsoleSpec,
 }
 
 impl Blueprint {
@@ -154,6 +206,80 @@ impl Blueprint {
     /// # Errors
     /// [`Error::Spec`] with the first field that is out of bounds.
     pub fn new(spec: VmSpec, descriptors: Vec<OwnedFd>) -> Result<Self> {
+        within(
+            "cmdline",
+            spec.cmdline.len(),
+            spec.cmdline.len() <= CMDLINE_MAX,
+            "at most 2047 bytes",
+        )?;
+        if !spec.cmdline.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            return Err(Error::spec(
+                "cmdline",
+                "has bytes other than printable ASCII",
+            ));
+        }
+        let outline = Outline {
+            vm: spec.vm,
+            vcpus: spec.vcpus,
+            memory_mib: spec.memory_mib,
+            memory_backing: spec.memory_backing,
+            transport: spec.transport,
+            kvm: spec.kvm,
+            disks: spec.disks,
+            nics: spec.nics,
+            vsock: spec.vsock,
+            balloon: spec.balloon,
+            pmem: spec.pmem,
+            entropy: spec.entropy,
+            console: spec.console,
+        };
+        Self::build(outline, descriptors, |files| {
+            let kernel = File::from(files.take("kernel", spec.kernel)?);
+            let initramfs = spec
+                .initramfs
+                .map(|at| files.take("initramfs", at).map(File::from))
+                .transpose()?;
+            Ok(Source::Boot(Payload {
+                kernel,
+                initramfs,
+                cmdline: spec.cmdline,
+            }))
+        })
+    }
+
+    /// The same for a machine that goes on from a snapshot, which is not looked into yet.
+    ///
+    /// # Errors
+    /// As [`Blueprint::new`].
+    pub fn restored(spec: RestoreSpec, descriptors: Vec<OwnedFd>) -> Result<Self> {
+        let outline = Outline {
+            vm: spec.vm,
+            vcpus: spec.vcpus,
+            memory_mib: spec.memory_mib,
+            memory_backing: MemoryBacking::Thp,
+            transport: spec.transport,
+            kvm: spec.kvm,
+            disks: spec.disks,
+            nics: spec.nics,
+            vsock: spec.vsock,
+            balloon: spec.balloon,
+            pmem: spec.pmem,
+            entropy: spec.entropy,
+            console: spec.console,
+        };
+        Self::build(outline, descriptors, |files| {
+            Ok(Source::Snapshot {
+                state: files.take("state", spec.state)?.into(),
+                memory: files.take("memory", spec.memory)?.into(),
+            })
+        })
+    }
+
+    fn build(
+        spec: Outline,
+        descriptors: Vec<OwnedFd>,
+        source: impl FnOnce(&mut Files) -> Result<Source>,
+    ) -> Result<Self> {
         let mut files = Files::new(descriptors);
         within("vcpus", spec.vcpus, VCPUS.contains(&spec.vcpus), "1 to 64")?;
         within(
@@ -183,18 +309,6 @@ impl Blueprint {
             spec.vm.len() <= NAME_MAX,
             "at most 128 bytes",
         )?;
-        within(
-            "cmdline",
-            spec.cmdline.len(),
-            spec.cmdline.len() <= CMDLINE_MAX,
-            "at most 2047 bytes",
-        )?;
-        if !spec.cmdline.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
-            return Err(Error::spec(
-                "cmdline",
-                "has bytes other than printable ASCII",
-            ));
-        }
         let devices = spec.disks.len()
             + spec.nics.len()
             + spec.pmem.len()
@@ -213,11 +327,7 @@ impl Blueprint {
             ));
         }
         let kvm = files.take("kvm", spec.kvm)?;
-        let kernel = File::from(files.take("kernel", spec.kernel)?);
-        let initramfs = spec
-            .initramfs
-            .map(|at| files.take("initramfs", at).map(File::from))
-            .transpose()?;
+        let source = source(&mut files)?;
         let mut disks = Vec::with_capacity(spec.disks.len());
         for (index, disk) in spec.disks.into_iter().enumerate() {
             disks.push(Disk::new(&format!("disks[{index}]"), disk, &mut files)?);
@@ -290,11 +400,7 @@ impl Blueprint {
             memory_backing: spec.memory_backing,
             transport: spec.transport,
             kvm,
-            payload: Payload {
-                kernel,
-                initramfs,
-                cmdline: spec.cmdline,
-            },
+            source,
             parts: Parts {
                 disks,
                 nics,
@@ -334,14 +440,21 @@ fn limits(field: &str, limits: Limits) -> Result<Limits> {
 }
 
 /// Descriptors, each taken at most once.
-struct Files(Vec<Option<OwnedFd>>);
+#[derive(Debug)]
+pub struct Files(Vec<Option<OwnedFd>>);
 
 impl Files {
-    fn new(descriptors: Vec<OwnedFd>) -> Self {
+    /// Those that came.
+    #[must_use]
+    pub fn new(descriptors: Vec<OwnedFd>) -> Self {
         Self(descriptors.into_iter().map(Some).collect())
     }
 
-    fn take(&mut self, field: &str, at: Descriptor) -> Result<OwnedFd> {
+    /// The one that a field names.
+    ///
+    /// # Errors
+    /// [`Error::Spec`]: there is none, or it has been taken.
+    pub fn take(&mut self, field: &str, at: Descriptor) -> Result<OwnedFd> {
         match self.0.get_mut(usize::from(at.0)) {
             None => Err(Error::spec(
                 field,
@@ -358,126 +471,4 @@ impl Files {
 }
 
 #[cfg(test)]
-mod tests {
-    use crn_protocol::control::{ConsoleSpec, NicSpec, VsockSpec};
-    use crn_protocol::devices::{BalloonSpec, Rate};
-
-    use super::*;
-
-    fn spec() -> VmSpec {
-        VmSpec {
-            vm: "test".to_owned(),
-            vcpus: 1,
-            memory_mib: 64,
-            memory_backing: MemoryBacking::Thp,
-            transport: Transport::Mmio,
-            kvm: Descriptor(3),
-            kernel: Descriptor(0),
-            initramfs: None,
-            cmdline: "console=ttyS0".to_owned(),
-            disks: vec![DiskSpec {
-                file: Descriptor(2),
-                read_only: true,
-                serial: "root".to_owned(),
-                engine: Engine::Auto,
-                limits: Limits::default(),
-            }],
-            nics: Vec::new(),
-            vsock: None,
-            balloon: None,
-            pmem: Vec::new(),
-            entropy: Limits::default(),
-            console: ConsoleSpec {
-                output: Descriptor(1),
-                max_bytes: 0,
-                virtio: false,
-            },
-        }
-    }
-
-    fn files(count: usize) -> Vec<OwnedFd> {
-        (0..count)
-            .map(|_| OwnedFd::from(tempfile::tempfile().unwrap()))
-            .collect()
-    }
-
-    fn refusal(change: impl FnOnce(&mut VmSpec)) -> String {
-        let mut spec = spec();
-        change(&mut spec);
-        Blueprint::new(spec, files(5)).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn a_good_description_is_taken() {
-        assert_eq!(descriptor_count(&spec()), 4);
-        let blueprint = Blueprint::new(spec(), files(4)).unwrap();
-        assert_eq!((blueprint.vcpus, blueprint.parts.disks.len()), (1, 1));
-    }
-
-    #[test]
-    fn what_is_out_of_bounds_is_named_with_its_field() {
-        assert!(refusal(|spec| spec.vcpus = 0).contains("vcpus is 0"));
-        assert!(refusal(|spec| spec.vcpus = 65).contains("vcpus is 65"));
-        assert!(refusal(|spec| spec.memory_mib = 31).contains("memory_mib is 31"));
-        assert!(refusal(|spec| spec.memory_mib = 524_289).contains("memory_mib"));
-        assert!(
-            refusal(|spec| spec.memory_backing = MemoryBacking::Hugetlb1g)
-                .contains("memory_mib is 64")
-        );
-        let parts = refusal(|spec| {
-            spec.memory_backing = MemoryBacking::Hugetlb2m;
-            spec.balloon = Some(BalloonSpec::default());
-        });
-        assert!(parts.contains("balloon cannot"), "{parts}");
-        assert!(refusal(|spec| spec.cmdline = "a".repeat(2048)).contains("cmdline is 2048"));
-        assert!(refusal(|spec| spec.cmdline = "a\nb".to_owned()).contains("cmdline"));
-        assert!(refusal(|spec| spec.disks[0].serial = "a".repeat(21)).contains("disks[0].serial"));
-        assert!(
-            refusal(|spec| spec.disks[0].file = Descriptor(9))
-                .contains("disks[0].file names descriptor 9, 5 came")
-        );
-        assert!(
-            refusal(|spec| spec.disks[0].file = Descriptor(0)).contains("which another field has")
-        );
-        assert!(
-            refusal(|spec| spec.vsock = Some(VsockSpec {
-                cid: 2,
-                listener: Descriptor(4)
-            }))
-            .contains("vsock.cid is 2")
-        );
-        let nic = |mac, mtu| NicSpec {
-            taps: vec![Descriptor(4)],
-            mac,
-            mtu,
-            limits: NicLimits::default(),
-        };
-        assert!(
-            refusal(|spec| spec.nics = vec![nic([2, 0, 0, 0, 0, 1], 67)]).contains("nics[0].mtu")
-        );
-        assert!(
-            refusal(|spec| spec.nics = vec![nic([1, 0, 0, 0, 0, 1], 1500)]).contains("nics[0].mac")
-        );
-        assert!(
-            refusal(|spec| spec.nics = vec![NicSpec {
-                taps: Vec::new(),
-                ..nic([2, 0, 0, 0, 0, 1], 1500)
-            }])
-            .contains("nics[0].taps is 0")
-        );
-        assert!(
-            refusal(|spec| spec.disks[0].limits.bytes = Some(Rate {
-                per_second: 0,
-                burst: 1
-            }))
-            .contains("disks[0].limits")
-        );
-        assert!(
-            refusal(|spec| spec.balloon = Some(BalloonSpec { target_mib: 64 }))
-                .contains("balloon.target_mib is 64")
-        );
-        assert!(
-            refusal(|spec| spec.disks = vec![spec.disks[0].clone(); 18]).contains("19 devices; 18")
-        );
-    }
-}
+mod tests;

@@ -84,6 +84,8 @@ impl Controller {
                 };
                 let count = match &command.request {
                     Request::Launch(spec) => super::descriptor_count(spec),
+                    Request::Restore(spec) => super::restore_descriptor_count(spec),
+                    Request::Snapshot(spec) => usize::from(spec.state.0.max(spec.memory.0)) + 1,
                     Request::AttachDisk(disk) => usize::from(disk.file.0) + 1,
                     Request::AttachConsole { stream } => usize::from(stream.0) + 1,
                     _ => 0,

@@ -3,5 +3,7 @@
 mod blueprint;
 mod connection;
 
-pub use blueprint::{Blueprint, Disk, Nic, Parts, descriptor_count};
+pub use blueprint::{
+    Blueprint, Disk, Files, Nic, Parts, Source, descriptor_count, restore_descriptor_count,
+};
 pub use connection::{Controller, Gone};

@@ -24,7 +24,7 @@ use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRE
 
 use crate::memory::Ram;
 use crate::poller::{Poller, Readiness, Token};
-use crate::virtio::{DeviceFault, Interrupt, Queues};
+use crate::virtio::{DeviceFault, Interrupt, LiveQueue, Progress, Queues};
 
 /// Features every device here offers.
 pub const COMMON_FEATURES: u64 =
@@ -90,6 +90,16 @@ impl GuestConnects {
     }
 }
 
+/// How far queues have come of which some are not in use.
+pub fn progress_of<'q>(
+    queues: impl IntoIterator<Item = (usize, Option<&'q LiveQueue>)>,
+) -> Vec<(u16, Progress)> {
+    queues
+        .into_iter()
+        .filter_map(|(index, queue)| Some((index as u16, queue?.progress())))
+        .collect()
+}
+
 /// A device with queues, owned by the event loop.
 pub trait Device {
     /// The driver is ready.
@@ -149,6 +159,17 @@ pub trait Device {
     ) -> Result<(), DeviceFault> {
         Ok(())
     }
+
+    /// How far its queues have come, by index. Called when nothing is under way.
+    fn progress(&self) -> Vec<(u16, Progress)>;
+
+    /// What else a copy has to know to go on: numbers of its own, few.
+    fn save(&self) -> Vec<u64> {
+        Vec::new()
+    }
+
+    /// What the one has [`Device::save`]d of which this is a copy. Its activation comes next.
+    fn restore(&mut self, _saved: &[u64]) {}
 
     /// What it has done so far.
     fn counters(&self) -> DeviceCounters;
@@ -225,7 +246,6 @@ pub(crate) mod testing {
     use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
     use super::*;
-    use crate::virtio::LiveQueue;
 
     pub(crate) const READ: u16 = 0;
     pub(crate) const WRITE: u16 = 2;

@@ -10,11 +10,11 @@ use std::io;
 use crn_protocol::devices::{DeviceCounters, PmemCounters};
 use virtio_bindings::virtio_ids::VIRTIO_ID_PMEM;
 
-use super::{COMMON_FEATURES, Context, Device};
+use super::{COMMON_FEATURES, Context, Device, progress_of};
 use crate::memory::image::Image;
 use crate::plan::layout::{GAP_END, Range};
 use crate::virtio::buffers::read_array;
-use crate::virtio::{Buffers, DeviceFault, LiveQueue, Offer, Queues, Segments};
+use crate::virtio::{Buffers, DeviceFault, LiveQueue, Offer, Progress, Queues, Segments};
 
 /// The guest maps it in pages of 2 MiB where it can; an image is a whole number of them.
 const ALIGNMENT: u64 = 2 << 20;
@@ -103,6 +103,10 @@ impl Device for Pmem {
             let answer = answer(&mut buffers.readable);
             Ok(buffers.writable.write(&answer.to_le_bytes()) as u32)
         })
+    }
+
+    fn progress(&self) -> Vec<(u16, Progress)> {
+        progress_of([(0, self.queue.as_ref())])
     }
 
     fn counters(&self) -> DeviceCounters {

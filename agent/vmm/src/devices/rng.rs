@@ -6,10 +6,10 @@ use crn_protocol::devices::{DeviceCounters, Limits, NewLimits, RngCounters};
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
 
 use super::limiter::Flow;
-use super::{COMMON_FEATURES, Context, Device};
+use super::{COMMON_FEATURES, Context, Device, progress_of};
 use crate::memory::Ram;
 use crate::virtio::queue::Served;
-use crate::virtio::{Buffers, DeviceFault, LiveQueue, Offer, Queues};
+use crate::virtio::{Buffers, DeviceFault, LiveQueue, Offer, Progress, Queues};
 
 /// Bytes given to one request at most, however much the driver asks for.
 const MAX_REQUEST: usize = 64 * 1024;
@@ -105,6 +105,10 @@ impl Device for Rng {
         context: &mut Context<'_>,
     ) -> Result<(), DeviceFault> {
         self.serve(context.ram, now)
+    }
+
+    fn progress(&self) -> Vec<(u16, Progress)> {
+        progress_of([(0, self.queue.as_ref())])
     }
 
     fn counters(&self) -> DeviceCounters {

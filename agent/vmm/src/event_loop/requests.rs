@@ -1,16 +1,17 @@
 //! What the controller asks for.
 
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use crn_protocol::control::{
-    Command, Descriptor, DiskSpec, ExitReason, Reply, Report, Request, Status, VmSpec,
+    Command, Descriptor, DiskSpec, ExitReason, Reply, Report, Request, SnapshotSpec, Status,
 };
 use crn_protocol::devices::NewLimits;
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::{Detaching, PowerOff, Vmm};
-use crate::control::{Blueprint, Disk};
+use crate::control::{Blueprint, Disk, Files};
 use crate::error::chain;
 use crate::machine::Machine;
 use crate::plan::layout::MIB;
@@ -37,7 +38,11 @@ impl Vmm {
     /// Does it, or says in one sentence why not.
     fn try_execute(&mut self, request: Request, descriptors: Vec<OwnedFd>) -> Result<(), String> {
         match request {
-            Request::Launch(spec) => self.launch_described(*spec, descriptors),
+            Request::Launch(spec) => self.launch_blueprint(|| Blueprint::new(*spec, descriptors)),
+            Request::Restore(spec) => {
+                self.launch_blueprint(|| Blueprint::restored(*spec, descriptors))
+            }
+            Request::Snapshot(spec) => self.snapshot(&spec, descriptors),
             Request::Status => {
                 self.refresh_counters();
                 Ok(())
@@ -148,11 +153,14 @@ impl Vmm {
         }
     }
 
-    fn launch_described(&mut self, spec: VmSpec, descriptors: Vec<OwnedFd>) -> Result<(), String> {
+    fn launch_blueprint(
+        &mut self,
+        blueprint: impl FnOnce() -> crate::Result<Blueprint>,
+    ) -> Result<(), String> {
         if self.machine.is_some() {
             return Err("this process already runs a machine".to_owned());
         }
-        Blueprint::new(spec, descriptors)
+        blueprint()
             .and_then(|blueprint| self.launch(blueprint))
             .map_err(|error| {
                 let detail = chain(&error);
@@ -200,6 +208,20 @@ impl Vmm {
             self.dispatch(token, readiness);
         }
         Ok(())
+    }
+
+    fn snapshot(&mut self, spec: &SnapshotSpec, descriptors: Vec<OwnedFd>) -> Result<(), String> {
+        let machine = self.machine()?;
+        if !machine.is_paused() {
+            return Err("the machine is not paused".to_owned());
+        }
+        let mut files = Files::new(descriptors);
+        let mut file = |field, at| files.take(field, at).map(File::from);
+        let state = file("state", spec.state).map_err(|error| chain(&error))?;
+        let memory = file("memory", spec.memory).map_err(|error| chain(&error))?;
+        machine
+            .snapshot(&state, &memory, spec.differences)
+            .map_err(|error| chain(&error))
     }
 
     fn detach_disk(&mut self, serial: &str, patience: Option<Duration>) -> Result<(), String> {

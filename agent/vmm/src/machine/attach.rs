@@ -35,6 +35,7 @@ impl Machine {
             .find(is_free)
             .ok_or(Error::Attach("the bus is full"))?;
         let loose = Loose::disk(index, disk, self.vcpus())?;
+        self.plugged = true;
         let (index, number) = (index as u8, index as u8 + 1);
         let (slot, function) = self.socket.pci(index, loose, poller, guest_connects)?;
         bus.insert(number, function);

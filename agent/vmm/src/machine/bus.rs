@@ -7,6 +7,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crn_protocol::control::ExitReason;
+use vm_superio::SerialState;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::events::Events;
@@ -83,6 +84,16 @@ pub struct Bus {
     to_loop: ToLoop,
 }
 
+impl Transports {
+    /// A device's page of registers; `None` on PCI and where there is none.
+    pub fn mmio(&self, index: usize) -> Option<MutexGuard<'_, MmioTransport>> {
+        match self {
+            Self::Mmio(devices) => devices.get(index).map(lock),
+            Self::Pci(_) => None,
+        }
+    }
+}
+
 impl Bus {
     /// A bus with virtio devices, COM1 and the register of events.
     #[must_use]
@@ -98,6 +109,19 @@ impl Bus {
             events,
             to_loop,
         }
+    }
+
+    /// Where virtio devices are.
+    #[must_use]
+    pub const fn transports(&self) -> &Transports {
+        &self.transports
+    }
+
+    /// The serial port's registers and what waits in it.
+    #[must_use]
+    pub fn serial_state(&self) -> SerialState {
+        let com1 = self.com1.lock().unwrap_or_else(PoisonError::into_inner);
+        com1.state()
     }
 
     /// The event loop's channel.

@@ -41,6 +41,17 @@ impl Events {
         self.line.write(1)
     }
 
+    /// The register, as it is.
+    #[must_use]
+    pub fn peek(&self) -> u8 {
+        self.causes.load(Ordering::Acquire)
+    }
+
+    /// Brings back what [`Events::peek`] said; nothing is told until the next [`Events::raise`].
+    pub fn restore(&self, causes: u8) {
+        self.causes.store(causes, Ordering::Release);
+    }
+
     /// The guest's read of the register, which clears it.
     #[must_use]
     pub fn take(&self) -> u8 {

@@ -20,8 +20,8 @@ use super::events::Events;
 use super::gate::Gate;
 use super::parts::{self, Made};
 use super::plug::{Loose, Slot, Socket};
-use super::{cpuid, signals, vcpu, vm};
-use crate::control::Blueprint;
+use super::{copy, cpuid, signals, vcpu, vm};
+use crate::control::{Blueprint, Source};
 use crate::devices::console::{Console, ConsoleEnd, serial};
 use crate::devices::{Counters, GuestConnects, SharedCounters};
 use crate::error::{kvm, os};
@@ -34,6 +34,10 @@ use crate::plan::layout::{EVENTS_GSI, RamLayout, SERIAL_GSI};
 use crate::plan::{Places, Plan};
 use crate::poller::{Poller, Token};
 use crate::sandbox::{Role, install};
+use crate::snapshot::board::serial_refused;
+use crate::snapshot::host::Host;
+use crate::snapshot::memory::Tie;
+use crate::snapshot::{self, Snapshot, identity};
 use crate::{Error, Result, boot};
 
 /// Messages from vCPUs that wait for the event loop: each vCPU sends one and waits.
@@ -60,6 +64,14 @@ pub struct Machine {
     pub(super) pci: Option<Arc<PciBus>>,
     /// Places on it that a guest has lost its device of, one bit for each index.
     pub(super) lost: u32,
+    /// A device has come since the start.
+    pub(super) plugged: bool,
+    /// Where it runs, for its snapshots.
+    pub(super) host: Host,
+    /// The memory file of the last snapshot, or of the one that it went on from.
+    pub(super) tie: Option<Tie>,
+    /// Of the time stamp counter; 0 if KVM does not tell.
+    pub(super) tsc_khz: u32,
     /// Holds the virtual machine: dropped after the threads have ended, and before the memory it maps.
     pub(super) socket: Socket,
     /// Guest memory.
@@ -124,15 +136,30 @@ pub fn launch(
         blueprint.transport,
         devices.len() as u8,
     );
-    let ram = Arc::new(memory::map(&plan.ram, blueprint.memory_backing)?);
+    let (ram, start) = match blueprint.source {
+        Source::Boot(payload) => {
+            let ram = memory::map(&plan.ram, blueprint.memory_backing)?;
+            let entry = boot::load(&ram, &plan, payload)?;
+            (ram, Start::Boot(entry))
+        }
+        Source::Snapshot { state, memory } => {
+            let snapshot = Snapshot::read(&state)?;
+            let pci = matches!(plan.places, Places::Pci);
+            snapshot.check(blueprint.vcpus, blueprint.memory_mib, pci)?;
+            let ram = snapshot::memory::map(&plan.ram, &memory, snapshot.tie)?;
+            identity::renew(&ram)?;
+            (ram, Start::Copy(Box::new(snapshot)))
+        }
+    };
+    let ram = Arc::new(ram);
     let machine = Arc::new(vm::create(&host, &ram)?);
-    let entry = boot::load(&ram, &plan, blueprint.payload)?;
+    let born = create_vcpus(&host, &machine, plan.vcpus, &start)?;
     for (index, (image, place)) in images.iter().enumerate() {
         vm::map_image(&host, &machine, ram.num_regions() + index, image, *place)?;
     }
 
     let socket = Socket::new(Arc::clone(&machine), Arc::clone(&ram));
-    let (transports, slots) = plug(&socket, &plan.places, devices, poller, guest_connects)?;
+    let (transports, mut slots) = plug(&socket, &plan.places, devices, poller, guest_connects)?;
     let pci = match &transports {
         Transports::Pci(bus) => Some(Arc::clone(bus)),
         Transports::Mmio(_) => None,
@@ -145,7 +172,27 @@ pub fn launch(
     poller
         .add_readable(of_event(console.kick()), Token::Console)
         .map_err(os("watch the console"))?;
-    let com1 = serial::com1(serial_line, console_end.clone());
+    let com1 = match &start {
+        Start::Boot(_) => serial::com1(serial_line, console_end.clone()),
+        Start::Copy(snapshot) => {
+            events.restore(snapshot.board.causes);
+            events
+                .raise(Cause::Generation)
+                .map_err(os("tell the guest that it is a copy"))?;
+            copy::restore_bus(&snapshot.board, &transports);
+            let devices = &snapshot.devices;
+            copy::go_on(
+                devices,
+                &transports,
+                &mut slots,
+                &ram,
+                poller,
+                guest_connects,
+            )?;
+            serial::com1_from(&snapshot.board.serial, serial_line, console_end.clone())
+                .map_err(|error| Error::Os("restore the serial port", serial_refused(&error)))?
+        }
+    };
 
     let (sender, messages) = sync_channel(VCPU_MESSAGES);
     let kick = Arc::new(event()?);
@@ -161,11 +208,11 @@ pub fn launch(
         ),
         stop: AtomicBool::new(false),
         gate: Gate::default(),
+        msrs: born.msrs,
         started,
         launch_us: AtomicU64::new(0),
         counters: Arc::clone(&counters),
     });
-    let vcpus = create_vcpus(&host, &machine, plan.vcpus, entry)?;
     signals::prepare_kick().map_err(os("prepare a signal"))?;
     let mut machine = Machine {
         name: blueprint.vm,
@@ -177,9 +224,16 @@ pub fn launch(
         events,
         shared,
         counters,
-        threads: Vec::with_capacity(vcpus.len()),
+        threads: Vec::with_capacity(born.vcpus.len()),
         pci,
         lost: 0,
+        plugged: false,
+        host: born.host,
+        tie: match &start {
+            Start::Boot(_) => None,
+            Start::Copy(snapshot) => Some(snapshot.tie),
+        },
+        tsc_khz: born.tsc_khz,
         socket,
         ram,
         _images: images.into_iter().map(|(image, _)| image).collect(),
@@ -188,11 +242,14 @@ pub fn launch(
         pci: machine.pci.is_some(),
     };
     // From here on an error takes the started threads down with the machine.
-    for (index, vcpu) in vcpus.into_iter().enumerate() {
+    if let Start::Copy(snapshot) = &start {
+        snapshot.board.restore_clock(machine.socket.vm())?;
+    }
+    for (vcpu, index) in born.vcpus.into_iter().zip(0u8..) {
         let shared = Arc::clone(&machine.shared);
         let thread = std::thread::Builder::new()
             .name(format!("vcpu{index}"))
-            .spawn(move || vcpu::run(vcpu, &shared, role))
+            .spawn(move || vcpu::run(index, vcpu, &shared, role))
             .map_err(os("start a vCPU's thread"))?;
         machine.threads.push(thread);
     }
@@ -235,29 +292,60 @@ fn plug(
     Ok((transports, slots))
 }
 
-fn create_vcpus(host: &Kvm, machine: &VmFd, count: u8, entry: boot::Entry) -> Result<Vec<VcpuFd>> {
-    let mut vcpus = Vec::with_capacity(usize::from(count));
-    let mut template = None;
-    for id in 0..count {
-        let vcpu = machine
-            .create_vcpu(u64::from(id))
-            .map_err(kvm("create a vCPU"))?;
-        let template = match &template {
-            Some(template) => template,
-            None => {
-                let khz = host
-                    .check_extension(Cap::GetTscKhz)
-                    .then(|| vcpu.get_tsc_khz().ok())
-                    .flatten();
-                template.insert(Template::new(host, count, khz)?)
-            }
-        };
+/// How a machine begins.
+enum Start {
+    /// At a kernel's entry.
+    Boot(boot::Entry),
+    /// Where another machine was.
+    Copy(Box<Snapshot>),
+}
+
+/// vCPUs with their registers, and what they are like.
+struct Born {
+    vcpus: Vec<VcpuFd>,
+    host: Host,
+    tsc_khz: u32,
+    /// Those that KVM lists.
+    msrs: Vec<u32>,
+}
+
+fn create_vcpus(host: &Kvm, machine: &VmFd, count: u8, start: &Start) -> Result<Born> {
+    let vcpus = (0..count)
+        .map(|id| machine.create_vcpu(u64::from(id)))
+        .collect::<std::result::Result<Vec<_>, _>>()
+        .map_err(kvm("create a vCPU"))?;
+    let khz = host
+        .check_extension(Cap::GetTscKhz)
+        .then(|| vcpus.first()?.get_tsc_khz().ok())
+        .flatten();
+    let msrs = host
+        .get_msr_index_list()
+        .map_err(kvm("list the MSRs it saves"))?;
+    let template = Template::new(host, count, khz)?;
+    let born = Born {
+        host: Host::here(template.vcpu(0)?.as_slice()),
+        tsc_khz: khz.unwrap_or(0),
+        msrs: msrs.as_slice().to_vec(),
+        vcpus,
+    };
+    if let Start::Copy(snapshot) = start {
+        snapshot.host.check(&born.host)?;
+        snapshot.board.check(born.tsc_khz)?;
+        snapshot.board.restore_chips(machine)?;
+    }
+    for (vcpu, id) in born.vcpus.iter().zip(0u8..) {
         vcpu.set_cpuid2(&template.vcpu(u32::from(id))?)
             .map_err(kvm("set a vCPU's CPUID"))?;
-        vcpu::prepare(&vcpu, id == 0, entry)?;
-        vcpus.push(vcpu);
+        match start {
+            Start::Boot(entry) => vcpu::prepare(vcpu, id == 0, *entry)?,
+            Start::Copy(snapshot) => {
+                if let Some(saved) = snapshot.vcpus.get(usize::from(id)) {
+                    saved.restore(vcpu)?;
+                }
+            }
+        }
     }
-    Ok(vcpus)
+    Ok(born)
 }
 
 impl Machine {

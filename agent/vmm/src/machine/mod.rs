@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod bus;
+mod copy;
 pub mod cpuid;
 pub mod events;
 pub mod gate;

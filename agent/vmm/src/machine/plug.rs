@@ -102,6 +102,12 @@ impl Socket {
         }
     }
 
+    /// The virtual machine.
+    #[must_use]
+    pub fn vm(&self) -> &VmFd {
+        &self.vm
+    }
+
     /// A device on a page of registers at its planned place.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ use crate::devices::SharedCounters;
 use crate::error::{chain, kvm};
 use crate::plan::layout::{BOOT_STACK, GDT, PAGE_TABLES, PVH_START_INFO, ZERO_PAGE};
 use crate::sandbox::{Role, install};
+use crate::snapshot::vcpu::Vcpu;
 use crate::{Error, Result};
 
 const CR0_PE: u64 = 1;
@@ -175,7 +176,9 @@ pub struct Shared {
     /// Set when the machine is to stop; a kick signal follows until the thread has seen it.
     pub stop: AtomicBool,
     /// Where vCPUs wait while the machine is paused.
-    pub gate: Gate,
+    pub gate: Gate<(u8, Result<Vcpu>)>,
+    /// Those of which a snapshot has the values.
+    pub msrs: Vec<u32>,
     /// The process's start.
     pub started: Instant,
     /// Microseconds from there to the first entry into the guest; 0 before.
@@ -185,7 +188,7 @@ pub struct Shared {
 }
 
 /// Runs a vCPU until the machine stops, in a thread that may do nothing else afterwards.
-pub fn run(mut vcpu: VcpuFd, shared: &Arc<Shared>, role: Role) {
+pub fn run(index: u8, mut vcpu: VcpuFd, shared: &Arc<Shared>, role: Role) {
     if let Err(error) = install(role) {
         let (reason, detail) = (ExitReason::Failed, chain(&error));
         return shared
@@ -201,12 +204,20 @@ pub fn run(mut vcpu: VcpuFd, shared: &Arc<Shared>, role: Role) {
         .compare_exchange(0, entered, Ordering::Relaxed, Ordering::Relaxed);
     while !shared.stop.load(Ordering::Acquire) {
         if shared.gate.is_closed() {
-            shared.gate.wait();
+            if let Some((reason, detail)) = complete(&mut vcpu, shared) {
+                return shared
+                    .bus
+                    .to_loop()
+                    .send(FromVcpu::Stopped { reason, detail });
+            }
+            shared
+                .gate
+                .wait(|| (index, Vcpu::save(&vcpu, &shared.msrs)));
             // The guest's watchdogs are told that the time away was no hang; one without kvm-clock cannot be told.
             let _ = vcpu.kvmclock_ctrl();
             continue;
         }
-        if let Some((reason, detail)) = run_once(&mut vcpu, shared) {
+        if let Turn::End(reason, detail) = run_once(&mut vcpu, shared) {
             shared
                 .bus
                 .to_loop()
@@ -216,59 +227,99 @@ pub fn run(mut vcpu: VcpuFd, shared: &Arc<Shared>, role: Role) {
     }
 }
 
-/// Enters the guest once; `Some` when the machine is at its end.
-fn run_once(vcpu: &mut VcpuFd, shared: &Shared) -> Option<(ExitReason, String)> {
+/// What an entry into the guest has come to.
+enum Turn {
+    /// Nothing: a signal.
+    Interrupted,
+    /// The guest's exit has been answered.
+    Answered,
+    /// The machine is at its end.
+    End(ExitReason, String),
+}
+
+/// Has KVM carry out what the answer to the guest's last exit means for its registers, without entering the guest: they
+/// are only right then. `Some` when the machine is at its end.
+fn complete(vcpu: &mut VcpuFd, shared: &Shared) -> Option<(ExitReason, String)> {
+    vcpu.set_kvm_immediate_exit(1);
+    // An instruction may have more than one exit.
+    let end = loop {
+        match run_once(vcpu, shared) {
+            Turn::End(reason, detail) => break Some((reason, detail)),
+            Turn::Interrupted => break None,
+            Turn::Answered if !shared.gate.is_closed() => break None,
+            Turn::Answered => {}
+        }
+    };
+    vcpu.set_kvm_immediate_exit(0);
+    end
+}
+
+/// Enters the guest once.
+fn run_once(vcpu: &mut VcpuFd, shared: &Shared) -> Turn {
     let exit = match vcpu.run() {
         Ok(exit) => exit,
-        Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => return None,
+        Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
+            return Turn::Interrupted;
+        }
         Err(error) => {
-            return Some((
-                ExitReason::Failed,
-                format!("KVM cannot run a vCPU: {error}"),
-            ));
+            let detail = format!("KVM cannot run a vCPU: {error}");
+            return Turn::End(ExitReason::Failed, detail);
         }
     };
     shared.counters.exits.add(1);
-    let failure = match exit {
+    match answer(exit, shared) {
+        Answer::Done => Turn::Answered,
+        Answer::End(reason, detail) => Turn::End(reason, detail),
+        Answer::Failed(failure) => {
+            let at = vcpu.get_regs().map_or(0, |regs| regs.rip);
+            Turn::End(ExitReason::Failed, format!("{failure} (rip {at:#x})"))
+        }
+    }
+}
+
+enum Answer {
+    Done,
+    End(ExitReason, String),
+    /// The vCPU cannot go on.
+    Failed(String),
+}
+
+fn answer(exit: VcpuExit<'_>, shared: &Shared) -> Answer {
+    match exit {
         VcpuExit::IoOut(port, data) => {
-            return shared
-                .bus
-                .port_write(port, data)
-                .map(|reason| (reason, String::new()));
+            if let Some(reason) = shared.bus.port_write(port, data) {
+                return Answer::End(reason, String::new());
+            }
         }
-        VcpuExit::IoIn(port, data) => {
-            shared.bus.port_read(port, data);
-            return None;
-        }
-        VcpuExit::MmioRead(address, data) => {
-            shared.bus.memory_read(address, data);
-            return None;
-        }
-        VcpuExit::MmioWrite(address, data) => {
-            shared.bus.memory_write(address, data);
-            return None;
-        }
+        VcpuExit::IoIn(port, data) => shared.bus.port_read(port, data),
+        VcpuExit::MmioRead(address, data) => shared.bus.memory_read(address, data),
+        VcpuExit::MmioWrite(address, data) => shared.bus.memory_write(address, data),
         VcpuExit::Hlt
         | VcpuExit::Intr
         | VcpuExit::IrqWindowOpen
         | VcpuExit::SetTpr
-        | VcpuExit::Nmi => return None,
-        VcpuExit::Shutdown => return Some((ExitReason::Reset, "triple fault".to_owned())),
+        | VcpuExit::Nmi => {}
+        VcpuExit::Shutdown => return Answer::End(ExitReason::Reset, "triple fault".to_owned()),
         VcpuExit::SystemEvent(kind, _) => {
-            return Some(match kind {
-                kvm_bindings::KVM_SYSTEM_EVENT_SHUTDOWN => (ExitReason::PowerOff, String::new()),
-                kvm_bindings::KVM_SYSTEM_EVENT_RESET => (ExitReason::Reset, String::new()),
-                kind => (
+            return match kind {
+                kvm_bindings::KVM_SYSTEM_EVENT_SHUTDOWN => {
+                    Answer::End(ExitReason::PowerOff, String::new())
+                }
+                kvm_bindings::KVM_SYSTEM_EVENT_RESET => {
+                    Answer::End(ExitReason::Reset, String::new())
+                }
+                kind => Answer::End(
                     ExitReason::Failed,
                     format!("KVM reports system event {kind}"),
                 ),
-            });
+            };
         }
         VcpuExit::FailEntry(reason, cpu) => {
-            format!("the processor refuses to enter the guest: reason {reason:#x} on CPU {cpu}")
+            return Answer::Failed(format!(
+                "the processor refuses to enter the guest: reason {reason:#x} on CPU {cpu}"
+            ));
         }
-        exit => format!("KVM gives up on a vCPU: {exit:?}"),
-    };
-    let at = vcpu.get_regs().map_or(0, |regs| regs.rip);
-    Some((ExitReason::Failed, format!("{failure} (rip {at:#x})")))
+        exit => return Answer::Failed(format!("KVM gives up on a vCPU: {exit:?}")),
+    }
+    Answer::Done
 }

@@ -11,7 +11,8 @@ use super::Ram;
 /// The host's page, the least it takes back.
 pub const PAGE: u64 = 4096;
 
-/// Takes the whole pages within a range of guest memory back: they read as zeros until the guest writes them again.
+/// Takes the whole pages within a range of guest memory back: they read as zeros until the guest writes them again, or as
+/// the snapshot has them where the machine goes on from one.
 /// Returns how many bytes that was; 0 when the range does not lie within one region of guest memory.
 ///
 /// # Errors

@@ -90,6 +90,29 @@ impl PciBus {
         }
     }
 
+    /// Looks at the function with this number, if there is one.
+    pub fn with<T>(&self, number: u8, look: impl FnOnce(&mut VirtioFunction) -> T) -> Option<T> {
+        let slot = self.slots.get(usize::from(number))?;
+        let mut function = slot.function();
+        let function = function.as_mut()?;
+        let result = look(function);
+        let window = function.window().unwrap_or(NOWHERE);
+        slot.window.store(window, Ordering::Release);
+        Some(result)
+    }
+
+    /// The address port.
+    #[must_use]
+    pub fn config_address(&self) -> u32 {
+        self.config_address.load(Ordering::Acquire)
+    }
+
+    /// Sets it, as the guest does.
+    pub fn set_config_address(&self, value: u32) {
+        self.config_address
+            .store(value & (CONFIG_ENABLE | 0x00ff_fffc), Ordering::Release);
+    }
+
     /// Which slots have changed.
     #[must_use]
     pub const fn hotplug(&self) -> &Hotplug {
@@ -227,8 +250,7 @@ impl PciBus {
         let word = <[u8; 4]>::try_from(data).map(u32::from_le_bytes);
         match (port, word) {
             (PCI_CONFIG_ADDRESS_PORT, Ok(value)) => {
-                self.config_address
-                    .store(value & (CONFIG_ENABLE | 0x00ff_fffc), Ordering::Release);
+                self.set_config_address(value);
             }
             (HOTPLUG_EJECT_PORT, Ok(bits)) => {
                 for number in numbers(bits).filter(|number| self.eject(*number)) {

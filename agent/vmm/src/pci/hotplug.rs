@@ -32,6 +32,18 @@ impl Hotplug {
         self.announce(number);
     }
 
+    /// Devices that have come and that are asked to leave, not told yet.
+    #[must_use]
+    pub fn save(&self) -> [u32; 2] {
+        [&self.added, &self.removed].map(|bits| bits.load(Ordering::Acquire))
+    }
+
+    /// Brings them back.
+    pub fn restore(&self, [added, removed]: [u32; 2]) {
+        self.added.store(added, Ordering::Release);
+        self.removed.store(removed, Ordering::Release);
+    }
+
     /// What a port reads as; `None` for ports that are not these.
     #[must_use]
     pub fn read(&self, port: u16) -> Option<u32> {

@@ -175,6 +175,28 @@ impl Msix {
         }
     }
 
+    /// Whether interrupts are messages now.
+    #[must_use]
+    pub const fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// The table, and a byte for each vector that says whether it waits.
+    #[must_use]
+    pub fn save(&self) -> (Vec<u8>, Vec<u8>) {
+        let table = self.entries.iter().flat_map(|entry| entry.bytes).collect();
+        let pending = |vector: &Vector| u8::from(vector.pending.load(Ordering::SeqCst));
+        (table, self.vectors.vectors.iter().map(pending).collect())
+    }
+
+    /// Has vectors wait that did before; those that are open are sent.
+    pub fn set_pending(&mut self, pending: &[u8]) {
+        for (vector, pending) in self.vectors.vectors.iter().zip(pending) {
+            vector.pending.store(*pending != 0, Ordering::SeqCst);
+            vector.deliver();
+        }
+    }
+
     /// A read of the table; zeros behind its end.
     pub fn read_table(&self, offset: u64, data: &mut [u8]) {
         for (byte, at) in data.iter_mut().zip(offset as usize..) {

@@ -76,6 +76,22 @@ mod kvm {
     pub const SET_CPUID2: u32 = 0x4008_ae90;
     pub const GET_TSC_KHZ: u32 = 0xaea3;
     pub const KVMCLOCK_CTRL: u32 = 0xaead;
+    pub const GET_MSR_INDEX_LIST: u32 = 0xc004_ae02;
+    pub const GET_IRQCHIP: u32 = 0xc208_ae62;
+    pub const SET_IRQCHIP: u32 = 0x8208_ae63;
+    pub const SET_CLOCK: u32 = 0x4030_ae7b;
+    pub const GET_CLOCK: u32 = 0x8030_ae7c;
+    pub const GET_MSRS: u32 = 0xc008_ae88;
+    pub const GET_MP_STATE: u32 = 0x8004_ae98;
+    pub const SET_MP_STATE: u32 = 0x4004_ae99;
+    pub const GET_VCPU_EVENTS: u32 = 0x8040_ae9f;
+    pub const SET_VCPU_EVENTS: u32 = 0x4040_aea0;
+    pub const GET_DEBUGREGS: u32 = 0x8080_aea1;
+    pub const SET_DEBUGREGS: u32 = 0x4080_aea2;
+    pub const GET_XSAVE: u32 = 0x9000_aea4;
+    pub const SET_XSAVE: u32 = 0x5000_aea5;
+    pub const GET_XCRS: u32 = 0x8188_aea6;
+    pub const SET_XCRS: u32 = 0x4188_aea7;
 }
 
 /// Those of `asm-generic/ioctls.h` and `linux/if_tun.h`.
@@ -85,22 +101,52 @@ const TUNSETOFFLOAD: u32 = 0x4004_54d0;
 const TUNSETVNETHDRSZ: u32 = 0x4004_54d8;
 const TUNSETQUEUE: u32 = 0x4004_54d9;
 
-const VCPU_MMIO: &[u32] = &[kvm::RUN, kvm::GET_REGS, kvm::KVMCLOCK_CTRL];
+/// A vCPU tells its own state for a snapshot; none is ever set while the machine runs.
+const VCPU_MMIO: &[u32] = &[
+    kvm::RUN,
+    kvm::GET_REGS,
+    kvm::KVMCLOCK_CTRL,
+    kvm::GET_SREGS,
+    kvm::GET_MSRS,
+    kvm::GET_LAPIC,
+    kvm::GET_MP_STATE,
+    kvm::GET_VCPU_EVENTS,
+    kvm::GET_DEBUGREGS,
+    kvm::GET_XSAVE,
+    kvm::GET_XCRS,
+];
 /// The guest's word on MSI-X and windows is carried out by the vCPU that says it.
 const VCPU_PCI: &[u32] = &[
     kvm::RUN,
     kvm::GET_REGS,
     kvm::KVMCLOCK_CTRL,
+    kvm::GET_SREGS,
+    kvm::GET_MSRS,
+    kvm::GET_LAPIC,
+    kvm::GET_MP_STATE,
+    kvm::GET_VCPU_EVENTS,
+    kvm::GET_DEBUGREGS,
+    kvm::GET_XSAVE,
+    kvm::GET_XCRS,
     kvm::IRQFD,
     kvm::IOEVENTFD,
     kvm::SET_GSI_ROUTING,
 ];
-const LOOP_MMIO: &[u32] = &[FIONBIO, TUNSETOFFLOAD, TUNSETQUEUE];
+/// A snapshot has interrupt controllers and the clock.
+const LOOP_MMIO: &[u32] = &[
+    FIONBIO,
+    TUNSETOFFLOAD,
+    TUNSETQUEUE,
+    kvm::GET_IRQCHIP,
+    kvm::GET_CLOCK,
+];
 /// Disks come and go.
 const LOOP_PCI: &[u32] = &[
     FIONBIO,
     TUNSETOFFLOAD,
     TUNSETQUEUE,
+    kvm::GET_IRQCHIP,
+    kvm::GET_CLOCK,
     kvm::IRQFD,
     kvm::IOEVENTFD,
     kvm::SET_GSI_ROUTING,
@@ -136,6 +182,22 @@ const STARTING: &[u32] = &[
     kvm::SET_CPUID2,
     kvm::GET_TSC_KHZ,
     kvm::KVMCLOCK_CTRL,
+    kvm::GET_MSR_INDEX_LIST,
+    kvm::GET_IRQCHIP,
+    kvm::SET_IRQCHIP,
+    kvm::GET_CLOCK,
+    kvm::SET_CLOCK,
+    kvm::GET_MSRS,
+    kvm::GET_MP_STATE,
+    kvm::SET_MP_STATE,
+    kvm::GET_VCPU_EVENTS,
+    kvm::SET_VCPU_EVENTS,
+    kvm::GET_DEBUGREGS,
+    kvm::SET_DEBUGREGS,
+    kvm::GET_XSAVE,
+    kvm::SET_XSAVE,
+    kvm::GET_XCRS,
+    kvm::SET_XCRS,
 ];
 
 /// The event loop: what is ready, files at positions, sockets that are there, and a stream to the controller for each
@@ -154,6 +216,9 @@ const EVENT_LOOP: &[(i64, Check)] = &[
     (libc::SYS_pread64, Any),
     (libc::SYS_pwrite64, Any),
     (libc::SYS_fdatasync, Any),
+    // What a descriptor is that comes while the machine runs.
+    (libc::SYS_fstat, Any),
+    (libc::SYS_statx, Any),
     (libc::SYS_fallocate, Any),
     (libc::SYS_ftruncate, Any),
     (libc::SYS_io_uring_enter, Any),
@@ -180,9 +245,7 @@ const EVENT_LOOP: &[(i64, Check)] = &[
 
 /// Making devices, at launch and later: what a descriptor is, doorbells and rings.
 const DEVICES: &[(i64, Check)] = &[
-    (libc::SYS_fstat, Any),
     (libc::SYS_newfstatat, Any),
-    (libc::SYS_statx, Any),
     (libc::SYS_lseek, Any),
     (libc::SYS_eventfd2, Any),
     (libc::SYS_io_uring_setup, Any),
@@ -202,6 +265,7 @@ const LAUNCH: &[(i64, Check)] = &[
             libc::CLONE_THREAD as u32,
         ),
     ),
+    (libc::SYS_uname, Any),
     (libc::SYS_set_robust_list, Any),
     (libc::SYS_rseq, Any),
     (libc::SYS_sched_getaffinity, Any),
@@ -243,7 +307,7 @@ pub fn allowed(role: Role) -> Vec<(i64, Check)> {
                 all.extend_from_slice(DEVICES);
             } else {
                 // Streams are looked at when they come.
-                all.extend([(libc::SYS_fstat, Any), (libc::SYS_eventfd2, Any)]);
+                all.push((libc::SYS_eventfd2, Any));
             }
             all.push(ioctl(if pci { LOOP_PCI } else { LOOP_MMIO }));
         }

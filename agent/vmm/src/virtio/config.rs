@@ -82,6 +82,26 @@ impl ConfigSpace {
         true
     }
 
+    /// Brings back what a driver has written into a space like this one.
+    pub fn restore(&self, saved: &[u8]) {
+        for field in &self.0.writable {
+            if let Some(bytes) = saved.get(field.clone()) {
+                self.write(field.start, bytes);
+            }
+        }
+    }
+
+    /// All of it but what drivers write, which is zero.
+    #[must_use]
+    pub fn fixed(&self, mut bytes: Vec<u8>) -> Vec<u8> {
+        for field in &self.0.writable {
+            if let Some(bytes) = bytes.get_mut(field.clone()) {
+                bytes.fill(0);
+            }
+        }
+        bytes
+    }
+
     /// The 32-bit field at an offset, as the driver or the device left it; 0 past the end.
     #[must_use]
     pub fn le32(&self, offset: usize) -> u32 {

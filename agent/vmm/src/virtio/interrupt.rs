@@ -178,6 +178,53 @@ impl Interrupt {
         }
     }
 
+    /// The vectors of the configuration and of each queue; none for a line.
+    #[must_use]
+    pub fn assigned_vectors(&self) -> Vec<u16> {
+        match &self.shared.way {
+            Way::Line(_) => Vec::new(),
+            Way::Messages { config, queues, .. } => std::iter::once(config)
+                .chain(queues)
+                .map(|vector| vector.load(Ordering::Acquire))
+                .collect(),
+        }
+    }
+
+    /// Brings back what [`Interrupt::status`], [`Interrupt::is_reset_needed`] and [`Interrupt::assigned_vectors`] said.
+    pub fn restore(&self, causes: u32, needs_reset: bool, vectors: &[u16]) {
+        self.shared.status.store(causes, Ordering::Release);
+        self.shared
+            .needs_reset
+            .store(needs_reset, Ordering::Release);
+        if let Some((config, queues)) = vectors.split_first() {
+            self.set_config_vector(*config);
+            for (queue, vector) in (0..).zip(queues) {
+                self.set_queue_vector(queue, *vector);
+            }
+        }
+    }
+
+    /// Interrupts the driver once more for whatever it may not have heard of: an interrupt that was on its way is not
+    /// part of a snapshot. A driver that finds nothing to do goes on.
+    pub fn repeat(&self) {
+        match &self.shared.way {
+            Way::Line(line) => {
+                if self.status() != 0 {
+                    // The counter can only refuse when it is full, and then the line is up anyway.
+                    let _ = line.write(1);
+                }
+            }
+            Way::Messages {
+                vectors, queues, ..
+            } => {
+                vectors.send(self.config_vector());
+                for queue in queues {
+                    vectors.send(queue.load(Ordering::Acquire));
+                }
+            }
+        }
+    }
+
     fn raise(&self, cause: u32, vector: u16) {
         self.shared.status.fetch_or(cause, Ordering::AcqRel);
         match &self.shared.way {

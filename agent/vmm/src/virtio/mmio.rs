@@ -33,6 +33,17 @@ impl MmioTransport {
         Self { negotiator }
     }
 
+    /// The device's negotiation, to save it.
+    #[must_use]
+    pub const fn negotiator(&self) -> &Negotiator {
+        &self.negotiator
+    }
+
+    /// The same, to take one up.
+    pub const fn negotiator_mut(&mut self) -> &mut Negotiator {
+        &mut self.negotiator
+    }
+
     /// A guest's read; what is not a register of this width is zero.
     pub fn read(&self, offset: u64, data: &mut [u8]) {
         data.fill(0);

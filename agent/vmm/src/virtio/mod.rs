@@ -17,7 +17,7 @@ pub use buffers::{Buffers, Segments};
 pub use config::ConfigSpace;
 pub use interrupt::Interrupt;
 pub use negotiate::{Change, Negotiator, Offer};
-pub use queue::{Chain, LiveQueue, Queues};
+pub use queue::{Chain, LiveQueue, Progress, Queues};
 
 /// The guest's driver broke the rules of a queue in a way that leaves nothing to go on with: the device stops and
 /// asks for a reset. The process and its other devices go on.

@@ -3,6 +3,8 @@
 //! The states own what may be changed in them. Queue drafts exist only between FEATURES_OK and DRIVER_OK; activation
 //! moves them into live queues, after which no register reaches them.
 
+mod saved;
+
 use std::mem;
 use std::sync::Arc;
 
@@ -15,6 +17,8 @@ use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::EventFd;
+
+pub use saved::{Live, Saved, SavedQueue, Stage};
 
 use super::interrupt::NO_VECTOR;
 use super::{ConfigSpace, Interrupt, LiveQueue, Queues};
@@ -61,6 +65,7 @@ enum State {
     },
     /// The drafts are only read any more.
     Live {
+        features: u64,
         drafts: Vec<QueueDraft>,
     },
     /// The driver or the negotiation gave up; only a reset leads out.
@@ -170,6 +175,12 @@ impl Negotiator {
         &self.offer.config
     }
 
+    /// What the device offers.
+    #[must_use]
+    pub const fn offer(&self) -> &Offer {
+        &self.offer
+    }
+
     /// The device's way to its driver.
     #[must_use]
     pub const fn interrupt(&self) -> &Interrupt {
@@ -218,7 +229,7 @@ impl Negotiator {
 
     fn draft(&self) -> Option<&QueueDraft> {
         match &self.state {
-            State::FeaturesOk { drafts, .. } | State::Live { drafts } => {
+            State::FeaturesOk { drafts, .. } | State::Live { drafts, .. } => {
                 drafts.get(self.queue_select as usize)
             }
             _ => None,
@@ -351,7 +362,7 @@ impl Negotiator {
                 match self.activate(features, &drafts) {
                     Some(queues) => {
                         change = Some(Change::Activate { features, queues });
-                        State::Live { drafts }
+                        State::Live { features, drafts }
                     }
                     None => State::Failed,
                 }

@@ -14,6 +14,15 @@ pub const BUDGET: usize = 256;
 /// A descriptor chain in guest memory.
 pub type Chain<'m> = DescriptorChain<&'m Ram>;
 
+/// How far a queue has come, in chains, modulo 2¹⁶.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The next one the driver makes available.
+    pub next_available: u16,
+    /// The next one the device returns.
+    pub next_used: u16,
+}
+
 /// A queue the driver has handed over.
 #[derive(Debug)]
 pub struct LiveQueue {
@@ -45,6 +54,14 @@ impl Queues {
         self.0.get_mut(index)?.take()
     }
 
+    /// Has a queue, if it is there, go on where it had come to.
+    pub fn proceed(&mut self, index: usize, progress: Progress) {
+        if let Some(Some(queue)) = self.0.get_mut(index) {
+            queue.queue.set_next_avail(progress.next_available);
+            queue.queue.set_next_used(progress.next_used);
+        }
+    }
+
     /// Takes a queue the device cannot do without.
     ///
     /// # Errors
@@ -68,6 +85,15 @@ impl LiveQueue {
             queue,
             interrupt,
             doorbell,
+        }
+    }
+
+    /// How far it has come.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        Progress {
+            next_available: self.queue.next_avail(),
+            next_used: self.queue.next_used(),
         }
     }
 

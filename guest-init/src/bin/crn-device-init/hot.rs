@@ -41,7 +41,7 @@ pub fn run(disk: &File, pattern: &[u8]) -> io::Result<()> {
     disk.sync_data()?;
     // Not made durable, and so of no interest; but it keeps the disk busy while the machine is killed.
     disk.write_all_at(pattern, 16 * MIB as u64)?;
-    ask("KILL")
+    ask("KILL").map(drop)
 }
 
 /// The machine after the one that was killed.

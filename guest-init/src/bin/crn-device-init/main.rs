@@ -3,10 +3,11 @@
 //! `vda` (32 MiB) holds data, `vdb` is limited, `pmem0` is a shared image, `eth0` leads to a host that echoes. After a
 //! line that ends in a question mark it waits for a typed one. `crn.hot` on the kernel's command line: a disk comes and
 //! goes, and the machine is killed after a flush. `crn.survived`: it is the next machine, looks at what has survived,
-//! and powers off when its button is pressed.
+//! and powers off when its button is pressed. `crn.copies`: it is copied, and says what each copy has of its own.
 
 #![deny(unsafe_code)]
 
+mod copies;
 mod hot;
 mod image;
 
@@ -49,6 +50,9 @@ fn run() -> io::Result<()> {
     let asked = |wanted: &str| cmdline.split_ascii_whitespace().any(|word| word == wanted);
     if asked("crn.survived") {
         return hot::survived();
+    }
+    if asked("crn.copies") {
+        return copies::run();
     }
     let disk = OpenOptions::new().read(true).write(true).open("/dev/vda")?;
     let written = pattern();
@@ -127,15 +131,18 @@ fn virtio_console() -> io::Result<String> {
     Ok(line.trim().to_owned())
 }
 
-/// Sends bytes and datagrams to the host, which sends them back.
-fn network(bytes: &[u8]) -> io::Result<()> {
-    let addresses = Network {
+fn addresses() -> Network {
+    Network {
         ipv4: Some((GUEST, 24, HOST)),
         ipv6: None,
         dns: Vec::new(),
         mtu: 1500,
-    };
-    crn_init::network::configure(Some(&addresses))
+    }
+}
+
+/// Sends bytes and datagrams to the host, which sends them back.
+fn network(bytes: &[u8]) -> io::Result<()> {
+    crn_init::network::configure(Some(&addresses()))
         .map_err(|error| io::Error::other(error.to_string()))?;
     let mut stream = TcpStream::connect((HOST, PORT))?;
     let mut reader = stream.try_clone()?;
@@ -169,13 +176,13 @@ fn read(disk: &File, at: usize, mib: usize) -> io::Result<Vec<u8>> {
 }
 
 /// Says a line and waits for the answer.
-fn ask(what: &str) -> io::Result<()> {
+fn ask(what: &str) -> io::Result<String> {
     println!("{what}?");
     io::stdout().flush()?;
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line)?;
     println!("HEARD {}", line.trim());
-    Ok(())
+    Ok(line.trim().to_owned())
 }
 
 /// BLKDISCARD of linux/fs.h.

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use command_fds::{CommandFdExt, FdMapping};
 use crn_protocol::control::{
     self, ConsoleSpec, Descriptor, DiskSpec, Event, ExitReason, MemoryBacking, NicSpec, Report,
-    Request, Status, Transport, VmSpec,
+    Request, RestoreSpec, Status, Transport, VmSpec,
 };
 use crn_protocol::descriptors::{Receiver, send_with};
 use crn_protocol::devices::{
@@ -23,13 +23,12 @@ use crn_protocol::start::first_of_a_namespace;
 
 use crate::{MIB, PATIENCE};
 
-/// Where the console's output goes.
-const LOG: &str = "/tmp/console";
-
-/// The user and group the VMM becomes.
-const IDENTITY: &str = "1900000000";
+/// The user and group the VMM becomes, those of copies behind it.
+const IDENTITY: u32 = 1_900_000_000;
+const MEMORY_MIB: u32 = 192;
 
 /// What is started, and with what.
+#[derive(Clone, Copy)]
 pub struct Machine<'a> {
     /// The VMM, and the guest's kernel, initramfs and shared image.
     pub vmm: &'a str,
@@ -57,6 +56,37 @@ pub fn disk_spec(serial: &str, file: u8, operations: Option<Rate>) -> DiskSpec {
     }
 }
 
+/// All descriptors have the same places, whether the guest boots or goes on from a snapshot.
+fn disks(machine: &Machine<'_>) -> Vec<DiskSpec> {
+    vec![
+        disk_spec("data", 2, None),
+        disk_spec("limited", 3, Some(machine.rate)),
+    ]
+}
+
+fn nics(queues: usize) -> Vec<NicSpec> {
+    vec![NicSpec {
+        taps: (7..).map(Descriptor).take(queues).collect(),
+        mac: [2, 0, 0, 0, 0, 1],
+        mtu: 1500,
+        limits: NicLimits::default(),
+    }]
+}
+
+fn pmem() -> Vec<PmemSpec> {
+    vec![PmemSpec {
+        file: Descriptor(5),
+    }]
+}
+
+const fn console() -> ConsoleSpec {
+    ConsoleSpec {
+        output: Descriptor(4),
+        max_bytes: MIB,
+        virtio: true,
+    }
+}
+
 /// A running guest, its control socket and its console.
 pub struct Guest {
     vmm: Child,
@@ -67,96 +97,146 @@ pub struct Guest {
     said: String,
     /// Everything it has said.
     all: String,
+    /// Where the console's output goes.
+    log: String,
     next_id: u64,
 }
 
 impl Guest {
-    /// Starts it, `words` behind the others on the kernel's command line.
-    pub fn start(machine: &Machine<'_>, taps: Vec<OwnedFd>, words: &str) -> Result<Self> {
-        let path = "/tmp/control.sock";
+    /// A VMM without a machine. The original's number is 0.
+    fn vmm(machine: &Machine<'_>, number: u8) -> Result<(Self, UnixStream)> {
+        let (path, log) = (
+            format!("/tmp/control{number}.sock"),
+            format!("/tmp/console{number}"),
+        );
         // What a check before this one has left.
-        for left in [path, LOG] {
+        for left in [&path, &log] {
             fs::remove_file(left).ok();
         }
-        let listener = UnixListener::bind(path)?;
+        let listener = UnixListener::bind(&path)?;
+        let identity = (IDENTITY + u32::from(number)).to_string();
         let mut command = Command::new(machine.vmm);
         command
-            .args(["--control-fd", "3", "--uid", IDENTITY, "--gid", IDENTITY])
+            .args(["--control-fd", "3", "--uid", &identity, "--gid", &identity])
             .stdin(Stdio::null())
             .fd_mappings(vec![FdMapping {
                 parent_fd: OwnedFd::from(listener),
                 child_fd: 3,
             }])?;
         let child = first_of_a_namespace(|| command.spawn()).context("start the VMM")?;
-        let control = UnixStream::connect(path)?;
+        let control = UnixStream::connect(&path)?;
         control.set_read_timeout(Some(PATIENCE))?;
         let (console, theirs) = UnixStream::pair()?;
         console.set_nonblocking(true)?;
-        let mut guest = Self {
+        let guest = Self {
             vmm: child,
             control,
             receiver: Receiver::default(),
             console,
             said: String::new(),
             all: String::new(),
+            log,
             next_id: 1,
         };
+        Ok((guest, theirs))
+    }
+
+    /// The descriptors of all that a machine has besides its kernel and its TAP: disks, console, image, KVM.
+    fn files(&self, machine: &Machine<'_>) -> Result<[OwnedFd; 5]> {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .read(true)
+            .open(&self.log)?;
+        let kvm = File::options().read(true).write(true).open("/dev/kvm")?;
+        Ok([
+            machine.data.try_clone()?,
+            machine.limited.try_clone()?,
+            log,
+            File::open(machine.image)?,
+            kvm,
+        ]
+        .map(OwnedFd::from))
+    }
+
+    fn attach(&mut self, theirs: UnixStream) -> Result<()> {
+        let stream = Request::AttachConsole {
+            stream: Descriptor(0),
+        };
+        self.request_with(stream, &[theirs.into()])?;
+        Ok(())
+    }
+
+    /// Starts it, `words` behind the others on the kernel's command line.
+    pub fn start(machine: &Machine<'_>, taps: Vec<OwnedFd>, words: &str) -> Result<Self> {
+        let (mut guest, theirs) = Self::vmm(machine, 0)?;
         let spec = VmSpec {
             vm: "device-check".to_owned(),
             // Emulation loses guests whose vCPUs wait for one another on one CPU.
             vcpus: 1,
-            memory_mib: 192,
+            memory_mib: MEMORY_MIB,
             memory_backing: MemoryBacking::Thp,
             transport: machine.transport,
             kvm: Descriptor(6),
             kernel: Descriptor(0),
             initramfs: Some(Descriptor(1)),
             cmdline: format!("console=ttyS0 quiet panic=-1 {words}"),
-            disks: vec![
-                disk_spec("data", 2, None),
-                disk_spec("limited", 3, Some(machine.rate)),
-            ],
-            nics: vec![NicSpec {
-                taps: (7..).map(Descriptor).take(taps.len()).collect(),
-                mac: [2, 0, 0, 0, 0, 1],
-                mtu: 1500,
-                limits: NicLimits::default(),
-            }],
+            disks: disks(machine),
+            nics: nics(taps.len()),
             vsock: None,
             balloon: Some(BalloonSpec::default()),
-            pmem: vec![PmemSpec {
-                file: Descriptor(5),
-            }],
+            pmem: pmem(),
             entropy: Limits::default(),
-            console: ConsoleSpec {
-                output: Descriptor(4),
-                max_bytes: MIB,
-                virtio: true,
-            },
+            console: console(),
         };
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .read(true)
-            .open(LOG)?;
-        let kvm = File::options().read(true).write(true).open("/dev/kvm")?;
-        let files = [
-            File::open(machine.kernel)?,
-            File::open(machine.initramfs)?,
-            machine.data.try_clone()?,
-            machine.limited.try_clone()?,
-            log,
-            File::open(machine.image)?,
-            kvm,
-        ];
-        let files: Vec<_> = files.map(OwnedFd::from).into_iter().chain(taps).collect();
+        let boot = [machine.kernel, machine.initramfs].map(File::open);
+        let files: Vec<_> = boot
+            .into_iter()
+            .map(|file| file.map(OwnedFd::from))
+            .chain(guest.files(machine)?.map(Ok))
+            .chain(taps.into_iter().map(Ok))
+            .collect::<std::io::Result<_>>()?;
         guest
             .request_with(Request::Launch(Box::new(spec)), &files)
             .context("launch")?;
-        let stream = Request::AttachConsole {
-            stream: Descriptor(0),
+        guest.attach(theirs)?;
+        Ok(guest)
+    }
+
+    /// Starts one that goes on from a snapshot's state and memory.
+    pub fn restore(
+        machine: &Machine<'_>,
+        taps: Vec<OwnedFd>,
+        number: u8,
+        snapshot: [&File; 2],
+    ) -> Result<Self> {
+        let (mut guest, theirs) = Self::vmm(machine, number)?;
+        let spec = RestoreSpec {
+            vm: format!("copy-{number}"),
+            vcpus: 1,
+            memory_mib: MEMORY_MIB,
+            transport: machine.transport,
+            kvm: Descriptor(6),
+            state: Descriptor(0),
+            memory: Descriptor(1),
+            disks: disks(machine),
+            nics: nics(taps.len()),
+            vsock: None,
+            balloon: Some(BalloonSpec::default()),
+            pmem: pmem(),
+            entropy: Limits::default(),
+            console: console(),
         };
-        guest.request_with(stream, &[theirs.into()])?;
+        let files: Vec<_> = snapshot
+            .map(|file| file.try_clone().map(OwnedFd::from))
+            .into_iter()
+            .chain(guest.files(machine)?.map(Ok))
+            .chain(taps.into_iter().map(Ok))
+            .collect::<std::io::Result<_>>()?;
+        guest
+            .request_with(Request::Restore(Box::new(spec)), &files)
+            .context("restore")?;
+        guest.attach(theirs)?;
         Ok(guest)
     }
 
@@ -238,11 +318,26 @@ impl Guest {
 
     /// Waits until the guest says a line.
     pub fn expect(&mut self, line: &str) -> Result<()> {
+        self.wait_for(line, |said| said.find(line).map(|at| (at + line.len(), ())))
+    }
+
+    /// Waits until the guest says what something is.
+    pub fn value(&mut self, name: &str) -> Result<String> {
+        self.wait_for(name, |said| {
+            let start = said.find(&format!("{name} "))?;
+            let (line, _) = said[start..].split_once('\n')?;
+            let value = line[name.len()..].trim().to_owned();
+            Some((start + line.len(), value))
+        })
+    }
+
+    /// Waits until `find` finds something in what has been said, and forgets that up to its end.
+    fn wait_for<T>(&mut self, line: &str, find: impl Fn(&str) -> Option<(usize, T)>) -> Result<T> {
         let started = Instant::now();
         loop {
-            if let Some(at) = self.said.find(line) {
-                self.said.drain(..at + line.len());
-                return Ok(());
+            if let Some((end, found)) = find(&self.said) {
+                self.said.drain(..end);
+                return Ok(found);
             }
             let mut bytes = [0; 4096];
             match self.console.read(&mut bytes) {
@@ -298,6 +393,6 @@ impl Guest {
         }
         let status = self.vmm.wait()?;
         ensure!(status.success(), "{status}");
-        Ok(fs::read_to_string(LOG)?)
+        Ok(fs::read_to_string(&self.log)?)
     }
 }

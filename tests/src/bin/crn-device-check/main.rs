@@ -1,8 +1,9 @@
 //! Runs in the nested machine: starts one guest under `crn-vmm`, as a controller does, and checks from outside what
 //! its devices do while it uses them. Prints a line a check; the first that fails ends it.
 //!
-//! `crn-device-check VMM KERNEL INITRAMFS IMAGE mmio|pci`
+//! `crn-device-check VMM KERNEL INITRAMFS IMAGE mmio|pci|copies`
 
+mod copies;
 mod guest;
 mod hot;
 
@@ -36,12 +37,13 @@ const PORT: u16 = 7000;
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [vmm, kernel, initramfs, image, transport] = arguments.as_slice() else {
-        bail!("usage: crn-device-check VMM KERNEL INITRAMFS IMAGE mmio|pci");
+        bail!("usage: crn-device-check VMM KERNEL INITRAMFS IMAGE mmio|pci|copies");
     };
-    let transport = match transport.as_str() {
-        "mmio" => Transport::Mmio,
-        "pci" => Transport::Pci,
-        other => bail!("there is no transport {other}"),
+    let (transport, copied) = match transport.as_str() {
+        "mmio" => (Transport::Mmio, false),
+        "pci" => (Transport::Pci, false),
+        "copies" => (Transport::Mmio, true),
+        other => bail!("there is no check {other}"),
     };
     let data = disk("/tmp/data")?;
     let limited = disk("/tmp/limited")?;
@@ -57,6 +59,11 @@ fn main() -> Result<()> {
         limited: &limited,
         rate: RATE,
     };
+    if copied {
+        copies::check(Guest::start(&machine, taps, "crn.copies")?, &machine)?;
+        say("done");
+        return Ok(());
+    }
     // Devices come and go on PCI only.
     let hot = transport == Transport::Pci;
     let mut guest = Guest::start(&machine, taps, if hot { "crn.hot" } else { "" })?;

@@ -12,10 +12,12 @@ use std::time::{Duration, Instant};
 use crn_protocol::devices::{BalloonCounters, DeviceCounters};
 use vm_memory::GuestAddress;
 
-use super::{COMMON_FEATURES, Context, Device};
+use super::{COMMON_FEATURES, Context, Device, progress_of};
 use crate::memory::Ram;
 use crate::memory::reclaim::{PAGE, take_back};
-use crate::virtio::{Buffers, Chain, ConfigSpace, DeviceFault, LiveQueue, Offer, Queues, Segments};
+use crate::virtio::{
+    Buffers, Chain, ConfigSpace, DeviceFault, LiveQueue, Offer, Progress, Queues, Segments,
+};
 
 /// Device type (virtio 1.3, section 5).
 const DEVICE_ID: u32 = 5;
@@ -56,6 +58,8 @@ struct Live {
 pub struct Balloon {
     config: ConfigSpace,
     live: Option<Live>,
+    /// The chain that the one held of which this is a copy, until it is activated.
+    held_before: Option<u16>,
     counters: BalloonCounters,
 }
 
@@ -78,6 +82,7 @@ impl Balloon {
         let balloon = Self {
             config,
             live: None,
+            held_before: None,
             counters: BalloonCounters::default(),
         };
         (balloon, offer)
@@ -224,7 +229,7 @@ impl Device for Balloon {
             reporting,
             statistics_index,
             reporting_index,
-            held: None,
+            held: self.held_before.take(),
             asked: None,
         });
         self.inflate(context.ram)?;
@@ -253,6 +258,28 @@ impl Device for Balloon {
             index if index == live.reporting_index => self.report(context.ram),
             _ => Ok(()),
         }
+    }
+
+    fn progress(&self) -> Vec<(u16, Progress)> {
+        let Some(live) = &self.live else {
+            return Vec::new();
+        };
+        progress_of([
+            (INFLATE, Some(&live.inflate)),
+            (DEFLATE, Some(&live.deflate)),
+            (live.statistics_index, live.statistics.as_ref()),
+            (live.reporting_index, live.reporting.as_ref()),
+        ])
+    }
+
+    /// The chain held, if one is.
+    fn save(&self) -> Vec<u64> {
+        let held = self.live.as_ref().and_then(|live| live.held);
+        held.into_iter().map(u64::from).collect()
+    }
+
+    fn restore(&mut self, saved: &[u64]) {
+        self.held_before = saved.first().and_then(|held| u16::try_from(*held).ok());
     }
 
     fn counters(&self) -> DeviceCounters {

@@ -33,12 +33,12 @@ use self::engine::{Engine, Finished, MAX_IN_FLIGHT, Outcome, Step};
 use self::request::{Kind, Parsed, Refused, Work, parse};
 use self::slab::Slab;
 use super::limiter::Flow;
-use super::{Context, Device};
+use super::{Context, Device, progress_of};
 use crate::memory::Ram;
 use crate::memory::pieces::Pieces;
 use crate::poller::Readiness;
 use crate::virtio::queue::BUDGET;
-use crate::virtio::{Buffers, DeviceFault, LiveQueue, Offer, Queues};
+use crate::virtio::{Buffers, DeviceFault, LiveQueue, Offer, Progress, Queues};
 
 /// Queues of one disk at most; more vCPUs share them.
 const MAX_QUEUES: u16 = 16;
@@ -438,6 +438,11 @@ impl Device for Block {
     ) -> Result<(), DeviceFault> {
         self.flow.wait.end();
         self.pump(now)
+    }
+
+    fn progress(&self) -> Vec<(u16, Progress)> {
+        let queues = self.lanes.iter().enumerate();
+        progress_of(queues.map(|(index, lane)| (index, lane.as_ref().map(|lane| &lane.queue))))
     }
 
     fn counters(&self) -> DeviceCounters {

@@ -6,11 +6,11 @@ use crn_protocol::devices::{ConsoleCounters, DeviceCounters};
 use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
 
 use super::{ConsoleEnd, Port};
-use crate::devices::{COMMON_FEATURES, Context, Device};
+use crate::devices::{COMMON_FEATURES, Context, Device, progress_of};
 use crate::fd::of_event;
 use crate::memory::Ram;
 use crate::poller::Readiness;
-use crate::virtio::{Buffers, DeviceFault, LiveQueue, Offer, Queues};
+use crate::virtio::{Buffers, DeviceFault, LiveQueue, Offer, Progress, Queues};
 
 const RX: usize = 0;
 const TX: usize = 1;
@@ -134,6 +134,14 @@ impl Device for VirtioConsole {
     ) -> Result<(), DeviceFault> {
         let _ = self.end.virtio_input().read();
         self.type_in(context.ram)
+    }
+
+    fn progress(&self) -> Vec<(u16, Progress)> {
+        let live = self.live.as_ref();
+        progress_of([
+            (RX, live.map(|live| &live.rx)),
+            (TX, live.map(|live| &live.tx)),
+        ])
     }
 
     fn counters(&self) -> DeviceCounters {

@@ -3,7 +3,7 @@
 use std::io;
 
 use vm_superio::serial::SerialEvents;
-use vm_superio::{Serial, Trigger};
+use vm_superio::{Serial, SerialState, Trigger};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::ConsoleEnd;
@@ -41,6 +41,23 @@ impl SerialEvents for InputTaken {
 #[must_use]
 pub fn com1(line: EventFd, console: ConsoleEnd) -> Com1 {
     Serial::with_events(SerialLine(line), InputTaken(console.clone()), console)
+}
+
+/// One that goes on from a state.
+///
+/// # Errors
+/// More has been typed than it has room for, or its line cannot be raised.
+pub fn com1_from(
+    state: &SerialState,
+    line: EventFd,
+    console: ConsoleEnd,
+) -> Result<Com1, vm_superio::serial::Error<io::Error>> {
+    Serial::from_state(
+        state,
+        SerialLine(line),
+        InputTaken(console.clone()),
+        console,
+    )
 }
 
 /// Types into the port as much as its FIFO has room for; how many bytes that was.

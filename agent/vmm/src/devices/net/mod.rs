@@ -29,10 +29,10 @@ use self::control::Command;
 use self::receive::Receiver;
 use self::send::Sender;
 use super::limiter::{Limiter, Wait};
-use super::{COMMON_FEATURES, Context, Device};
+use super::{COMMON_FEATURES, Context, Device, progress_of};
 use crate::memory::Ram;
 use crate::poller::Readiness;
-use crate::virtio::{Buffers, DeviceFault, LiveQueue, Offer, Queues};
+use crate::virtio::{Buffers, DeviceFault, LiveQueue, Offer, Progress, Queues};
 
 /// struct virtio_net_hdr_v1.
 const HEADER: usize = 12;
@@ -59,6 +59,11 @@ pub struct Net {
     /// The control queue's place: behind all pairs, or behind the first when the driver wants no more.
     control_index: usize,
     agreed: u64,
+    /// What the driver has asked for last.
+    offloads: u64,
+    pairs_in_use: usize,
+    /// What the driver had asked for of which this one is a copy, until the activation.
+    before: Option<(u64, usize)>,
     receive_limiter: Limiter,
     send_limiter: Limiter,
     counters: NicCounters,
@@ -108,11 +113,14 @@ impl Net {
             receiver: Receiver::default(),
             sender: Sender::default(),
         };
-        let net = Self {
+        let mut net = Self {
             pairs: taps.into_iter().map(pair).collect(),
             control: None,
             control_index: 0,
             agreed: 0,
+            offloads: 0,
+            pairs_in_use: 1,
+            before: None,
             receive_limiter: Limiter::new(&limits.receive, now),
             send_limiter: Limiter::new(&limits.send, now),
             counters: NicCounters::default(),
@@ -122,7 +130,8 @@ impl Net {
     }
 
     /// Takes the TAP queues of unused pairs out of the host's choice.
-    fn use_pairs(&self, count: usize) {
+    fn use_pairs(&mut self, count: usize) {
+        self.pairs_in_use = count;
         if self.pairs.len() > 1 {
             for (index, pair) in self.pairs.iter().enumerate() {
                 pair.tap.attach(index < count);
@@ -180,7 +189,8 @@ impl Net {
         result
     }
 
-    fn set_offloads(&self, agreed: u64) -> io::Result<()> {
+    fn set_offloads(&mut self, agreed: u64) -> io::Result<()> {
+        self.offloads = agreed;
         match self.pairs.first() {
             Some(pair) => pair.tap.set_offloads(offload::flags(agreed)),
             None => Ok(()),
@@ -213,7 +223,13 @@ impl Device for Net {
     ) -> Result<(), DeviceFault> {
         let agreed = |bit: u32| features & 1 << bit != 0;
         self.agreed = features;
-        self.set_offloads(features)?;
+        match self.before.take() {
+            None => self.set_offloads(features)?,
+            Some((offloads, pairs)) => {
+                self.set_offloads(offloads & features)?;
+                self.use_pairs(pairs.clamp(1, self.pairs.len()));
+            }
+        }
         let mergeable = agreed(VIRTIO_NET_F_MRG_RXBUF);
         let pairs = if agreed(VIRTIO_NET_F_MQ) {
             self.pairs.len()
@@ -283,6 +299,27 @@ impl Device for Net {
         context: &mut Context<'_>,
     ) -> Result<(), DeviceFault> {
         self.all(context.ram, now)
+    }
+
+    fn progress(&self) -> Vec<(u16, Progress)> {
+        let pairs = self.pairs.iter().enumerate().flat_map(|(index, pair)| {
+            [
+                (2 * index, pair.receiver.queue()),
+                (2 * index + 1, pair.sender.queue()),
+            ]
+        });
+        progress_of(pairs.chain([(self.control_index, self.control.as_ref())]))
+    }
+
+    /// What the driver has asked for last: offloads, pairs.
+    fn save(&self) -> Vec<u64> {
+        vec![self.offloads, self.pairs_in_use as u64]
+    }
+
+    fn restore(&mut self, saved: &[u64]) {
+        if let [offloads, pairs] = saved {
+            self.before = Some((*offloads, *pairs as usize));
+        }
     }
 
     fn counters(&self) -> DeviceCounters {

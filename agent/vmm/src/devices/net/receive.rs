@@ -76,6 +76,11 @@ impl Default for Receiver {
 }
 
 impl Receiver {
+    /// The driver's queue, if there is one.
+    pub const fn queue(&self) -> Option<&LiveQueue> {
+        self.queue.as_ref()
+    }
+
     /// A driver has come with its queue, or gone.
     pub fn set_queue(&mut self, queue: Option<LiveQueue>, mergeable: bool) {
         self.queue = queue;

@@ -30,6 +30,11 @@ pub struct Sender {
 }
 
 impl Sender {
+    /// The driver's queue, if there is one.
+    pub const fn queue(&self) -> Option<&LiveQueue> {
+        self.queue.as_ref()
+    }
+
     /// A driver has come with its queue, or gone.
     pub fn set_queue(&mut self, queue: Option<LiveQueue>) {
         self.queue = queue;

@@ -21,14 +21,16 @@ use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
 use self::connection::{Connection, Stage, Verdict};
 use self::greeting::{Greeting, Said};
 use self::packet::{HOST_CID, Header, Operation, TYPE_STREAM};
-use super::{COMMON_FEATURES, Context, Device};
+use super::{COMMON_FEATURES, Context, Device, progress_of};
 use crate::poller::Readiness;
 use crate::virtio::buffers::read_array;
-use crate::virtio::{Buffers, DeviceFault, LiveQueue, Offer, Queues};
+use crate::virtio::{Buffers, DeviceFault, LiveQueue, Offer, Progress, Queues};
 
 const RX: usize = 0;
 const TX: usize = 1;
 const EVENTS: usize = 2;
+/// struct virtio_vsock_event: VIRTIO_VSOCK_EVENT_TRANSPORT_RESET.
+const EVENT_TRANSPORT_RESET: u32 = 0;
 /// Connections and greetings together; more are refused. Two of them fit under the usual 1024 descriptors.
 const MAX_CONNECTIONS: usize = 480;
 /// RST packets that wait for the guest to provide buffers; a guest that provokes more loses them.
@@ -50,8 +52,8 @@ const LISTENER: u32 = 0;
 struct Live {
     rx: LiveQueue,
     tx: LiveQueue,
-    /// Nothing is ever sent on it (its one event concerns migration); kept so that its memory stays the device's.
-    _events: Option<LiveQueue>,
+    /// Its one event is for copies of a machine.
+    events: Option<LiveQueue>,
 }
 
 /// The device.
@@ -60,6 +62,8 @@ pub struct Vsock {
     cid: u64,
     listener: UnixListener,
     live: Option<Live>,
+    /// The next driver is that of a copied machine and has not been told so.
+    copied: bool,
     greetings: HashMap<u32, Greeting>,
     connections: HashMap<u32, Connection>,
     /// (guest port, host port) → connection.
@@ -93,6 +97,7 @@ impl Vsock {
             cid: u64::from(cid),
             listener,
             live: None,
+            copied: false,
             greetings: HashMap::new(),
             connections: HashMap::new(),
             ports: HashMap::new(),
@@ -359,6 +364,28 @@ impl Vsock {
     }
 }
 
+impl Vsock {
+    /// The guest's connections were the other machine's: it is told to forget them and to ask for its identifier
+    /// again (virtio 1.3, section 5.10.6.7).
+    fn forget_connections(&mut self, context: &Context<'_>) -> Result<(), DeviceFault> {
+        let live = self.live.as_mut();
+        let Some(events) = live.and_then(|live| live.events.as_mut()) else {
+            return Ok(());
+        };
+        if self.copied
+            && let Some(chain) = events.pop(context.ram)?
+        {
+            self.copied = false;
+            let head = chain.head_index();
+            let mut room = Buffers::of(chain, context.ram).unwrap_or_default().writable;
+            let written = room.write(&EVENT_TRANSPORT_RESET.to_le_bytes());
+            events.push_used(context.ram, head, written as u32)?;
+            events.signal(context.ram)?;
+        }
+        Ok(())
+    }
+}
+
 impl Device for Vsock {
     fn start(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         context
@@ -375,8 +402,9 @@ impl Device for Vsock {
         self.live = Some(Live {
             rx: queues.require(RX)?,
             tx: queues.require(TX)?,
-            _events: queues.take(EVENTS),
+            events: queues.take(EVENTS),
         });
+        self.forget_connections(context)?;
         // Clients an earlier failure has left waiting.
         self.accept(context);
         self.queue_ready(TX, context)
@@ -384,6 +412,7 @@ impl Device for Vsock {
 
     fn reset(&mut self) {
         self.live = None;
+        self.copied = false;
         self.greetings.clear();
         self.connections.clear();
         self.ports.clear();
@@ -397,6 +426,9 @@ impl Device for Vsock {
     fn queue_ready(&mut self, queue: usize, context: &mut Context<'_>) -> Result<(), DeviceFault> {
         if queue == TX {
             self.transmit(context)?;
+        }
+        if queue == EVENTS {
+            self.forget_connections(context)?;
         }
         if queue == RX || queue == TX {
             self.receive(context)?;
@@ -423,6 +455,21 @@ impl Device for Vsock {
             self.greet(id);
         }
         self.receive(context)
+    }
+
+    fn progress(&self) -> Vec<(u16, Progress)> {
+        let Some(live) = &self.live else {
+            return Vec::new();
+        };
+        progress_of([
+            (RX, Some(&live.rx)),
+            (TX, Some(&live.tx)),
+            (EVENTS, live.events.as_ref()),
+        ])
+    }
+
+    fn restore(&mut self, _saved: &[u64]) {
+        self.copied = true;
     }
 
     fn counters(&self) -> DeviceCounters {

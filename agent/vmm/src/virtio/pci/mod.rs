@@ -13,6 +13,7 @@ use vmm_sys_util::eventfd::EventFd;
 use self::capabilities::Capabilities;
 use super::negotiate::Register;
 use super::{Change, Negotiator};
+use crate::pci::config::CONFIG_SIZE;
 use crate::pci::{ConfigRegisters, Identity, Msix, Wiring};
 use crate::plan::layout::{PCI_WINDOW_END, PCI_WINDOW_START};
 
@@ -48,6 +49,17 @@ pub struct Effect {
     pub change: Option<Change>,
     /// The window has gone elsewhere: [`VirtioFunction::window`].
     pub moved: bool,
+}
+
+/// What a guest has made of a function's registers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SavedFunction {
+    /// All configuration registers.
+    pub config: Vec<u8>,
+    /// The table of messages.
+    pub table: Vec<u8>,
+    /// Messages that wait for their entry to be unmasked, one byte each, 0 or 1.
+    pub pending: Vec<u8>,
 }
 
 /// See the module.
@@ -92,6 +104,46 @@ impl VirtioFunction {
             wiring,
             window: None,
         }
+    }
+
+    /// Its registers and interrupts as they are now, for [`VirtioFunction::restore`].
+    #[must_use]
+    pub fn save(&self) -> SavedFunction {
+        let mut config = vec![0; CONFIG_SIZE];
+        self.config.read(0, &mut config);
+        let (table, pending) = self.msix.save();
+        SavedFunction {
+            config,
+            table,
+            pending,
+        }
+    }
+
+    /// Whether its interrupts are messages now.
+    #[must_use]
+    pub const fn sends_messages(&self) -> bool {
+        self.msix.is_enabled()
+    }
+
+    /// Writes registers and interrupts as a guest would, in a function at rest.
+    pub fn restore(&mut self, saved: &SavedFunction) {
+        self.config.write(0, &saved.config);
+        self.msix.write_table(0, &saved.table);
+        self.msix
+            .set_control(self.capabilities.msix_control(&self.config));
+        self.msix.set_pending(&saved.pending);
+        self.follow_window();
+    }
+
+    /// The device's negotiation, to save it.
+    #[must_use]
+    pub const fn negotiator(&self) -> &Negotiator {
+        &self.negotiator
+    }
+
+    /// The same, to take one up.
+    pub const fn negotiator_mut(&mut self) -> &mut Negotiator {
+        &mut self.negotiator
     }
 
     /// Where the window answers now.
