@@ -16,6 +16,19 @@ const MAX_ARMS: usize = 8;
 /// Matches that are counted; what is more is told from the number of messages of the types asked for.
 const MAX_COUNTED: u64 = 10_000;
 
+/// The part of an index that is read, in order by itself.
+#[derive(Debug, Clone, Copy)]
+enum Part<'a> {
+    /// Everything asked for.
+    Whole,
+    /// What has this value in the leading column.
+    Value(&'a String),
+    /// What this sender signed for itself: found as its owner's.
+    Own(&'a String),
+    /// What this sender signed for others.
+    Delegate(&'a String),
+}
+
 /// Where messages are read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
@@ -64,17 +77,41 @@ impl Filter {
         }
     }
 
-    /// The conditions for reading from `source`, where `value` is the part of it that is read.
-    fn conditions(&self, source: Source, value: Option<&String>) -> Conditions {
+    /// The parts of `source` that are read, each in order.
+    fn parts(&self, source: Source) -> Vec<Part<'_>> {
+        let Source::Column(column) = source else {
+            return vec![Part::Whole];
+        };
+        match column {
+            // Looked up one by one.
+            "item_hash" | "content_item_hash" => vec![Part::Whole],
+            "sender" => {
+                let both = |sender| [Part::Own(sender), Part::Delegate(sender)];
+                self.senders.iter().flat_map(both).collect()
+            }
+            _ => self
+                .indexed()
+                .into_iter()
+                .filter(|(name, _)| *name == column)
+                .flat_map(|(_, values)| values.iter().map(Part::Value))
+                .collect(),
+        }
+    }
+
+    /// The conditions for reading `part` of `source`.
+    fn conditions(&self, source: Source, part: Part<'_>) -> Conditions {
         let mut c = Conditions::default();
         for (column, values) in self.indexed() {
             if source != Source::Column(column) {
                 // The plus sign keeps SQLite from reading another index.
                 c.any(&format!("+{} IN ({{}})", source.column(column)), values);
-            } else if let Some(value) = value {
-                c.with(&format!("{column} = ?"), value.clone());
-            } else {
-                c.any(&format!("{column} IN ({{}})"), values);
+                continue;
+            }
+            match part {
+                Part::Whole => c.any(&format!("{column} IN ({{}})"), values),
+                Part::Value(value) => c.with(&format!("{column} = ?"), value.clone()),
+                Part::Own(sender) => c.with("owner = ? AND delegate IS NULL", sender.clone()),
+                Part::Delegate(sender) => c.with("delegate = ?", sender.clone()),
             }
         }
         match (source, self.tags.first()) {
@@ -152,29 +189,12 @@ pub fn list(
 ) -> Result<Vec<Message>, StoreError> {
     let source = filter.source();
     let direction = if ascending { "ASC" } else { "DESC" };
-    let values: &[String] = match source {
-        Source::Column(
-            column @ ("owner" | "sender" | "channel" | "content_type" | "type" | "content_ref"
-            | "content_key"),
-        ) => {
-            let of_column = filter
-                .indexed()
-                .into_iter()
-                .find(|(name, _)| *name == column);
-            of_column.map_or(&[], |(_, values)| values)
-        }
-        _ => &[],
-    };
-    // Parts that are each in order are merged; a single one is what it is.
-    let parts: Vec<Option<&String>> = match values {
-        [] => vec![None],
-        values => values.iter().map(Some).collect(),
-    };
     // The table of tags has some columns of the same name.
     let columns = format!("messages.{}", COLUMNS.replace(", ", ", messages."));
     let mut params: Vec<Value> = Vec::new();
     let mut selects = Vec::new();
-    for part in parts {
+    // Parts that are each in order are merged; a single one is what it is.
+    for part in filter.parts(source) {
         let mut c = filter.conditions(source, part);
         if let Some(after) = after {
             c.after(source.time(), ascending, after);
@@ -213,15 +233,21 @@ pub fn count(conn: &Connection, filter: &Filter) -> Result<u64, StoreError> {
     } else {
         source.table()
     };
-    let c = filter.conditions(source, None);
+    let mut params: Vec<Value> = Vec::new();
+    let mut selects = Vec::new();
+    for part in filter.parts(source) {
+        let c = filter.conditions(source, part);
+        selects.push(format!("SELECT 1 FROM {table}{}", c.clause()));
+        params.extend(c.values().iter().cloned());
+    }
     let sql = format!(
-        "SELECT count(*) FROM (SELECT 1 FROM {table}{} LIMIT {})",
-        c.clause(),
+        "SELECT count(*) FROM ({} LIMIT {})",
+        selects.join(" UNION ALL "),
         MAX_COUNTED + 1
     );
     let counted: i64 = conn
         .prepare_cached(&sql)?
-        .query_row(c.params().as_slice(), |row| row.get(0))?;
+        .query_row(rusqlite::params_from_iter(params), |row| row.get(0))?;
     let counted = counted.unsigned_abs();
     Ok(if counted > MAX_COUNTED {
         of_types
