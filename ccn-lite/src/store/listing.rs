@@ -4,6 +4,8 @@
 //! value: few refer to the same thing, very many are of the same type. Every other condition is checked against the
 //! entries of that index, which hold the columns asked for most, before a message is read.
 
+use std::collections::BTreeSet;
+
 use rusqlite::Connection;
 use rusqlite::types::Value;
 
@@ -87,13 +89,13 @@ impl Filter {
             "item_hash" | "content_item_hash" => vec![Part::Whole],
             "sender" => {
                 let both = |sender| [Part::Own(sender), Part::Delegate(sender)];
-                self.senders.iter().flat_map(both).collect()
+                each(&self.senders).flat_map(both).collect()
             }
             _ => self
                 .indexed()
                 .into_iter()
                 .filter(|(name, _)| *name == column)
-                .flat_map(|(_, values)| values.iter().map(Part::Value))
+                .flat_map(|(_, values)| each(values).map(Part::Value))
                 .collect(),
         }
     }
@@ -141,6 +143,12 @@ impl Filter {
         }
         c
     }
+}
+
+/// Each value once, however often it is asked for.
+fn each(values: &[String]) -> impl Iterator<Item = &String> {
+    let distinct: BTreeSet<&String> = values.iter().collect();
+    distinct.into_iter()
 }
 
 impl Source {
@@ -221,11 +229,17 @@ pub fn list(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// How many messages the filter keeps: exactly up to ten thousand, beyond that no fewer than there are.
+/// How many messages the filter keeps: exactly for types, and for owners or senders; with other conditions exactly up to
+/// ten thousand, beyond that no fewer than there are.
 pub fn count(conn: &Connection, filter: &Filter) -> Result<u64, StoreError> {
-    let of_types = count_of_types(conn, filter)?;
     if !filter.narrows_beyond_type() {
-        return Ok(of_types);
+        return count_of_types(conn, filter);
+    }
+    let of_addresses = count_of_addresses(conn, filter)?;
+    if let Some(count) = of_addresses
+        && filter.narrows_by_address_only()
+    {
+        return Ok(count);
     }
     let source = filter.source();
     let table = if source == Source::Tag && filter.is_told_by_tags() {
@@ -249,11 +263,40 @@ pub fn count(conn: &Connection, filter: &Filter) -> Result<u64, StoreError> {
         .prepare_cached(&sql)?
         .query_row(rusqlite::params_from_iter(params), |row| row.get(0))?;
     let counted = counted.unsigned_abs();
-    Ok(if counted > MAX_COUNTED {
-        of_types
-    } else {
-        counted
-    })
+    if counted <= MAX_COUNTED {
+        return Ok(counted);
+    }
+    match of_addresses {
+        Some(count) => Ok(count),
+        None => count_of_types(conn, filter),
+    }
+}
+
+/// Messages of the types and the owners asked for, or else of the senders, as counted when they came and went.
+fn count_of_addresses(conn: &Connection, filter: &Filter) -> Result<Option<u64>, StoreError> {
+    let parts: &[(&str, &[String])] = match (&filter.owners[..], &filter.senders[..]) {
+        ([], []) => return Ok(None),
+        ([], senders) => &[
+            ("delegate = '' AND owner IN ({})", senders),
+            ("delegate IN ({})", senders),
+        ],
+        (owners, _) => &[("owner IN ({})", owners)],
+    };
+    let mut total = 0;
+    for (condition, addresses) in parts {
+        let mut c = Conditions::default();
+        c.any(condition, addresses);
+        c.any("type IN ({})", &filter.types);
+        let sql = format!(
+            "SELECT coalesce(sum(messages), 0) FROM address_counts{}",
+            c.clause()
+        );
+        let count: i64 = conn
+            .prepare_cached(&sql)?
+            .query_row(c.params().as_slice(), |row| row.get(0))?;
+        total += count.unsigned_abs();
+    }
+    Ok(Some(total))
 }
 
 /// Messages of the types and statuses asked for, as counted when they came and went.
@@ -292,10 +335,22 @@ impl Filter {
     }
 
     fn narrows_beyond_type(&self) -> bool {
+        self.narrows_beyond(&["type"])
+    }
+
+    /// Whether only types and either owners or senders are asked for.
+    fn narrows_by_address_only(&self) -> bool {
+        !self.narrows_beyond(&["type", "owner", "sender"])
+            && self.is_of_any_status()
+            && (self.owners.is_empty() || self.senders.is_empty())
+    }
+
+    /// Whether anything but these columns is asked about.
+    fn narrows_beyond(&self, columns: &[&str]) -> bool {
         let lists = self.indexed();
         lists
             .iter()
-            .any(|(column, values)| *column != "type" && !values.is_empty())
+            .any(|(column, values)| !columns.contains(column) && !values.is_empty())
             || !self.tags.is_empty()
             || !self.chains.is_empty()
             || !self.payment_types.is_empty()

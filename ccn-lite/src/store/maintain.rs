@@ -130,9 +130,9 @@ const RELATIONS: [(&str, &str); 11] = [
     ),
     (
         "messages of an address counted wrongly",
-        "SELECT owner || ', ' || type FROM (SELECT owner, type, messages FROM address_counts \
-         UNION ALL SELECT owner, type, -count(*) FROM messages GROUP BY owner, type) \
-         GROUP BY owner, type HAVING sum(messages) <> 0",
+        "SELECT owner || ', ' || type FROM (SELECT owner, type, delegate AS signer, messages FROM address_counts \
+         UNION ALL SELECT owner, type, coalesce(delegate, ''), -count(*) FROM messages GROUP BY 1, 2, 3) \
+         GROUP BY owner, type, signer HAVING sum(messages) <> 0",
     ),
 ];
 

@@ -166,8 +166,9 @@ pub fn insert(conn: &Connection, m: &Message) -> Result<bool, StoreError> {
         .content_time
         .filter(|_| m.content_type.as_deref() != Some(AMEND));
     let delegate = Some(&m.sender).filter(|sender| **sender != m.owner);
+    // FAIL: the writer undoes the whole job anyway, so SQLite need not remember every page for undoing this statement.
     conn.prepare_cached(&format!(
-        "INSERT INTO messages ({COLUMNS}, updated, delegate) \
+        "INSERT OR FAIL INTO messages ({COLUMNS}, updated, delegate) \
          VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
     ))?
     .execute(params![
@@ -311,17 +312,21 @@ pub fn subscriptions(
 
 /// Distinct channels, of one owner when given.
 pub fn channels(conn: &Connection, owner: Option<&str>) -> Result<Vec<String>, StoreError> {
-    let mut c = Conditions::default();
-    c.raw("channel IS NOT NULL");
-    if let Some(owner) = owner {
-        c.with("owner = ?", owner.to_owned());
-    }
-    let sql = format!(
-        "SELECT DISTINCT channel FROM messages{} ORDER BY channel",
-        c.clause()
-    );
-    let mut statement = conn.prepare_cached(&sql)?;
-    let rows = statement.query_map(c.params().as_slice(), |row| row.get(0))?;
+    let channels = |row: &Row<'_>| row.get(0);
+    let Some(owner) = owner else {
+        // From one channel to the next through the index, past all messages in between.
+        let mut statement = conn.prepare_cached(
+            "WITH RECURSIVE each (channel) AS (SELECT min(channel) FROM messages WHERE channel IS NOT NULL UNION ALL \
+             SELECT (SELECT min(m.channel) FROM messages m WHERE m.channel > each.channel) FROM each \
+             WHERE each.channel IS NOT NULL) SELECT channel FROM each WHERE channel IS NOT NULL",
+        )?;
+        let rows = statement.query_map([], channels)?;
+        return Ok(rows.collect::<Result<_, _>>()?);
+    };
+    let mut statement = conn.prepare_cached(
+        "SELECT DISTINCT channel FROM messages WHERE owner = ? AND channel IS NOT NULL ORDER BY channel",
+    )?;
+    let rows = statement.query_map([owner], channels)?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
@@ -343,7 +348,7 @@ pub fn stats(
     let mut c = Conditions::default();
     c.any("owner IN ({})", addresses);
     let sql = format!(
-        "SELECT owner, lower(type), messages FROM address_counts{} ORDER BY owner",
+        "SELECT owner, lower(type), sum(messages) FROM address_counts{} GROUP BY owner, type ORDER BY owner",
         c.clause()
     );
     let mut statement = conn.prepare_cached(&sql)?;
