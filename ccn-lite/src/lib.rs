@@ -5,6 +5,7 @@
 //! scheduler.
 #![forbid(unsafe_code)]
 
+pub mod activity;
 pub mod admin;
 pub mod api;
 pub mod backup;

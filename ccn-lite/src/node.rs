@@ -8,6 +8,7 @@ use aleph_message::Keypair;
 use axum::extract::ws::Utf8Bytes;
 use tokio::sync::{Notify, broadcast};
 
+use crate::activity::Activity;
 use crate::config::Config;
 use crate::files::Blobs;
 use crate::limits::Guard;
@@ -102,6 +103,8 @@ pub struct Inner {
     pub key: Keypair,
     /// What nobody may do to everybody else.
     pub guard: Guard,
+    /// What goes on.
+    pub activity: Activity,
     /// Messages as they come into force.
     pub events: broadcast::Sender<Arc<Published>>,
     /// Tells the worker that a message may be due.
@@ -191,6 +194,7 @@ impl Node {
         Ok(Self(Arc::new(Inner {
             config,
             guard,
+            activity: Activity::default(),
             _lock: lock,
             store,
             blobs,

@@ -74,9 +74,9 @@ async fn damage_is_found_and_named() {
     let database = Connection::open(ccn.state().join("ccn-lite.sqlite")).unwrap();
     let cases = [
         (
-            "UPDATE messages SET time = time + 1, content = replace(content, ':1', ':2') WHERE item_hash = ?",
-            "UPDATE messages SET time = time - 1, content = replace(content, ':2', ':1') WHERE item_hash = ?",
-            "the content kept is not the content signed",
+            "UPDATE messages SET item_content = replace(item_content, ':1', ':2') WHERE item_hash = ?",
+            "UPDATE messages SET item_content = replace(item_content, ':2', ':1') WHERE item_hash = ?",
+            "'item_hash' does not match 'sha256(item_content)'",
         ),
         (
             "UPDATE messages SET channel = NULL, signature = '0x' || substr(signature, 5) || '00' WHERE item_hash = ?",
@@ -96,12 +96,15 @@ async fn damage_is_found_and_named() {
         }
     }
     database
-        .execute("DELETE FROM posts WHERE item_hash = ?", [&message])
+        .execute(
+            "UPDATE messages SET updated = NULL WHERE item_hash = ?",
+            [&message],
+        )
         .unwrap();
     assert!(
         verify()
             .1
-            .contains(&format!("POST without its post: {message}"))
+            .contains(&format!("POST missing among the posts: {message}"))
     );
 
     let listed = ccn

@@ -116,3 +116,45 @@ async fn an_old_database_is_served_with_everything_in_it() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn posts_and_amends_of_an_old_database_are_listed_as_they_were() {
+    const AUTHOR: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
+    const ORIGINAL: &str = "569b99359efa19750ee61a20927b1879583e882c7212071b75e44b8d97756b01";
+    const AMEND: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    for dump in RELEASED {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        let content = json!({"address": AUTHOR, "type": "amend", "ref": ORIGINAL, "time": 1_700_000_050.0,
+            "content": {"hello": "again"}});
+        // Signed by a friend of its owner.
+        let dump = format!(
+            "{dump} INSERT INTO messages VALUES ('{AMEND}', 'processed', 'POST', 'ETH', '0xFriend', '0x', 'inline',
+                 '{content}', '{content}', 1700000051.0, 'TEST', 100, 1700000052.0, '{AUTHOR}', 'amend', '{ORIGINAL}',
+                 NULL, NULL, NULL, NULL);
+             INSERT INTO posts VALUES ('{AMEND}', '{AUTHOR}', 'amend', '{ORIGINAL}', '{ORIGINAL}', 'TEST',
+                 '{{\"hello\":\"again\"}}', 1700000050.0, NULL, 1700000050.0);
+             UPDATE posts SET latest_amend = '{AMEND}', last_updated = 1700000050.0 WHERE item_hash = '{ORIGINAL}';"
+        );
+        load(&dump, &state.join("ccn-lite.sqlite"));
+        let ccn = Ccn::start_in(dir, "[scheduler]\nenabled = false\n").await;
+
+        let posts = ccn
+            .ok(&format!("/api/v1/posts.json?addresses={AUTHOR}"))
+            .await;
+        assert_eq!(posts["pagination_total"], 1);
+        let post = &posts["posts"][0];
+        assert_eq!(post["original_item_hash"], ORIGINAL);
+        assert_eq!(post["item_hash"], AMEND);
+        assert_eq!(post["content"], json!({"hello": "again"}));
+        assert_eq!(post["last_updated"], "2023-11-14T22:14:10.000000+00:00");
+
+        let of_friend = ccn.ok("/api/v0/messages.json?addresses=0xFriend").await;
+        assert_eq!(of_friend["messages"][0]["item_hash"], AMEND);
+        assert_eq!(of_friend["messages"][0]["content"], content);
+        let counted = ccn
+            .ok(&format!("/api/v0/addresses/stats.json?addresses={AUTHOR}"))
+            .await;
+        assert_eq!(counted["data"][AUTHOR]["post"], 2);
+    }
+}

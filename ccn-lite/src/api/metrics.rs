@@ -8,15 +8,21 @@ use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
 use super::info::VERSION;
+use crate::activity::Sockets;
 use crate::node::Node;
 use crate::store::{StoreError, counters};
 
-/// The counters, each with what it says.
+/// A counter: its name, what it says, its value.
+type Counter = (&'static str, &'static str, i64);
+
+/// The counters.
 ///
-/// This node follows no chain and takes part in no peer-to-peer network, so nothing of either is ever outstanding.
-pub async fn gather(node: &Node) -> Result<Vec<(&'static str, &'static str, i64)>, StoreError> {
+/// This node follows no chain, takes part in no peer-to-peer network and is brought its files by those who publish them,
+/// so nothing of that is ever outstanding or fetched.
+async fn gather(node: &Node) -> Result<Vec<Counter>, StoreError> {
     let counted = node.store.read(counters::count).await?;
-    let sockets = i64::try_from(node.events.receiver_count()).unwrap_or(i64::MAX);
+    let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let (feeds, statuses) = (&node.activity.feeds, &node.activity.statuses);
     Ok(vec![
         (
             "pyaleph_status_peers_total",
@@ -49,14 +55,9 @@ pub async fn gather(node: &Node) -> Result<Vec<(&'static str, &'static str, i64)
             0,
         ),
         (
-            "pyaleph_status_chain_eth_height_reference_total",
-            "Newest block of the chain that is followed",
-            0,
-        ),
-        (
-            "pyaleph_status_chain_eth_height_remaining_total",
-            "Blocks not read yet",
-            0,
+            "pyaleph_processing_pending_messages_tasks_total",
+            "Messages being checked and decided",
+            whole(node.activity.deciding.get()),
         ),
         (
             "pyaleph_status_sync_messages_reference_total",
@@ -69,9 +70,84 @@ pub async fn gather(node: &Node) -> Result<Vec<(&'static str, &'static str, i64)
             0,
         ),
         (
-            "pyaleph_ws_listeners",
-            "Listeners to new messages, this node's own included",
-            sockets,
+            "pyaleph_status_chain_eth_height_reference_total",
+            "Newest block of the chain that is followed",
+            0,
+        ),
+        (
+            "pyaleph_status_chain_eth_height_remaining_total",
+            "Blocks not read yet",
+            0,
+        ),
+        (
+            "pyaleph_ws_messages_connections_active",
+            "Listeners to new messages",
+            whole(feeds.open()),
+        ),
+        (
+            "pyaleph_ws_messages_connections_max",
+            "Listeners to new messages served at once",
+            whole(Sockets::MOST),
+        ),
+        (
+            "pyaleph_ws_status_connections_active",
+            "Listeners to these metrics",
+            whole(statuses.open()),
+        ),
+        (
+            "pyaleph_ws_status_connections_max",
+            "Listeners to these metrics served at once",
+            whole(Sockets::MOST),
+        ),
+        (
+            "pyaleph_ws_messages_broadcast_total",
+            "New messages sent to listeners",
+            whole(node.activity.frames()),
+        ),
+        (
+            "pyaleph_ws_messages_connections_rejected_total",
+            "Listeners to new messages there was no place for",
+            whole(feeds.refused()),
+        ),
+        (
+            "pyaleph_ws_status_connections_rejected_total",
+            "Listeners to these metrics there was no place for",
+            whole(statuses.refused()),
+        ),
+        (
+            "pyaleph_ws_broadcaster_consumer_restarts_total",
+            "Restarts of a message broker's client, which this node has none of",
+            0,
+        ),
+        (
+            "pyaleph_store_fetch_ipfs_total",
+            "Files fetched from IPFS",
+            0,
+        ),
+        (
+            "pyaleph_store_fetch_ipfs_failed_total",
+            "Files that could not be fetched from IPFS",
+            0,
+        ),
+        (
+            "pyaleph_store_fetch_ipfs_duration_ms_sum",
+            "Milliseconds spent fetching from IPFS",
+            0,
+        ),
+        (
+            "pyaleph_store_fetch_storage_total",
+            "Files fetched from other nodes",
+            0,
+        ),
+        (
+            "pyaleph_store_fetch_storage_failed_total",
+            "Files that could not be fetched from other nodes",
+            0,
+        ),
+        (
+            "pyaleph_store_fetch_storage_duration_ms_sum",
+            "Milliseconds spent fetching from other nodes",
+            0,
         ),
     ])
 }

@@ -13,7 +13,7 @@ use super::page_number;
 use super::params::{Cursor, Params};
 use super::render::iso;
 use crate::node::Node;
-use crate::store::messages::{self, Message};
+use crate::store::messages::Message;
 use crate::store::posts::{self, Filter, Merged};
 use crate::store::{After, Page, StoreError};
 
@@ -24,51 +24,49 @@ enum Version {
     V1,
 }
 
+/// The post's part of a message's content.
+fn content(message: &Message) -> &Value {
+    &message.content["content"]
+}
+
 fn row_v1(m: &Merged) -> Value {
     let shown = m.latest.as_ref().unwrap_or(&m.original);
     json!({
         "item_hash": shown.item_hash,
-        "content": shown.content,
+        "content": content(shown),
         "original_item_hash": m.original.item_hash,
-        "original_type": m.original.kind,
+        "original_type": m.original.content_type,
         "address": m.original.owner,
-        "ref": m.original.reference,
+        "ref": m.original.content_ref,
         "channel": m.original.channel,
-        "created": iso(m.original.created),
-        "last_updated": iso(m.original.last_updated),
+        "created": m.original.content_time.map(iso),
+        "last_updated": iso(m.updated),
     })
 }
 
-/// A post and its messages stand and fall in one transaction, so they are there.
-fn message_of(conn: &Connection, hash: &str) -> Result<Message, StoreError> {
-    messages::get(conn, hash)?.ok_or(StoreError::Sqlite(rusqlite::Error::QueryReturnedNoRows))
-}
-
-fn row_v0(conn: &Connection, m: &Merged) -> Result<Value, StoreError> {
+fn row_v0(m: &Merged) -> Value {
     let shown = m.latest.as_ref().unwrap_or(&m.original);
-    let message = message_of(conn, &shown.item_hash)?;
-    let original = message_of(conn, &m.original.item_hash)?;
-    Ok(json!({
-        "chain": message.chain,
-        "item_hash": message.item_hash,
+    json!({
+        "chain": shown.chain,
+        "item_hash": shown.item_hash,
         "sender": m.original.owner,
-        "type": shown.kind,
-        "channel": message.channel,
+        "type": shown.content_type,
+        "channel": shown.channel,
         "confirmed": false,
-        "content": shown.content,
-        "item_content": message.item_content,
-        "item_type": message.item_type,
-        "signature": message.signature,
-        "size": message.size,
-        "time": message.time,
+        "content": content(shown),
+        "item_content": shown.item_content,
+        "item_type": shown.item_type,
+        "signature": shown.signature,
+        "size": shown.size,
+        "time": shown.time,
         "confirmations": [],
         "original_item_hash": m.original.item_hash,
-        "original_signature": original.signature,
-        "original_type": m.original.kind,
+        "original_signature": m.original.signature,
+        "original_type": m.original.content_type,
         "hash": m.original.item_hash,
-        "ref": shown.reference,
+        "ref": shown.content_ref,
         "address": m.original.owner,
-    }))
+    })
 }
 
 fn filter(params: &Params) -> Result<Filter, ApiError> {
@@ -88,7 +86,7 @@ fn filter(params: &Params) -> Result<Filter, ApiError> {
 /// Where a list goes on after its last row.
 fn place(merged: &Merged) -> Cursor {
     Cursor {
-        time: merged.original.last_updated,
+        time: merged.updated,
         hash: merged.original.item_hash.clone(),
     }
 }
@@ -103,13 +101,11 @@ fn rows(
     version: Version,
 ) -> Result<(Vec<Value>, Option<Cursor>), StoreError> {
     let merged = posts::list(conn, filter, ascending, page, after)?;
-    let mut items = Vec::with_capacity(merged.len());
-    for row in &merged {
-        items.push(match version {
-            Version::V0 => row_v0(conn, row)?,
-            Version::V1 => row_v1(row),
-        });
-    }
+    let row = match version {
+        Version::V0 => row_v0,
+        Version::V1 => row_v1,
+    };
+    let items = merged.iter().map(row).collect();
     Ok((items, merged.last().map(place)))
 }
 

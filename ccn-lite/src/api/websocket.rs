@@ -3,7 +3,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -20,6 +19,7 @@ use super::filter::{content_format, filter};
 use super::metrics;
 use super::params::Params;
 use super::render::{self, ContentFormat};
+use crate::activity::Held;
 use crate::node::{Node, Published};
 use crate::store::messages::{self, Filter, Message};
 use crate::store::{After, Page, StoreError};
@@ -30,35 +30,12 @@ const MAX_HISTORY: u64 = 199;
 const CHUNK: u64 = 200;
 /// New messages kept while the past is sent.
 const MAX_HELD: usize = 4096;
-/// Sockets served at once.
-const MAX_SOCKETS: usize = 4096;
 const PING_EVERY: Duration = Duration::from_secs(30);
 const STATUS_EVERY: Duration = Duration::from_secs(10);
 /// How long a client may take to make room for a frame.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Longest frame read: clients have nothing to say.
 const MAX_FRAME: usize = 1 << 16;
-
-static SOCKETS: AtomicUsize = AtomicUsize::new(0);
-
-/// A place among the sockets served.
-struct Seat;
-
-impl Seat {
-    fn take() -> Option<Self> {
-        let add = |taken| (taken < MAX_SOCKETS).then_some(taken + 1);
-        SOCKETS
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add)
-            .is_ok()
-            .then_some(Self)
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        SOCKETS.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// Why a socket was closed.
 #[derive(Debug, thiserror::Error)]
@@ -112,8 +89,8 @@ impl Line {
     }
 }
 
-/// Serves a socket if there is room, and tells the client why when it ends.
-fn open<F, R>(upgrade: WebSocketUpgrade, serve: F) -> Response
+/// Serves a socket if there is a seat for it, and tells the client why when it ends.
+fn open<F, R>(upgrade: WebSocketUpgrade, seat: Option<Held>, serve: F) -> Response
 where
     F: FnOnce(Line) -> R + Send + 'static,
     R: Future<Output = (Line, Result<(), SocketError>)> + Send,
@@ -122,7 +99,6 @@ where
         .max_message_size(MAX_FRAME)
         .on_upgrade(move |socket| async move {
             let line = Line::new(socket);
-            let seat = Seat::take();
             let (mut line, ended) = match &seat {
                 Some(_) => serve(line).await,
                 None => (line, Err(SocketError::Full)),
@@ -175,7 +151,8 @@ pub async fn messages(
         },
         filter,
     };
-    Ok(open(upgrade, move |mut line| async move {
+    let seat = node.activity.feeds.take();
+    Ok(open(upgrade, seat, move |mut line| async move {
         let ended = feed(&node, &mut line, &wish).await;
         (line, ended)
     }))
@@ -183,7 +160,8 @@ pub async fn messages(
 
 /// `GET /api/ws0/status`.
 pub async fn status(State(node): State<Node>, upgrade: WebSocketUpgrade) -> Response {
-    open(upgrade, move |mut line| async move {
+    let seat = node.activity.statuses.take();
+    open(upgrade, seat, move |mut line| async move {
         let ended = tell_status(&node, &mut line).await;
         (line, ended)
     })
@@ -242,7 +220,11 @@ async fn send_live(
     published: &Published,
 ) -> Result<(), SocketError> {
     match live_frame(node, published, wish.format).await? {
-        Some(frame) => line.send_text(frame).await,
+        Some(frame) => {
+            line.send_text(frame).await?;
+            node.activity.sent();
+            Ok(())
+        }
         None => Ok(()),
     }
 }

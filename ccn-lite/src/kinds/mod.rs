@@ -140,7 +140,7 @@ fn unapply(
     match target.kind.as_str() {
         "POST" => {
             along = crate::store::posts::amends(conn, hash)?;
-            crate::store::posts::remove(conn, hash)?;
+            crate::store::posts::withdraw(conn, hash)?;
         }
         "AGGREGATE" => crate::store::aggregates::remove_element(conn, hash)?,
         "STORE" => file_size = store::unapply(conn, target, now)?,

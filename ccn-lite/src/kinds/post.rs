@@ -6,8 +6,7 @@ use rusqlite::Connection;
 use super::action_of;
 use crate::pipeline::permit::permit;
 use crate::pipeline::{Refusal, Verified};
-use crate::store::posts::{self, Post};
-use crate::store::{StoreError, messages};
+use crate::store::{StoreError, messages, posts};
 
 /// An amend is allowed to whom the original was, and only for the same owner.
 pub(super) fn check_amend_permissions(
@@ -41,14 +40,14 @@ pub(super) fn check(conn: &Connection, _: &Verified, content: &PostContent) -> R
         return Ok(());
     }
     let target = content.ref_text().ok_or_else(no_target)?;
-    let Some(original) = posts::get(conn, target)? else {
+    let Some(amended) = posts::amended(conn, target)? else {
         let rejection = Rejection::new(
             ErrorCode::PostAmendTargetNotFound,
             format!("Post {target} is unknown"),
         );
         return Err(Refusal::waiting(rejection, vec![target.to_owned()]));
     };
-    if original.amends.is_some() {
+    if amended.is_some() {
         return Err(Rejection::new(
             ErrorCode::PostAmendAmend,
             format!("{target} is itself an amend"),
@@ -58,28 +57,16 @@ pub(super) fn check(conn: &Connection, _: &Verified, content: &PostContent) -> R
     Ok(())
 }
 
+/// A post is there with its message; an amend changes what its original shows.
 pub(super) fn apply(
     conn: &Connection,
     v: &Verified,
     content: &PostContent,
 ) -> Result<(), StoreError> {
-    let reference = content.ref_text().map(str::to_owned);
-    let amends = (content.post_type == "amend")
-        .then(|| reference.clone())
-        .flatten();
-    posts::insert(
-        conn,
-        &Post {
-            item_hash: v.hash().into(),
-            owner: v.owner().into(),
-            kind: Some(content.post_type.clone()),
-            reference,
-            amends,
-            channel: v.envelope.channel.clone(),
-            content: content.content.clone(),
-            created: v.content.time(),
-            latest_amend: None,
-            last_updated: v.content.time(),
-        },
-    )
+    match content.ref_text() {
+        Some(original) if content.post_type == "amend" => {
+            posts::amend(conn, original, v.hash(), v.content.time())
+        }
+        _ => Ok(()),
+    }
 }

@@ -337,6 +337,7 @@ fn to_row(v: &Verified, reception_time: f64) -> Message {
         content_item_hash: None,
         payment_type: None,
         tags: None,
+        content_time: None,
     };
     let payment = v.content.payment().map(|p| p.payment_type.to_string());
     match &v.content.body {
@@ -344,6 +345,7 @@ fn to_row(v: &Verified, reception_time: f64) -> Message {
             row.content_type = Some(post.post_type.clone());
             row.content_ref = post.ref_text().map(str::to_owned);
             row.tags = post.content.get("tags").cloned();
+            row.content_time = Some(v.content.time());
         }
         Body::Aggregate(aggregate) => {
             row.content_key = Some(aggregate.key.clone());

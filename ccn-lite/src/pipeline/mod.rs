@@ -120,6 +120,7 @@ const SHORT: usize = 16 << 10;
 /// # Errors
 /// When the message is too malformed to be recorded, or the database fails.
 pub async fn submit(node: &Node, raw: Value, wait: bool) -> Result<Outcome, SubmitError> {
+    let _deciding = node.activity.deciding.hold();
     let is_short = raw["item_content"]
         .as_str()
         .is_some_and(|content| content.len() <= SHORT);
@@ -174,6 +175,7 @@ pub async fn submit(node: &Node, raw: Value, wait: bool) -> Result<Outcome, Subm
 /// # Errors
 /// When the database fails.
 pub async fn process(node: &Node, pending: Pending) -> Result<Outcome, StoreError> {
+    let _deciding = node.activity.deciding.hold();
     let hash: Arc<str> = pending.item_hash.as_str().into();
     let verified = {
         let (node, raw) = (node.clone(), pending.envelope.clone());

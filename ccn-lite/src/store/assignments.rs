@@ -6,6 +6,7 @@ use rusqlite::{Connection, params};
 use serde_json::Value;
 
 use super::StoreError;
+use super::messages::CONTENT;
 
 /// A machine with what matters for its placement.
 #[derive(Debug, Clone)]
@@ -30,11 +31,11 @@ pub struct Candidate {
 
 /// Machines in force, oldest first. Replacements are left out: a machine keeps the name of its original.
 pub fn candidates(conn: &Connection) -> Result<Vec<Candidate>, StoreError> {
-    let mut statement = conn.prepare_cached(
-        "SELECT v.item_hash, v.owner, m.sender, v.type, v.persistent, v.payment_type, v.created, m.content \
-         FROM vms v JOIN messages m ON m.item_hash = v.item_hash \
-         WHERE v.replaces IS NULL AND v.type <> 'V-PROGRAM' AND m.status = 'processed' ORDER BY v.created, v.item_hash",
-    )?;
+    let mut statement = conn.prepare_cached(&format!(
+        "SELECT v.item_hash, v.owner, sender, v.type, v.persistent, v.payment_type, v.created, {CONTENT} \
+         FROM vms v JOIN messages ON messages.item_hash = v.item_hash \
+         WHERE v.replaces IS NULL AND v.type <> 'V-PROGRAM' AND status = 'processed' ORDER BY v.created, v.item_hash",
+    ))?;
     let rows = statement.query_map([], |row| {
         let content: String = row.get(7)?;
         let candidate = Candidate {

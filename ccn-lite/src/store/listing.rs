@@ -4,6 +4,8 @@
 //! value: few refer to the same thing, very many are of the same type. Every other condition is checked against the
 //! entries of that index, which hold the columns asked for most, before a message is read.
 
+use std::collections::BTreeSet;
+
 use rusqlite::Connection;
 use rusqlite::types::Value;
 
@@ -15,6 +17,19 @@ use super::{After, Conditions, Page, StoreError};
 const MAX_ARMS: usize = 8;
 /// Matches that are counted; what is more is told from the number of messages of the types asked for.
 const MAX_COUNTED: u64 = 10_000;
+
+/// The part of an index that is read, in order by itself.
+#[derive(Debug, Clone, Copy)]
+enum Part<'a> {
+    /// Everything asked for.
+    Whole,
+    /// What has this value in the leading column.
+    Value(&'a String),
+    /// What this sender signed for itself: found as its owner's.
+    Own(&'a String),
+    /// What this sender signed for others.
+    Delegate(&'a String),
+}
 
 /// Where messages are read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,17 +79,41 @@ impl Filter {
         }
     }
 
-    /// The conditions for reading from `source`, where `value` is the part of it that is read.
-    fn conditions(&self, source: Source, value: Option<&String>) -> Conditions {
+    /// The parts of `source` that are read, each in order.
+    fn parts(&self, source: Source) -> Vec<Part<'_>> {
+        let Source::Column(column) = source else {
+            return vec![Part::Whole];
+        };
+        match column {
+            // Looked up one by one.
+            "item_hash" | "content_item_hash" => vec![Part::Whole],
+            "sender" => {
+                let both = |sender| [Part::Own(sender), Part::Delegate(sender)];
+                each(&self.senders).flat_map(both).collect()
+            }
+            _ => self
+                .indexed()
+                .into_iter()
+                .filter(|(name, _)| *name == column)
+                .flat_map(|(_, values)| each(values).map(Part::Value))
+                .collect(),
+        }
+    }
+
+    /// The conditions for reading `part` of `source`.
+    fn conditions(&self, source: Source, part: Part<'_>) -> Conditions {
         let mut c = Conditions::default();
         for (column, values) in self.indexed() {
             if source != Source::Column(column) {
                 // The plus sign keeps SQLite from reading another index.
                 c.any(&format!("+{} IN ({{}})", source.column(column)), values);
-            } else if let Some(value) = value {
-                c.with(&format!("{column} = ?"), value.clone());
-            } else {
-                c.any(&format!("{column} IN ({{}})"), values);
+                continue;
+            }
+            match part {
+                Part::Whole => c.any(&format!("{column} IN ({{}})"), values),
+                Part::Value(value) => c.with(&format!("{column} = ?"), value.clone()),
+                Part::Own(sender) => c.with("owner = ? AND delegate IS NULL", sender.clone()),
+                Part::Delegate(sender) => c.with("delegate = ?", sender.clone()),
             }
         }
         match (source, self.tags.first()) {
@@ -104,6 +143,12 @@ impl Filter {
         }
         c
     }
+}
+
+/// Each value once, however often it is asked for.
+fn each(values: &[String]) -> impl Iterator<Item = &String> {
+    let distinct: BTreeSet<&String> = values.iter().collect();
+    distinct.into_iter()
 }
 
 impl Source {
@@ -152,29 +197,12 @@ pub fn list(
 ) -> Result<Vec<Message>, StoreError> {
     let source = filter.source();
     let direction = if ascending { "ASC" } else { "DESC" };
-    let values: &[String] = match source {
-        Source::Column(
-            column @ ("owner" | "sender" | "channel" | "content_type" | "type" | "content_ref"
-            | "content_key"),
-        ) => {
-            let of_column = filter
-                .indexed()
-                .into_iter()
-                .find(|(name, _)| *name == column);
-            of_column.map_or(&[], |(_, values)| values)
-        }
-        _ => &[],
-    };
-    // Parts that are each in order are merged; a single one is what it is.
-    let parts: Vec<Option<&String>> = match values {
-        [] => vec![None],
-        values => values.iter().map(Some).collect(),
-    };
     // The table of tags has some columns of the same name.
     let columns = format!("messages.{}", COLUMNS.replace(", ", ", messages."));
     let mut params: Vec<Value> = Vec::new();
     let mut selects = Vec::new();
-    for part in parts {
+    // Parts that are each in order are merged; a single one is what it is.
+    for part in filter.parts(source) {
         let mut c = filter.conditions(source, part);
         if let Some(after) = after {
             c.after(source.time(), ascending, after);
@@ -201,11 +229,17 @@ pub fn list(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// How many messages the filter keeps: exactly up to ten thousand, beyond that no fewer than there are.
+/// How many messages the filter keeps: exactly for types, and for owners or senders; with other conditions exactly up to
+/// ten thousand, beyond that no fewer than there are.
 pub fn count(conn: &Connection, filter: &Filter) -> Result<u64, StoreError> {
-    let of_types = count_of_types(conn, filter)?;
     if !filter.narrows_beyond_type() {
-        return Ok(of_types);
+        return count_of_types(conn, filter);
+    }
+    let of_addresses = count_of_addresses(conn, filter)?;
+    if let Some(count) = of_addresses
+        && filter.narrows_by_address_only()
+    {
+        return Ok(count);
     }
     let source = filter.source();
     let table = if source == Source::Tag && filter.is_told_by_tags() {
@@ -213,21 +247,56 @@ pub fn count(conn: &Connection, filter: &Filter) -> Result<u64, StoreError> {
     } else {
         source.table()
     };
-    let c = filter.conditions(source, None);
+    let mut params: Vec<Value> = Vec::new();
+    let mut selects = Vec::new();
+    for part in filter.parts(source) {
+        let c = filter.conditions(source, part);
+        selects.push(format!("SELECT 1 FROM {table}{}", c.clause()));
+        params.extend(c.values().iter().cloned());
+    }
     let sql = format!(
-        "SELECT count(*) FROM (SELECT 1 FROM {table}{} LIMIT {})",
-        c.clause(),
+        "SELECT count(*) FROM ({} LIMIT {})",
+        selects.join(" UNION ALL "),
         MAX_COUNTED + 1
     );
     let counted: i64 = conn
         .prepare_cached(&sql)?
-        .query_row(c.params().as_slice(), |row| row.get(0))?;
+        .query_row(rusqlite::params_from_iter(params), |row| row.get(0))?;
     let counted = counted.unsigned_abs();
-    Ok(if counted > MAX_COUNTED {
-        of_types
-    } else {
-        counted
-    })
+    if counted <= MAX_COUNTED {
+        return Ok(counted);
+    }
+    match of_addresses {
+        Some(count) => Ok(count),
+        None => count_of_types(conn, filter),
+    }
+}
+
+/// Messages of the types and the owners asked for, or else of the senders, as counted when they came and went.
+fn count_of_addresses(conn: &Connection, filter: &Filter) -> Result<Option<u64>, StoreError> {
+    let parts: &[(&str, &[String])] = match (&filter.owners[..], &filter.senders[..]) {
+        ([], []) => return Ok(None),
+        ([], senders) => &[
+            ("delegate = '' AND owner IN ({})", senders),
+            ("delegate IN ({})", senders),
+        ],
+        (owners, _) => &[("owner IN ({})", owners)],
+    };
+    let mut total = 0;
+    for (condition, addresses) in parts {
+        let mut c = Conditions::default();
+        c.any(condition, addresses);
+        c.any("type IN ({})", &filter.types);
+        let sql = format!(
+            "SELECT coalesce(sum(messages), 0) FROM address_counts{}",
+            c.clause()
+        );
+        let count: i64 = conn
+            .prepare_cached(&sql)?
+            .query_row(c.params().as_slice(), |row| row.get(0))?;
+        total += count.unsigned_abs();
+    }
+    Ok(Some(total))
 }
 
 /// Messages of the types and statuses asked for, as counted when they came and went.
@@ -266,10 +335,22 @@ impl Filter {
     }
 
     fn narrows_beyond_type(&self) -> bool {
+        self.narrows_beyond(&["type"])
+    }
+
+    /// Whether only types and either owners or senders are asked for.
+    fn narrows_by_address_only(&self) -> bool {
+        !self.narrows_beyond(&["type", "owner", "sender"])
+            && self.is_of_any_status()
+            && (self.owners.is_empty() || self.senders.is_empty())
+    }
+
+    /// Whether anything but these columns is asked about.
+    fn narrows_beyond(&self, columns: &[&str]) -> bool {
         let lists = self.indexed();
         lists
             .iter()
-            .any(|(column, values)| *column != "type" && !values.is_empty())
+            .any(|(column, values)| !columns.contains(column) && !values.is_empty())
             || !self.tags.is_empty()
             || !self.chains.is_empty()
             || !self.payment_types.is_empty()

@@ -5,6 +5,4 @@ UPDATE messages SET reception_time = s.reception_time FROM statuses s
 DELETE FROM statuses WHERE status IN ('processed', 'removing');
 CREATE INDEX messages_reception ON messages (reception_time, item_hash, status);
 CREATE INDEX statuses_reception ON statuses (reception_time, item_hash);
-CREATE INDEX posts_updated ON posts (last_updated DESC, item_hash) WHERE amends IS NULL;
-CREATE INDEX posts_ref ON posts (ref) WHERE ref IS NOT NULL;
 CREATE INDEX aggregates_key ON aggregates (key, owner);

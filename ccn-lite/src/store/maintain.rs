@@ -84,14 +84,19 @@ pub fn check(conn: &Connection) -> Result<Vec<String>, StoreError> {
 }
 
 /// What must not be found: rows that only half of a message left, by what they are.
-const RELATIONS: [(&str, &str); 9] = [
+const RELATIONS: [(&str, &str); 11] = [
     (
-        "POST without its post",
-        "SELECT item_hash FROM messages WHERE type = 'POST' AND item_hash NOT IN (SELECT item_hash FROM posts)",
+        "POST missing among the posts",
+        "SELECT item_hash FROM messages WHERE (type = 'POST' AND content_type <> 'amend') <> (updated IS NOT NULL)",
     ),
     (
-        "post without its message",
-        "SELECT item_hash FROM posts WHERE item_hash NOT IN (SELECT item_hash FROM messages)",
+        "post that shows an amend of another",
+        "SELECT item_hash FROM messages m WHERE amended_by IS NOT NULL AND NOT EXISTS (SELECT 1 FROM messages a \
+         WHERE a.item_hash = m.amended_by AND a.type = 'POST' AND a.content_type = 'amend' AND a.content_ref = m.item_hash)",
+    ),
+    (
+        "sender kept wrongly",
+        "SELECT item_hash FROM messages WHERE delegate IS NOT iif(sender <> owner, sender, NULL)",
     ),
     (
         "STORE without its claim on a file",
@@ -122,6 +127,12 @@ const RELATIONS: [(&str, &str); 9] = [
         "messages counted wrongly",
         "SELECT type || ', ' || status FROM message_counts c WHERE messages <> \
          (SELECT count(*) FROM messages m WHERE m.type = c.type AND m.status = c.status)",
+    ),
+    (
+        "messages of an address counted wrongly",
+        "SELECT owner || ', ' || type FROM (SELECT owner, type, delegate AS signer, messages FROM address_counts \
+         UNION ALL SELECT owner, type, coalesce(delegate, ''), -count(*) FROM messages GROUP BY 1, 2, 3) \
+         GROUP BY owner, type, signer HAVING sum(messages) <> 0",
     ),
 ];
 

@@ -50,14 +50,22 @@ pub struct Message {
     pub payment_type: Option<String>,
     /// Tags.
     pub tags: Option<Value>,
+    /// Time of a POST's content, unix seconds.
+    pub content_time: Option<f64>,
 }
 
-pub(super) const COLUMNS: &str = "item_hash, status, type, chain, sender, signature, item_type, item_content, content, time, channel, \
-     size, reception_time, owner, content_type, content_ref, content_key, content_item_hash, payment_type, tags";
+/// POST type of what amends an earlier post.
+pub(super) const AMEND: &str = "amend";
 
-pub(super) fn json(row: &Row<'_>, index: usize) -> rusqlite::Result<Value> {
-    let text: String = row.get(index)?;
-    serde_json::from_str(&text).map_err(|error| {
+pub(super) const COLUMNS: &str = "item_hash, status, type, chain, sender, signature, item_type, item_content, content, time, channel, \
+     size, reception_time, owner, content_type, content_ref, content_key, content_item_hash, payment_type, tags, \
+     content_time";
+
+/// Text of a message's content, for SQL: what is inline is kept once.
+pub(super) const CONTENT: &str = "coalesce(messages.item_content, messages.content)";
+
+fn parsed(text: &str, index: usize) -> rusqlite::Result<Value> {
+    serde_json::from_str(text).map_err(|error| {
         rusqlite::Error::FromSqlConversionFailure(
             index,
             rusqlite::types::Type::Text,
@@ -66,7 +74,16 @@ pub(super) fn json(row: &Row<'_>, index: usize) -> rusqlite::Result<Value> {
     })
 }
 
+fn json(row: &Row<'_>, index: usize) -> rusqlite::Result<Value> {
+    parsed(row.get_ref(index)?.as_str()?, index)
+}
+
 pub(super) fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
+    let item_content: Option<String> = row.get(7)?;
+    let content = match &item_content {
+        Some(text) => parsed(text, 7)?,
+        None => json(row, 8)?,
+    };
     let tags: Option<String> = row.get(19)?;
     Ok(Message {
         item_hash: row.get(0)?,
@@ -76,8 +93,8 @@ pub(super) fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
         sender: row.get(4)?,
         signature: row.get(5)?,
         item_type: row.get(6)?,
-        item_content: row.get(7)?,
-        content: json(row, 8)?,
+        item_content,
+        content,
         time: row.get(9)?,
         channel: row.get(10)?,
         size: row.get(11)?,
@@ -89,6 +106,7 @@ pub(super) fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
         content_item_hash: row.get(17)?,
         payment_type: row.get(18)?,
         tags: tags.and_then(|text| serde_json::from_str(&text).ok()),
+        content_time: row.get(20)?,
     })
 }
 
@@ -131,12 +149,27 @@ pub fn get(conn: &Connection, hash: &str) -> Result<Option<Message>, StoreError>
 /// Adds a message, which has its status from then on; the reception time stays the earliest. Tells whether anything was
 /// known about the message before.
 pub fn insert(conn: &Connection, m: &Message) -> Result<bool, StoreError> {
+    // RETURNING would build a table for what it returns, for every message.
     let earlier: Option<f64> = conn
-        .prepare_cached("DELETE FROM statuses WHERE item_hash = ? RETURNING reception_time")?
+        .prepare_cached("SELECT reception_time FROM statuses WHERE item_hash = ?")?
         .query_row([&m.item_hash], |row| row.get(0))
         .optional()?;
+    if earlier.is_some() {
+        conn.prepare_cached("DELETE FROM statuses WHERE item_hash = ?")?
+            .execute([&m.item_hash])?;
+    }
+    let content = match m.item_content {
+        Some(_) => String::new(),
+        None => m.content.to_string(),
+    };
+    let updated = m
+        .content_time
+        .filter(|_| m.content_type.as_deref() != Some(AMEND));
+    let delegate = Some(&m.sender).filter(|sender| **sender != m.owner);
+    // FAIL: the writer undoes the whole job anyway, so SQLite need not remember every page for undoing this statement.
     conn.prepare_cached(&format!(
-        "INSERT INTO messages ({COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+        "INSERT OR FAIL INTO messages ({COLUMNS}, updated, delegate) \
+         VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
     ))?
     .execute(params![
         m.item_hash,
@@ -147,7 +180,7 @@ pub fn insert(conn: &Connection, m: &Message) -> Result<bool, StoreError> {
         m.signature,
         m.item_type,
         m.item_content,
-        m.content.to_string(),
+        content,
         m.time,
         m.channel,
         m.size,
@@ -159,6 +192,9 @@ pub fn insert(conn: &Connection, m: &Message) -> Result<bool, StoreError> {
         m.content_item_hash,
         m.payment_type,
         m.tags.as_ref().map(Value::to_string),
+        m.content_time,
+        updated,
+        delegate,
     ])?;
     Ok(earlier.is_some())
 }
@@ -267,8 +303,8 @@ pub fn subscriptions(
 ) -> Result<Vec<(String, Value)>, StoreError> {
     let direction = if ascending { "ASC" } else { "DESC" };
     let mut statement = conn.prepare_cached(&format!(
-        "SELECT item_hash, content -> '$.on.message' FROM messages WHERE type = 'PROGRAM' \
-         AND json_type(content, '$.on.message') = 'array' ORDER BY time {direction}, item_hash"
+        "SELECT item_hash, {CONTENT} -> '$.on.message' FROM messages WHERE type = 'PROGRAM' \
+         AND json_type({CONTENT}, '$.on.message') = 'array' ORDER BY time {direction}, item_hash"
     ))?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, json(row, 1)?)))?;
     Ok(rows.collect::<Result<_, _>>()?)
@@ -276,17 +312,21 @@ pub fn subscriptions(
 
 /// Distinct channels, of one owner when given.
 pub fn channels(conn: &Connection, owner: Option<&str>) -> Result<Vec<String>, StoreError> {
-    let mut c = Conditions::default();
-    c.raw("channel IS NOT NULL");
-    if let Some(owner) = owner {
-        c.with("owner = ?", owner.to_owned());
-    }
-    let sql = format!(
-        "SELECT DISTINCT channel FROM messages{} ORDER BY channel",
-        c.clause()
-    );
-    let mut statement = conn.prepare_cached(&sql)?;
-    let rows = statement.query_map(c.params().as_slice(), |row| row.get(0))?;
+    let channels = |row: &Row<'_>| row.get(0);
+    let Some(owner) = owner else {
+        // From one channel to the next through the index, past all messages in between.
+        let mut statement = conn.prepare_cached(
+            "WITH RECURSIVE each (channel) AS (SELECT min(channel) FROM messages WHERE channel IS NOT NULL UNION ALL \
+             SELECT (SELECT min(m.channel) FROM messages m WHERE m.channel > each.channel) FROM each \
+             WHERE each.channel IS NOT NULL) SELECT channel FROM each WHERE channel IS NOT NULL",
+        )?;
+        let rows = statement.query_map([], channels)?;
+        return Ok(rows.collect::<Result<_, _>>()?);
+    };
+    let mut statement = conn.prepare_cached(
+        "SELECT DISTINCT channel FROM messages WHERE owner = ? AND channel IS NOT NULL ORDER BY channel",
+    )?;
+    let rows = statement.query_map([owner], channels)?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
@@ -300,7 +340,7 @@ pub fn post_types(conn: &Connection, owner: &str) -> Result<Vec<String>, StoreEr
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Messages of each owner by lower-case type; all owners when `addresses` is empty.
+/// Messages of each owner by lower-case type, as counted when they came and went; all owners when `addresses` is empty.
 pub fn stats(
     conn: &Connection,
     addresses: &[String],
@@ -308,7 +348,7 @@ pub fn stats(
     let mut c = Conditions::default();
     c.any("owner IN ({})", addresses);
     let sql = format!(
-        "SELECT owner, lower(type), count(*) FROM messages{} GROUP BY owner, type ORDER BY owner",
+        "SELECT owner, lower(type), sum(messages) FROM address_counts{} GROUP BY owner, type ORDER BY owner",
         c.clause()
     );
     let mut statement = conn.prepare_cached(&sql)?;

@@ -37,6 +37,7 @@ const MIGRATIONS: [&str; 3] = [
     concat!(
         include_str!("lists.sql"),
         include_str!("listing.sql"),
+        include_str!("posts.sql"),
         include_str!("money.sql"),
         include_str!("gone.sql"),
         include_str!("measurements.sql")

@@ -127,11 +127,17 @@ pub fn postpone(
 
 /// Makes whatever waits for `dependency` due now; tells whether there was anything.
 pub fn wake(conn: &Connection, dependency: &str, now: f64) -> Result<bool, StoreError> {
-    let woken = conn
-        .prepare_cached(
-            "UPDATE pending SET next_attempt = min(next_attempt, ?) WHERE item_hash IN \
-             (SELECT item_hash FROM pending_dependencies WHERE dependency = ?)",
+    // Nearly always nobody waits, and a subquery in the update would be a table built to find that.
+    let mut statement =
+        conn.prepare_cached("SELECT item_hash FROM pending_dependencies WHERE dependency = ?")?;
+    let waiting: Vec<String> = statement
+        .query_map([dependency], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for hash in &waiting {
+        conn.prepare_cached(
+            "UPDATE pending SET next_attempt = min(next_attempt, ?) WHERE item_hash = ?",
         )?
-        .execute(params![now, dependency])?;
-    Ok(woken > 0)
+        .execute(params![now, hash])?;
+    }
+    Ok(!waiting.is_empty())
 }

@@ -1,113 +1,68 @@
 //! Posts with their amends merged: one row of a list is an original with its latest content.
+//!
+//! A post is a message with a time of its own; an original also says when it was last updated, and by which amend.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use serde_json::Value;
 
+use super::messages::{self, AMEND, COLUMNS, Message};
 use super::{After, Conditions, Page, StoreError};
 
-/// A post or an amend of one.
-#[derive(Debug, Clone)]
-pub struct Post {
-    /// Item hash.
-    pub item_hash: String,
-    /// Owner.
-    pub owner: String,
-    /// POST type.
-    pub kind: Option<String>,
-    /// What it refers to.
-    pub reference: Option<String>,
-    /// The original it amends.
-    pub amends: Option<String>,
-    /// Channel.
-    pub channel: Option<String>,
-    /// Content.
-    pub content: Value,
-    /// Unix seconds.
-    pub created: f64,
-    /// The newest amend of an original.
-    pub latest_amend: Option<String>,
-    /// Unix seconds of the newest amend.
-    pub last_updated: f64,
-}
+/// Matches that are counted; what is more is told from the number of posts.
+const MAX_COUNTED: u64 = 10_000;
 
-const COLUMNS: &str =
-    "item_hash, owner, type, ref, amends, channel, content, created, latest_amend, last_updated";
-
-fn decode(row: &Row<'_>) -> rusqlite::Result<Post> {
-    let text: String = row.get(6)?;
-    let content = serde_json::from_str(&text).map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(6, rusqlite::types::Type::Text, Box::new(error))
-    })?;
-    Ok(Post {
-        item_hash: row.get(0)?,
-        owner: row.get(1)?,
-        kind: row.get(2)?,
-        reference: row.get(3)?,
-        amends: row.get(4)?,
-        channel: row.get(5)?,
-        content,
-        created: row.get(7)?,
-        latest_amend: row.get(8)?,
-        last_updated: row.get(9)?,
-    })
-}
-
-/// A post or amend.
-pub fn get(conn: &Connection, hash: &str) -> Result<Option<Post>, StoreError> {
+/// The original that a post amends; `None` for an original, nothing when there is no such post.
+pub fn amended(conn: &Connection, hash: &str) -> Result<Option<Option<String>>, StoreError> {
     Ok(conn
-        .prepare_cached(&format!("SELECT {COLUMNS} FROM posts WHERE item_hash = ?"))?
-        .query_row([hash], decode)
+        .prepare_cached(
+            "SELECT iif(content_type = ?, content_ref, NULL) FROM messages WHERE item_hash = ? AND type = 'POST'",
+        )?
+        .query_row([AMEND, hash], |row| row.get(0))
         .optional()?)
 }
 
-/// Adds a post; an amend newer than what its original shows becomes the latest.
-pub fn insert(conn: &Connection, p: &Post) -> Result<(), StoreError> {
-    conn.prepare_cached(&format!(
-        "INSERT INTO posts ({COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?)"
-    ))?
-    .execute(params![
-        p.item_hash,
-        p.owner,
-        p.kind,
-        p.reference,
-        p.amends,
-        p.channel,
-        p.content.to_string(),
-        p.created,
-        p.latest_amend,
-        p.last_updated
-    ])?;
-    if let Some(original) = &p.amends {
-        conn.prepare_cached(
-            "UPDATE posts SET latest_amend = ?1, last_updated = ?2 WHERE item_hash = ?3 AND last_updated < ?2",
-        )?
-        .execute(params![p.item_hash, p.created, original])?;
-    }
+/// Makes an amend written at `created` (unix seconds) the latest of its original, unless there is a newer one.
+pub fn amend(
+    conn: &Connection,
+    original: &str,
+    hash: &str,
+    created: f64,
+) -> Result<(), StoreError> {
+    conn.prepare_cached(
+        "UPDATE messages SET amended_by = ?1, updated = ?2 WHERE item_hash = ?3 AND updated < ?2",
+    )?
+    .execute(params![hash, created, original])?;
     Ok(())
 }
 
 /// Item hashes of the amends of `hash`.
 pub fn amends(conn: &Connection, hash: &str) -> Result<Vec<String>, StoreError> {
-    let mut statement = conn.prepare_cached("SELECT item_hash FROM posts WHERE amends = ?")?;
-    let rows = statement.query_map([hash], |row| row.get(0))?;
+    let mut statement = conn.prepare_cached(
+        "SELECT item_hash FROM messages WHERE content_ref = ? AND type = 'POST' AND content_type = ?",
+    )?;
+    let rows = statement.query_map([hash, AMEND], |row| row.get(0))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Removes a post; its original falls back to the newest amend left.
-pub fn remove(conn: &Connection, hash: &str) -> Result<(), StoreError> {
-    let original: Option<Option<String>> = conn
-        .prepare_cached("DELETE FROM posts WHERE item_hash = ? RETURNING amends")?
-        .query_row([hash], |row| row.get(0))
-        .optional()?;
-    if let Some(Some(original)) = original {
-        conn.prepare_cached(
-            "UPDATE posts SET \
-             latest_amend = (SELECT a.item_hash FROM posts a WHERE a.amends = ?1 ORDER BY a.created DESC LIMIT 1), \
-             last_updated = max(created, coalesce((SELECT max(a.created) FROM posts a WHERE a.amends = ?1), created)) \
-             WHERE item_hash = ?1",
+/// Lets the original of an amend that goes fall back to the newest of the others.
+pub fn withdraw(conn: &Connection, amend: &str) -> Result<(), StoreError> {
+    let Some(Some(original)) = amended(conn, amend)? else {
+        return Ok(());
+    };
+    let latest: Option<(String, f64)> = conn
+        .prepare_cached(
+            "SELECT item_hash, content_time FROM messages WHERE content_ref = ? AND type = 'POST' \
+             AND content_type = ? AND item_hash <> ? ORDER BY content_time DESC LIMIT 1",
         )?
-        .execute([&original])?;
-    }
+        .query_row([&original, AMEND, amend], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()?;
+    let (hash, time) = latest.unzip();
+    conn.prepare_cached(
+        "UPDATE messages SET amended_by = ?1, updated = max(content_time, coalesce(?2, content_time)) \
+         WHERE item_hash = ?3",
+    )?
+    .execute(params![hash, time, original])?;
     Ok(())
 }
 
@@ -136,42 +91,60 @@ pub struct Filter {
 #[derive(Debug, Clone)]
 pub struct Merged {
     /// The original.
-    pub original: Post,
+    pub original: Message,
+    /// When it was written or last amended, unix seconds.
+    pub updated: f64,
     /// The latest amend.
-    pub latest: Option<Post>,
+    pub latest: Option<Message>,
 }
 
 impl Filter {
     fn conditions(&self) -> Conditions {
         let mut c = Conditions::default();
-        c.raw("amends IS NULL");
+        c.raw("updated IS NOT NULL");
         c.any("owner IN ({})", &self.owners);
         c.any("item_hash IN ({})", &self.hashes);
-        c.any("ref IN ({})", &self.refs);
-        c.any("type IN ({})", &self.types);
+        c.any("content_ref IN ({})", &self.refs);
+        c.any("content_type IN ({})", &self.types);
         c.any("channel IN ({})", &self.channels);
         c.any(
-            "EXISTS (SELECT 1 FROM posts latest, json_each(latest.content, '$.tags') tag \
-             WHERE latest.item_hash = coalesce(posts.latest_amend, posts.item_hash) AND tag.value IN ({}))",
+            "EXISTS (SELECT 1 FROM messages latest, json_each(latest.tags) tag \
+             WHERE latest.item_hash = coalesce(messages.amended_by, messages.item_hash) AND tag.value IN ({}))",
             &self.tags,
         );
         if let Some(start) = self.start {
-            c.with("last_updated >= ?", start);
+            c.with("updated >= ?", start);
         }
         if let Some(end) = self.end {
-            c.with("last_updated < ?", end);
+            c.with("updated < ?", end);
         }
         c
     }
 }
 
-/// How many merged posts the filter keeps.
+/// How many merged posts the filter keeps: exactly up to ten thousand, beyond that no fewer than there are.
 pub fn count(conn: &Connection, filter: &Filter) -> Result<u64, StoreError> {
     let c = filter.conditions();
-    let count: i64 = conn
-        .prepare_cached(&format!("SELECT count(*) FROM posts{}", c.clause()))?
+    let counted: i64 = conn
+        .prepare_cached(&format!(
+            "SELECT count(*) FROM (SELECT 1 FROM messages{} LIMIT {})",
+            c.clause(),
+            MAX_COUNTED + 1
+        ))?
         .query_row(c.params().as_slice(), |row| row.get(0))?;
-    Ok(count.unsigned_abs())
+    let counted = counted.unsigned_abs();
+    if counted <= MAX_COUNTED {
+        return Ok(counted);
+    }
+    let posts = messages::Filter {
+        types: vec!["POST".to_owned()],
+        ..messages::Filter::default()
+    };
+    messages::count(conn, &posts)
+}
+
+fn decode(row: &Row<'_>) -> rusqlite::Result<(Message, f64, Option<String>)> {
+    Ok((messages::message(row)?, row.get(21)?, row.get(22)?))
 }
 
 /// A page of merged posts, newest first unless `ascending`.
@@ -184,25 +157,28 @@ pub fn list(
 ) -> Result<Vec<Merged>, StoreError> {
     let mut c = filter.conditions();
     if let Some(after) = after {
-        c.after("last_updated", ascending, after);
+        c.after("updated", ascending, after);
     }
     let direction = if ascending { "ASC" } else { "DESC" };
     let sql = format!(
-        "SELECT {COLUMNS} FROM posts{} ORDER BY last_updated {direction}, item_hash{}",
+        "SELECT {COLUMNS}, updated, amended_by FROM messages{} ORDER BY updated {direction}, item_hash{}",
         c.clause(),
         page.clause()
     );
     let mut statement = conn.prepare_cached(&sql)?;
-    let originals: Vec<Post> = statement
-        .query_map(c.params().as_slice(), decode)?
-        .collect::<Result<_, _>>()?;
-    let mut merged = Vec::with_capacity(originals.len());
-    for original in originals {
-        let latest = match &original.latest_amend {
-            Some(hash) => get(conn, hash)?,
+    let rows = statement.query_map(c.params().as_slice(), decode)?;
+    let mut merged = Vec::new();
+    for row in rows {
+        let (original, updated, amend) = row?;
+        let latest = match amend {
+            Some(hash) => messages::get(conn, &hash)?,
             None => None,
         };
-        merged.push(Merged { original, latest });
+        merged.push(Merged {
+            original,
+            updated,
+            latest,
+        });
     }
     Ok(merged)
 }

@@ -14,10 +14,12 @@ use super::StoreError;
 
 /// Jobs committed together at most.
 const BATCH: usize = 64;
-/// Longest wait for those who were answered a moment ago and usually come back: less than an fsync takes.
+/// Longest wait for the next of those who were answered a moment ago and usually come back: less than an fsync takes.
 const GATHER: Duration = Duration::from_millis(1);
+/// Longest wait for all of them.
+const PATIENCE: Duration = Duration::from_millis(5);
 /// How often is looked whether they have.
-const LOOK: Duration = Duration::from_micros(50);
+const LOOK: Duration = Duration::from_micros(250);
 
 /// Why a transaction failed, for everybody whose job was in it.
 #[derive(Debug, Clone)]
@@ -250,13 +252,20 @@ pub(super) fn run(conn: &Connection, mut jobs: mpsc::Receiver<Job>) {
     while let Some(first) = jobs.blocking_recv() {
         let mut batch = vec![first];
         let begin = Instant::now();
+        let mut last = begin;
         loop {
+            let before = batch.len();
             while batch.len() < BATCH
                 && let Ok(next) = jobs.try_recv()
             {
                 batch.push(next);
             }
-            if batch.len() >= expected.min(BATCH) || begin.elapsed() >= GATHER {
+            let now = Instant::now();
+            if batch.len() > before {
+                last = now;
+            }
+            if batch.len() >= expected.min(BATCH) || now - last >= GATHER || now - begin >= PATIENCE
+            {
                 break;
             }
             std::thread::sleep(LOOK);

@@ -159,9 +159,14 @@ async fn the_status_feed_begins_with_the_metrics() {
     let node = Node::start().await;
     let key = Keypair::generate();
     node.accept(&post(&key, "t", json!(1))).await;
+    let mut listener = Feed::open(&node, "/api/ws0/messages?history=0").await;
+    node.accept(&post(&key, "t", json!(2))).await;
+    listener.next_hash().await;
     let mut feed = Feed::open(&node, "/api/ws0/status").await;
     let frame = feed.next().await;
-    assert_eq!(frame["pyaleph_status_sync_messages_total"], 1);
+    assert_eq!(frame["pyaleph_status_sync_messages_total"], 2);
+    assert_eq!(frame["pyaleph_ws_messages_connections_active"], 1);
+    assert_eq!(frame["pyaleph_ws_status_connections_active"], 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,7 +6,7 @@ use aleph_message::{Keypair, MessageType};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
-use super::support::{Node, aggregate, amend, post, signed, signed_on};
+use super::support::{Node, aggregate, amend, forget, post, signed, signed_on};
 
 fn hashes(list: &Value) -> BTreeSet<String> {
     list["messages"]
@@ -305,4 +305,73 @@ async fn addresses_come_in_order_of_what_they_published_by_page_and_by_cursor() 
     let part = &order[1][10..30].to_uppercase();
     let (found, _) = addresses(&format!("addressContains={part}")).await;
     assert_eq!(found, order[1..2]);
+}
+
+#[tokio::test]
+async fn who_signs_for_others_is_found_by_both_and_counted_for_the_owner() {
+    let node = Node::start().await;
+    let (owner, friend) = (Keypair::generate(), Keypair::generate());
+    let rule = json!({"authorizations": [{"address": friend.address()}]});
+    node.accept(&aggregate(&owner, "security", rule)).await;
+    let mut expected = Vec::new();
+    for n in 0..6 {
+        let mut content = json!({"type": "t", "content": {"n": n, "tags": ["twice", "twice"]}});
+        if n % 2 == 0 {
+            content["address"] = owner.address().into();
+        }
+        let time = 1_700_000_000.0 + f64::from(n);
+        let message = signed_on(&friend, MessageType::Post, Some("C"), time, content);
+        expected.push(node.accept(&message).await);
+    }
+    let listed = async |query: &str| {
+        let (_, body) = node
+            .get(&format!("/api/v0/messages.json?sort_order=1&{query}"))
+            .await;
+        let hashes: Vec<String> = body["messages"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|item| item["item_hash"].as_str().unwrap().to_owned())
+            .collect();
+        (hashes, body)
+    };
+    let signer = friend.address();
+    // Counted as messages came, and by looking at them; asked for once or twice.
+    for query in ["msgType=POST", "channels=C"] {
+        let (all, body) = listed(&format!("addresses={signer},{signer}&{query}")).await;
+        assert_eq!((&all, &body["pagination_total"]), (&expected, &json!(6)));
+    }
+    let mut by_cursor = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let (page, body) =
+            listed(&format!("addresses={signer}&pagination=2&cursor={cursor}")).await;
+        by_cursor.extend(page);
+        match body["next_cursor"].as_str() {
+            Some(next) => cursor = next.to_owned(),
+            None => break,
+        }
+    }
+    assert_eq!(by_cursor, expected);
+    let (owned, _) = listed(&format!("owners={}&msgType=POST", owner.address())).await;
+    let for_owner: Vec<_> = expected.iter().step_by(2).cloned().collect();
+    assert_eq!(owned, for_owner);
+    let (_, body) = listed(&format!("owners={}", owner.address())).await;
+    assert_eq!(body["pagination_total"], 4);
+    assert_eq!(
+        node.get("/api/v0/channels/list.json").await.1["channels"],
+        json!(["C", "TEST"])
+    );
+    let (tagged, body) = listed("tags=twice").await;
+    assert_eq!((&tagged, &body["pagination_total"]), (&expected, &json!(6)));
+
+    let posts = async |owner: &str| {
+        let (_, stats) = node
+            .get(&format!("/api/v0/addresses/stats.json?addresses={owner}"))
+            .await;
+        stats["data"][owner]["post"].clone()
+    };
+    assert_eq!(posts(&owner.address()).await, 3);
+    node.accept(&forget(&friend, &[&expected[1]])).await;
+    assert_eq!(posts(&signer).await, 2);
 }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::report::{Value, value};
+use super::report::{Value, unbounded, value};
 use node::Node;
 
 /// Connections that publish at once.
@@ -113,6 +113,13 @@ pub fn run(setup: &Setup) -> anyhow::Result<Vec<Value>> {
         256.0,
     ));
     node.stop()?;
+    // Stopped, it has copied its log into the database.
+    let database = fs::metadata(node::database(&setup.directory))?.len();
+    values.push(unbounded(
+        "database, all messages",
+        "bytes a message",
+        database as f64 / messages as f64,
+    ));
 
     let node = start(setup)?;
     values.push(value(
@@ -139,7 +146,7 @@ pub fn run(setup: &Setup) -> anyhow::Result<Vec<Value>> {
     let depth = DEEP_PAGE.min(messages / 20);
     let deep = lists::cursor(node.address, depth, 100)?;
     values.push(value(
-        "cursor at page 10,000, p99",
+        &format!("cursor at page {depth}, p99"),
         "ms, clock",
         deep.p99_ms(),
         10.0,

@@ -52,13 +52,21 @@ impl Value {
 /// A value whose goal is a number of its own, not a share of somebody else's.
 pub(super) fn value(name: &str, unit: &str, value: f64, goal: f64) -> Value {
     Value {
+        limit: Some(goal),
+        ..unbounded(name, unit, value)
+    }
+}
+
+/// A value without a goal.
+pub(super) fn unbounded(name: &str, unit: &str, value: f64) -> Value {
+    Value {
         name: name.into(),
         unit: unit.into(),
         value: Some(value),
         reference: None,
         reference_name: String::new(),
         goal: None,
-        limit: Some(goal),
+        limit: None,
     }
 }
 

@@ -28,12 +28,21 @@ pub fn free_port() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
+fn state(directory: &Path) -> PathBuf {
+    directory.join("state")
+}
+
+/// The database of a node on `directory`.
+pub fn database(directory: &Path) -> PathBuf {
+    state(directory).join("ccn-lite.sqlite")
+}
+
 impl Node {
     /// Starts `program` on `directory`; `more` is added to its configuration.
     pub fn start(program: &Path, directory: &Path, more: &str) -> anyhow::Result<Self> {
         let address = free_port()?;
         let config = directory.join("ccn-lite.toml");
-        let state: PathBuf = directory.join("state");
+        let state = state(directory);
         fs::write(
             &config,
             format!(
