@@ -14,7 +14,7 @@ SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 PACKAGE_LISTS := images/packages.txt kernel-config/packages.txt tests/packages.txt
 SAY     := @tests/say
 
-.PHONY: help setup toolchain kernel programs images image run test bench lint fuzz soak clean
+.PHONY: help setup toolchain kernel programs host-programs initramfs images image run test bench lint fuzz soak clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -43,12 +43,19 @@ kernel: setup ## build the guest kernel (cached)
 	@mkdir -p $(OUT)
 	@ln -sfn "$$(kernel-config/build.sh | tail -n1)" $(OUT)/vmlinux
 
-programs: setup ## build the programs of the appliance
+programs: host-programs initramfs ## build the programs of the appliance
+
+# Beside one another: each ends in the linker, which has work for one processor.
+initramfs: setup
+	$(SAY) "the guests' init"
+	@mkdir -p $(OUT)
+	guest-init/build-initramfs.sh $(OUT)
+
+host-programs: setup
 	$(SAY) "programs"
 	@mkdir -p $(OUT)/staging/usr/bin $(OUT)/staging/usr/lib/crn
 	cargo build --release --locked -p crn-agent -p crn-convert -p ccn-lite
 	cargo rustc --release --locked -p crn-vmm --bin crn-vmm -- -C target-feature=+crt-static
-	guest-init/build-initramfs.sh $(OUT)
 	@install -m755 $(addprefix $(BUILT)/release/,crn-agent crn-convert crn-vmm ccn-lite) $(OUT)/staging/usr/bin/
 
 images: setup ## build the runtimes and instance images that the demo and the tests publish (cached)

@@ -4,8 +4,8 @@
 #   guest-init/build-initramfs.sh OUT_DIR
 #
 # OUT_DIR/initramfs holds /init = crn-init, OUT_DIR/bench-initramfs holds /init = crn-bench-init, OUT_DIR/device-initramfs
-# that of the device tests. All are newc cpio archives, not compressed: the kernel takes them from memory as they are. /dev/console comes with the kernel's own
-# built-in archive, so no device node is needed here and nobody needs to be root.
+# that of the device tests. All are newc cpio archives, not compressed: the kernel takes them from memory as they are.
+# /dev/console comes with the kernel's own built-in archive, so no device node is needed here and nobody needs to be root.
 set -euo pipefail
 
 [ $# -eq 1 ] || { echo "usage: $0 OUT_DIR" >&2; exit 2; }
