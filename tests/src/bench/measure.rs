@@ -157,6 +157,15 @@ pub fn run() -> anyhow::Result<()> {
         MountFlags::empty(),
         None,
     );
+    // As on the appliance: see its kernel's command line.
+    mount(
+        "cgroup2",
+        "/sys/fs/cgroup",
+        "cgroup2",
+        MountFlags::empty(),
+        Some(c"favordynmods"),
+    )
+    .context("mount the control groups")?;
     match plan.task {
         Task::Disk { bytes } | Task::Memory { bytes } => {
             make_disk(bytes).context("make the disk")?;
