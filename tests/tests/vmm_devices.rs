@@ -72,7 +72,9 @@ fn check(transport: &str, image: &Path) -> anyhow::Result<()> {
 fn copies_of_a_snapshot_go_on_at_once_with_secrets_of_their_own() -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
     let image = image(directory.path())?;
-    check("copies", &image)
+    ["copies", "pci-copies"]
+        .into_iter()
+        .try_for_each(|transport| check(transport, &image))
 }
 
 #[test]

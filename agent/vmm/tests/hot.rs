@@ -13,8 +13,8 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use crn_protocol::control::{
-    Command, ConsoleSpec, Descriptor, DiskSpec, Event, ExitReason, MemoryBacking, Reply, Report,
-    Request, Status, Transport, VmSpec,
+    Command, ConsoleSpec, Descriptor, DiskSpec, Event, ExitReason, Hardware, MemoryBacking, Reply,
+    Report, Request, Status, Transport, VmSpec,
 };
 use crn_protocol::descriptors::{Receiver, send_with};
 use crn_protocol::devices::{Engine, Limits};
@@ -120,26 +120,28 @@ impl Machine {
             vmm,
         };
         let spec = VmSpec {
-            vm: "hot".to_owned(),
-            vcpus: 1,
-            memory_mib: 32,
+            hardware: Hardware {
+                vm: "hot".to_owned(),
+                vcpus: 1,
+                memory_mib: 32,
+                transport,
+                kvm: Descriptor(2),
+                disks: Vec::new(),
+                nics: Vec::new(),
+                vsock: None,
+                balloon: None,
+                pmem: Vec::new(),
+                entropy: Limits::default(),
+                console: ConsoleSpec {
+                    output: Descriptor(1),
+                    max_bytes: 0,
+                    virtio: false,
+                },
+            },
             memory_backing: MemoryBacking::Thp,
-            transport,
-            kvm: Descriptor(2),
             kernel: Descriptor(0),
             initramfs: None,
             cmdline: String::new(),
-            disks: Vec::new(),
-            nics: Vec::new(),
-            vsock: None,
-            balloon: None,
-            pmem: Vec::new(),
-            entropy: Limits::default(),
-            console: ConsoleSpec {
-                output: Descriptor(1),
-                max_bytes: 0,
-                virtio: false,
-            },
         };
         let (kernel, console) = (kernel(obeys), open());
         let request = Request::Launch(Box::new(spec));
