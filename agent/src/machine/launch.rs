@@ -58,7 +58,7 @@ pub fn prepare(spec: MachineSpec) -> Result<(Process, Control, Launch), MachineE
 
 /// Where a machine's process comes from.
 enum Origin {
-    Spare(Spare),
+    Spare(Box<Spare>),
     /// It is started with a control socket and a log.
     New(UnixListener, File),
 }
@@ -70,7 +70,7 @@ fn try_prepare(mut spec: MachineSpec) -> Result<(Process, Control, Launch), Mach
             spare
                 .move_to(&spec.run_dir, &spec.state_dir)
                 .map_err(failed("move a spare process to", &spec.run_dir))?;
-            Origin::Spare(spare)
+            Origin::Spare(Box::new(spare))
         }
         None => Origin::New(
             listen(&spec.run_dir.join(CONTROL_SOCKET))?,
