@@ -6,7 +6,8 @@
 mod support;
 
 use std::fs::File;
-use std::io::{Read, Seek, Write};
+use std::io::{BufRead, BufReader, Read, Seek, Write};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, Stdio};
@@ -333,4 +334,32 @@ fn a_guest_asked_to_power_off_does_or_is_stopped_at_the_deadline() {
         assert_eq!(ended, reason);
         assert_eq!(detail.contains("within 100 ms"), !obeys, "{detail}");
     }
+}
+
+#[test]
+fn a_process_whose_controller_leaves_before_there_is_a_machine_ends() {
+    if support::kvm().is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("control.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut vmm = support::vmm(listener.into(), Stdio::inherit());
+    // One that is replaced by another one does not count.
+    let first = UnixStream::connect(&path).unwrap();
+    let second = UnixStream::connect(&path).unwrap();
+    let mut second = BufReader::new(second);
+    for id in 1..=2 {
+        let request = Request::Status;
+        let line = encode(&Command { id, request }).unwrap();
+        second.get_mut().write_all(&line).unwrap();
+        let mut answer = String::new();
+        second.read_line(&mut answer).unwrap();
+        assert!(answer.contains(&format!("\"id\":{id}")), "{answer:?}");
+        // The first time, the other one is still there.
+        let _ = first.shutdown(Shutdown::Both);
+    }
+    drop(second);
+    let ended = vmm.wait().unwrap();
+    assert_eq!(ended.code(), Some(i32::from(ExitReason::Stopped.code())));
 }
