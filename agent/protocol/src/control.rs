@@ -254,8 +254,7 @@ pub enum Request {
     /// Go on after [`Request::Pause`].
     Resume,
     /// Write the machine, which is paused, into two files; carries them. It stays paused, and can be resumed. Not with
-    /// devices that have come or gone since its start, nor with such that interrupt by messages (MSI-X), as Linux has them
-    /// on PCI.
+    /// devices that have come or gone since its start.
     Snapshot(SnapshotSpec),
     /// Attach a disk; carries its descriptor. With [`Transport::Pci`] only. The reply comes when the disk is on the
     /// bus; the guest finds it by itself if its kernel has ACPI hot plug.
