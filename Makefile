@@ -87,7 +87,7 @@ bench: image images ## the benchmarks; results in target/bench/*.json
 lint: setup ## formatting, clippy, licences and duplicate versions
 	@tests/lint
 
-fuzz: setup ## every fuzz target for T=60 seconds, with a nightly compiler
+fuzz: setup ## every fuzz target for T=60 seconds
 	@tests/fuzz/run $(or $(T),60)
 
 soak: image images ## what takes hours: stock images kept for years, core channel node and agent killed, the end-to-end suite (ROUNDS=20)

@@ -133,6 +133,9 @@ pub struct Limits {
     pub crashes: u32,
 }
 
+/// Each takes some MiB of memory and is of use for one start.
+const MAX_SPARE: usize = 64;
+
 /// `[sandbox]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -142,6 +145,8 @@ pub struct Sandbox {
     pub cgroups: bool,
     /// Bytes a second each machine may read from, and write to, the disk of `state_dir`; 0 is without limit.
     pub disk_bytes_per_second: u64,
+    /// Monitors kept started for the next machines, at most [`MAX_SPARE`]; 0 for none.
+    pub spare: usize,
 }
 
 impl Sandbox {
@@ -160,6 +165,7 @@ impl Default for Sandbox {
         Self {
             cgroups: true,
             disk_bytes_per_second: 0,
+            spare: 2,
         }
     }
 }
@@ -419,6 +425,9 @@ impl Config {
             if !path.is_absolute() {
                 return wrong(field, "expected an absolute path");
             }
+        }
+        if self.sandbox.spare > MAX_SPARE {
+            return wrong("sandbox.spare", "expected 64 or fewer");
         }
         if let Some(hash) = &self.node.hash
             && !is_digest(hash)

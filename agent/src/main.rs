@@ -21,6 +21,7 @@ use crn_agent::intake::watch::Watch;
 use crn_agent::ledger::Ledger;
 use crn_agent::logs::Logs;
 use crn_agent::machine::cgroup::Cgroups;
+use crn_agent::machine::pool::Pool;
 use crn_agent::net::{Net, Pools};
 use crn_agent::reconcile::Reconciler;
 use crn_agent::reconcile::host::Hypervisor;
@@ -153,7 +154,15 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
         .then(|| Cgroups::open(&config.state_dir, config.sandbox.disk_rate()))
         .transpose()
         .context("cannot limit machines ([sandbox] cgroups = false does without)")?;
-    let host: Arc<dyn Hypervisor> = Arc::new(Kvm::new(Arc::clone(&config), net, dns, cgroups));
+    let pool = Pool::open(
+        &config.vmm,
+        &config.run_dir,
+        &config.state_dir,
+        config.sandbox.spare,
+    )
+    .context("cannot keep monitors in reserve ([sandbox] spare = 0 does without)")?;
+    let host: Arc<dyn Hypervisor> =
+        Arc::new(Kvm::new(Arc::clone(&config), net, dns, cgroups, pool));
 
     let listener = tokio::net::TcpListener::bind(config.listen)
         .await

@@ -2,7 +2,8 @@
 //!
 //! The agent binds and listens on the machine's control socket (a UNIX stream socket) and starts
 //! `crn-vmm --control-fd 3 --uid N --gid N` with that listening socket as descriptor 3 and as the first process of a PID
-//! namespace, so that an agent that restarts finds the machine again by connecting to the same path. One controller is served at a time; a new one replaces the old.
+//! namespace, so that an agent that restarts finds the machine again by connecting to the same path. One controller is served
+//! at a time; a new one replaces the old. A process whose controller leaves before there is a machine ends.
 //! Every message is one JSON line ([`crate::lines`]). Descriptors are attached to the first byte of the line that
 //! speaks of them, and are named there by their position ([`Descriptor`]).
 
@@ -14,32 +15,22 @@ use crate::devices::{BalloonSpec, DeviceStatus, Engine, Limits, NewLimits, NicLi
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Descriptor(pub u8);
 
-/// Everything a machine is made of. The VMM opens nothing: all arrives as descriptors.
+/// What every machine is made of, whether it boots or goes on from a snapshot. The VMM opens nothing: all arrives as
+/// descriptors.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct VmSpec {
+pub struct Hardware {
     /// The item hash, for log lines.
     pub vm: String,
     /// 1..=64.
     pub vcpus: u8,
     /// MiB of guest memory, exactly.
     pub memory_mib: u32,
-    /// What pages the guest's memory is made of.
-    #[serde(default)]
-    pub memory_backing: MemoryBacking,
     /// The bus of all virtio devices.
     #[serde(default)]
     pub transport: Transport,
     /// `/dev/kvm`, open for reading and writing.
     pub kvm: Descriptor,
-    /// An ELF `vmlinux` (entered by its PVH note, or by the 64-bit boot protocol if it has none) or a bzImage, open
-    /// for reading.
-    pub kernel: Descriptor,
-    /// A cpio archive, open for reading.
-    #[serde(default)]
-    pub initramfs: Option<Descriptor>,
-    /// The kernel's command line, used as it is.
-    pub cmdline: String,
     /// virtio-blk devices in the order in which the guest names them: vda, vdb, …
     #[serde(default)]
     pub disks: Vec<DiskSpec>,
@@ -60,6 +51,47 @@ pub struct VmSpec {
     pub entropy: Limits,
     /// Where the guest's console goes: a regular file opened for reading and appending, or a pipe.
     pub console: ConsoleSpec,
+}
+
+impl Hardware {
+    /// The descriptors it names.
+    pub fn descriptors(&self) -> impl Iterator<Item = Descriptor> + '_ {
+        let disks = self.disks.iter().map(|disk| disk.file);
+        disks
+            .chain(self.nics.iter().flat_map(|nic| nic.taps.iter().copied()))
+            .chain(self.vsock.iter().map(|vsock| vsock.listener))
+            .chain(self.pmem.iter().map(|pmem| pmem.file))
+            .chain([self.kvm, self.console.output])
+    }
+}
+
+/// A machine that boots a kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmSpec {
+    /// What it is made of.
+    pub hardware: Hardware,
+    /// What pages the guest's memory is made of.
+    #[serde(default)]
+    pub memory_backing: MemoryBacking,
+    /// An ELF `vmlinux` (entered by its PVH note, or by the 64-bit boot protocol if it has none) or a bzImage, open
+    /// for reading.
+    pub kernel: Descriptor,
+    /// A cpio archive, open for reading.
+    #[serde(default)]
+    pub initramfs: Option<Descriptor>,
+    /// The kernel's command line, used as it is.
+    pub cmdline: String,
+}
+
+impl VmSpec {
+    /// The descriptors it names.
+    pub fn descriptors(&self) -> impl Iterator<Item = Descriptor> + '_ {
+        let source = [Some(self.kernel), self.initramfs];
+        self.hardware
+            .descriptors()
+            .chain(source.into_iter().flatten())
+    }
 }
 
 /// What pages a guest's memory is made of.
@@ -175,47 +207,26 @@ pub struct SnapshotSpec {
     pub differences: bool,
 }
 
-/// A machine that goes on from a snapshot. It has the same vCPUs, memory, bus and devices, each over a descriptor of
-/// its own; what does not fit the snapshot is refused by name.
+/// A machine that goes on from a snapshot. Its memory is made of ordinary pages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RestoreSpec {
-    /// The item hash, for log lines.
-    pub vm: String,
-    /// As in the snapshot.
-    pub vcpus: u8,
-    /// As in the snapshot.
-    pub memory_mib: u32,
-    /// As in the snapshot.
-    #[serde(default)]
-    pub transport: Transport,
-    /// `/dev/kvm`, open for reading and writing.
-    pub kvm: Descriptor,
+    /// The same as the snapshot's machine has, each device over a descriptor of its own: vCPUs, memory, bus, disks of the
+    /// same lengths and serials, NICs with the same addresses, MTUs and numbers of queues, the same images. The context
+    /// identifier, the balloon's target and all limits may be others. What does not fit is refused by name.
+    pub hardware: Hardware,
     /// The snapshot's state file, open for reading.
     pub state: Descriptor,
     /// Its memory file, open for reading. It is mapped, not copied: copies of one machine share what they do not
     /// change. It must not change or become shorter while one of them runs.
     pub memory: Descriptor,
-    /// Of the same lengths and serials as in the snapshot.
-    #[serde(default)]
-    pub disks: Vec<DiskSpec>,
-    /// With the same MAC addresses, MTUs and numbers of queues as in the snapshot.
-    #[serde(default)]
-    pub nics: Vec<NicSpec>,
-    /// The context identifier may be another one. The guest's connections have ended.
-    #[serde(default)]
-    pub vsock: Option<VsockSpec>,
-    /// The target may be another one.
-    #[serde(default)]
-    pub balloon: Option<BalloonSpec>,
-    /// The same images as in the snapshot.
-    #[serde(default)]
-    pub pmem: Vec<PmemSpec>,
-    /// Limits of the entropy source.
-    #[serde(default)]
-    pub entropy: Limits,
-    /// Where the guest's console goes.
-    pub console: ConsoleSpec,
+}
+
+impl RestoreSpec {
+    /// The descriptors it names.
+    pub fn descriptors(&self) -> impl Iterator<Item = Descriptor> + '_ {
+        self.hardware.descriptors().chain([self.state, self.memory])
+    }
 }
 
 /// What a controller may ask.
@@ -243,8 +254,7 @@ pub enum Request {
     /// Go on after [`Request::Pause`].
     Resume,
     /// Write the machine, which is paused, into two files; carries them. It stays paused, and can be resumed. Not with
-    /// devices that have come or gone since its start, nor with such that interrupt by messages (MSI-X), as Linux has them
-    /// on PCI.
+    /// devices that have come or gone since its start.
     Snapshot(SnapshotSpec),
     /// Attach a disk; carries its descriptor. With [`Transport::Pci`] only. The reply comes when the disk is on the
     /// bus; the guest finds it by itself if its kernel has ACPI hot plug.

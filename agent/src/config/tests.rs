@@ -34,6 +34,7 @@ fn a_wrong_value_names_its_field() {
     for (text, field) in [
         ("ccn = \"localhost\"", "ccn"),
         ("state_dir = \"var\"", "state_dir"),
+        ("[sandbox]\nspare = 65", "sandbox.spare"),
         ("[node]\nhash = \"ab\"", "node.hash"),
         ("[network]\nipv6_pool = \"fec0::/96\"", "network.ipv6_pool"),
         ("listen = \"0.0.0.0:24500\"", "network.host_ports"),

@@ -8,14 +8,17 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use crn_protocol::control::{
-    ConsoleSpec, Descriptor, DiskSpec, MemoryBacking, NicSpec, Transport, VmSpec, VsockSpec,
+    ConsoleSpec, Descriptor, DiskSpec, Hardware, MemoryBacking, NicSpec, Transport, VmSpec,
+    VsockSpec,
 };
 use crn_protocol::devices::{Engine, Limits, NicLimits};
 use crn_protocol::guest::Workload;
 
 use super::cgroup::Size;
+use super::control::Control;
+use super::pool::Spare;
 use super::process::{Birth, Process};
-use super::{CONTROL_SOCKET, MachineError, MachineSpec, VSOCK_SOCKET};
+use super::{CONTROL_SOCKET, MachineError, MachineSpec, VMM_LOG, VSOCK_SOCKET};
 
 /// A log of the VMM's own words that is longer is begun again at the next start, in bytes.
 const LOG_BYTES: u64 = 1 << 20;
@@ -41,9 +44,10 @@ impl Launch {
     }
 }
 
-/// Opens everything, makes the run directory with its sockets, starts the process.
+/// Opens everything, makes the run directory with its sockets, starts the process and connects to it, or takes the spare
+/// one. Blocks; needs a runtime around it.
 /// After an error the run directory is gone.
-pub fn prepare(spec: MachineSpec) -> Result<(Process, Launch), MachineError> {
+pub fn prepare(spec: MachineSpec) -> Result<(Process, Control, Launch), MachineError> {
     let run_dir = spec.run_dir.clone();
     let prepared = try_prepare(spec);
     if prepared.is_err() {
@@ -52,24 +56,28 @@ pub fn prepare(spec: MachineSpec) -> Result<(Process, Launch), MachineError> {
     prepared
 }
 
-fn try_prepare(spec: MachineSpec) -> Result<(Process, Launch), MachineError> {
+/// Where a machine's process comes from.
+enum Origin {
+    Spare(Box<Spare>),
+    /// It is started with a control socket and a log.
+    New(UnixListener, File),
+}
+
+fn try_prepare(mut spec: MachineSpec) -> Result<(Process, Control, Launch), MachineError> {
     fresh_dir(&spec.run_dir)?;
-    let control = listen(&spec.run_dir.join(CONTROL_SOCKET))?;
-    let vsock = listen(&spec.run_dir.join(VSOCK_SOCKET))?;
-    let log = spec.state_dir.join("vmm.log");
-    let log = open(
-        &log,
-        OpenOptions::new().append(true).create(true).mode(0o600),
-    )
-    .and_then(|file| {
-        if file
-            .metadata()
-            .is_ok_and(|metadata| metadata.len() > LOG_BYTES)
-        {
-            file.set_len(0).map_err(failed("empty", &log))?;
+    let origin = match spec.spare.take() {
+        Some(mut spare) => {
+            spare
+                .move_to(&spec.run_dir, &spec.state_dir)
+                .map_err(failed("move a spare process to", &spec.run_dir))?;
+            Origin::Spare(Box::new(spare))
         }
-        Ok(file)
-    })?;
+        None => Origin::New(
+            listen(&spec.run_dir.join(CONTROL_SOCKET))?,
+            log(&spec.state_dir)?,
+        ),
+    };
+    let vsock = listen(&spec.run_dir.join(VSOCK_SOCKET))?;
     let launch = describe(&spec, vsock)?;
     let launch = with_nic(launch, spec.nic)?;
     let cgroup = match &spec.cgroups {
@@ -83,49 +91,88 @@ fn try_prepare(spec: MachineSpec) -> Result<(Process, Launch), MachineError> {
         )?),
         None => None,
     };
-    let born = Birth {
-        program: &spec.vmm,
-        identity: spec.identity,
-        cgroup,
-        run_dir: &spec.run_dir,
+    let (process, control) = match origin {
+        Origin::Spare(spare) => spare
+            .into_machine(cgroup)
+            .map_err(failed("limit", &spec.vmm))?,
+        Origin::New(control, log) => {
+            let born = Birth {
+                program: &spec.vmm,
+                identity: spec.identity,
+                cgroup,
+                run_dir: &spec.run_dir,
+            };
+            let process = Process::spawn(born, control.into(), log);
+            connect(process.map_err(failed("start", &spec.vmm))?, &spec.run_dir)?
+        }
     };
-    let process = Process::spawn(born, control.into(), log).map_err(failed("start", &spec.vmm))?;
-    Ok((process, launch))
+    Ok((process, control, launch))
+}
+
+/// A process that cannot be spoken to is ended.
+fn connect(process: Process, run_dir: &Path) -> Result<(Process, Control), MachineError> {
+    let path = run_dir.join(CONTROL_SOCKET);
+    match Control::connect(&path) {
+        Ok(control) => Ok((process, control)),
+        Err(error) => {
+            process.kill().map_err(MachineError::Kill)?;
+            Err(failed("connect to", &path)(error))
+        }
+    }
+}
+
+/// Begun again when it has become too long.
+fn log(state_dir: &Path) -> Result<File, MachineError> {
+    let path = state_dir.join(VMM_LOG);
+    let file = open(
+        &path,
+        OpenOptions::new().append(true).create(true).mode(0o600),
+    )?;
+    if file
+        .metadata()
+        .is_ok_and(|metadata| metadata.len() > LOG_BYTES)
+    {
+        file.set_len(0).map_err(failed("empty", &path))?;
+    }
+    Ok(file)
 }
 
 fn describe(spec: &MachineSpec, vsock: UnixListener) -> Result<Launch, MachineError> {
     let read = |path: &Path| open(path, OpenOptions::new().read(true));
     let vm_spec = VmSpec {
-        vm: spec.vm.clone(),
-        vcpus: spec.vcpus,
-        memory_mib: spec.memory_mib,
-        memory_backing: MemoryBacking::Thp,
-        transport: match spec.guest.workload {
-            Workload::Program(_) => Transport::Mmio,
-            // An image's own kernel finds nothing else.
-            Workload::Instance { .. } => Transport::Pci,
+        hardware: Hardware {
+            vm: spec.vm.clone(),
+            vcpus: spec.vcpus,
+            memory_mib: spec.memory_mib,
+            transport: match spec.guest.workload {
+                Workload::Program(_) => Transport::Mmio,
+                // An image's own kernel finds nothing else.
+                Workload::Instance { .. } => Transport::Pci,
+            },
+            kvm: Descriptor(0),
+            disks: Vec::new(),
+            nics: Vec::new(),
+            vsock: None,
+            balloon: None,
+            pmem: Vec::new(),
+            entropy: Limits::default(),
+            console: ConsoleSpec {
+                output: Descriptor(0),
+                max_bytes: spec.console_bytes,
+                virtio: false,
+            },
         },
-        kvm: Descriptor(0),
+        memory_backing: MemoryBacking::Thp,
         kernel: Descriptor(0),
         initramfs: None,
         cmdline: spec.cmdline.clone(),
-        disks: Vec::new(),
-        nics: Vec::new(),
-        vsock: None,
-        balloon: None,
-        pmem: Vec::new(),
-        entropy: Limits::default(),
-        console: ConsoleSpec {
-            output: Descriptor(0),
-            max_bytes: spec.console_bytes,
-            virtio: false,
-        },
     };
     let mut launch = Launch {
         spec: vm_spec,
         descriptors: Vec::new(),
     };
-    launch.spec.kvm = launch.attach(open(&spec.kvm, OpenOptions::new().read(true).write(true))?)?;
+    launch.spec.hardware.kvm =
+        launch.attach(open(&spec.kvm, OpenOptions::new().read(true).write(true))?)?;
     launch.spec.kernel = launch.attach(read(&spec.kernel)?)?;
     launch.spec.initramfs = Some(launch.attach(read(&spec.initramfs)?)?);
     for disk in &spec.disks {
@@ -134,7 +181,7 @@ fn describe(spec: &MachineSpec, vsock: UnixListener) -> Result<Launch, MachineEr
             OpenOptions::new().read(true).write(!disk.read_only),
         )?;
         let file = launch.attach(file)?;
-        launch.spec.disks.push(DiskSpec {
+        launch.spec.hardware.disks.push(DiskSpec {
             file,
             read_only: disk.read_only,
             serial: disk.serial.clone(),
@@ -142,7 +189,7 @@ fn describe(spec: &MachineSpec, vsock: UnixListener) -> Result<Launch, MachineEr
             limits: Limits::default(),
         });
     }
-    launch.spec.vsock = Some(VsockSpec {
+    launch.spec.hardware.vsock = Some(VsockSpec {
         cid: spec.cid,
         listener: launch.attach(vsock)?,
     });
@@ -155,14 +202,14 @@ fn describe(spec: &MachineSpec, vsock: UnixListener) -> Result<Launch, MachineEr
             .create(true)
             .mode(0o600),
     )?;
-    launch.spec.console.output = launch.attach(console)?;
+    launch.spec.hardware.console.output = launch.attach(console)?;
     Ok(launch)
 }
 
 fn with_nic(mut launch: Launch, nic: Option<super::Nic>) -> Result<Launch, MachineError> {
     if let Some(nic) = nic {
         let tap = launch.attach(nic.tap)?;
-        launch.spec.nics.push(NicSpec {
+        launch.spec.hardware.nics.push(NicSpec {
             taps: vec![tap],
             mac: nic.mac,
             mtu: nic.mtu,

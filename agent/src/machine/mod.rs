@@ -8,6 +8,7 @@ pub mod cgroup;
 mod control;
 mod launch;
 mod pidfd;
+pub mod pool;
 mod process;
 mod session;
 pub mod spec;
@@ -29,11 +30,13 @@ use tokio::time::timeout;
 use cgroup::{CgroupError, Cgroups};
 use control::Control;
 use launch::Launch;
+use pool::Spare;
 use process::Process;
 use supervisor::{End, Order, Supervisor};
 
 const CONTROL_SOCKET: &str = "control.sock";
 const VSOCK_SOCKET: &str = "vsock.sock";
+const VMM_LOG: &str = "vmm.log";
 /// Building a machine: most of it is memory to map, which an overcommitted host makes slow.
 const LAUNCH_TIMEOUT: Duration = Duration::from_secs(60);
 /// Any other request is answered at once or not at all.
@@ -76,8 +79,10 @@ pub struct MachineSpec {
     pub nic: Option<Nic>,
     /// vsock context identifier, 3 or more.
     pub cid: u32,
-    /// User and group of its process, which no other machine has.
+    /// User and group of its process, which no other machine has; a spare one has its own.
     pub identity: u32,
+    /// A process that waits for a machine, to be this one's; otherwise one is started.
+    pub spare: Option<Spare>,
     /// Where its control group is made; `None` for a machine that is not limited.
     pub cgroups: Option<Cgroups>,
     /// What the guest is told when it says hello.
@@ -215,21 +220,8 @@ impl Machine {
         spec: MachineSpec,
     ) -> Result<(Self, mpsc::Receiver<MachineEvent>), MachineError> {
         let (vm, run_dir, guest) = (spec.vm.clone(), spec.run_dir.clone(), spec.guest.clone());
-        let (process, launch) =
+        let (process, control, launch) =
             tokio::task::spawn_blocking(move || launch::prepare(spec)).await??;
-        let path = run_dir.join(CONTROL_SOCKET);
-        let control = match Control::connect(&path) {
-            Ok(control) => control,
-            Err(source) => {
-                process.kill().map_err(MachineError::Kill)?;
-                tokio::fs::remove_dir_all(&run_dir).await.ok();
-                return Err(MachineError::File {
-                    action: "connect to",
-                    path,
-                    source,
-                });
-            }
-        };
         let (machine, events) = Self::supervise(vm, run_dir, guest, control, process);
         match machine.launch(launch).await {
             Ok(_) => Ok((machine, events)),

@@ -26,6 +26,7 @@ const RUN_DIR: &str = "CRN_RUN_DIR";
 /// A running `crn-vmm`.
 #[derive(Debug)]
 pub struct Process {
+    pid: Pid,
     pidfd: Pidfd,
     /// Only for those this agent started.
     child: Option<Child>,
@@ -78,16 +79,13 @@ impl Process {
             .id()
             .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         let pid = pid.ok_or_else(|| io::Error::other("the process ended at once"))?;
-        let process = Self {
+        let mut process = Self {
+            pid,
             pidfd: Pidfd::open(pid)?,
             child: Some(child),
-            cgroup: born.cgroup,
+            cgroup: None,
         };
-        // It has not been told of a machine yet: nothing it takes for one is missed.
-        let limited = process
-            .cgroup
-            .as_ref()
-            .map_or(Ok(()), |cgroup| cgroup.add(pid));
+        let limited = born.cgroup.map_or(Ok(()), |cgroup| process.limit(cgroup));
         let noted = limited.and_then(|()| start_time(pid)).and_then(|since| {
             let temporary = run_dir.join("vmm.pid.tmp");
             fs::write(&temporary, format!("{} {since}\n", pid.as_raw_nonzero()))?;
@@ -118,11 +116,36 @@ impl Process {
         let pidfd = Pidfd::open(pid).ok()?;
         // The pidfd holds on to whoever has the number now; whether that is ours, its start time tells.
         (start_time(pid).ok()? == since).then(|| Self {
+            pid,
             pidfd,
             child: None,
             cgroup: run_dir
                 .file_name()
                 .and_then(|vm| Cgroup::of(pid, vm.to_str()?)),
+        })
+    }
+
+    /// Puts it into a control group. It has not been told of a machine yet: nothing it takes for one is missed.
+    pub fn limit(&mut self, cgroup: Cgroup) -> io::Result<()> {
+        let added = cgroup.add(self.pid);
+        self.cgroup = Some(cgroup);
+        added
+    }
+
+    /// Whether one that this agent started has not ended.
+    pub fn runs(&mut self) -> bool {
+        self.child
+            .as_mut()
+            .is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// Its end, to be waited for beside whoever holds the process.
+    pub fn watch(&self) -> io::Result<impl Future<Output = ()> + Send + use<>> {
+        let pidfd = Pidfd::open(self.pid)?;
+        Ok(async move {
+            if let Err(error) = pidfd.ended().await {
+                tracing::warn!(%error, "cannot wait for a pidfd");
+            }
         })
     }
 

@@ -98,6 +98,17 @@ const KVM: &str = "/dev/kvm";
 /// (<https://systemd.io/UIDS-GIDS/>, 1879048192 to 2147483647).
 const FIRST_IDENTITY: u32 = 1_900_000_000;
 
+/// The first of those of spare processes, and how many there are: drawn by lot, so that an agent need not know what its
+/// predecessors have drawn.
+const FIRST_SPARE: u32 = 1_910_000_000;
+const SPARES: u32 = 200_000_000;
+
+/// The user and group of a process that waits for a machine.
+#[must_use]
+pub fn spare_identity() -> u32 {
+    FIRST_SPARE + rand::random_range(0..SPARES)
+}
+
 /// The user and group of the process of the machine in a network slot.
 #[must_use]
 pub const fn identity(slot: u16) -> u32 {
@@ -230,6 +241,7 @@ fn machine(base: Base, tap: Option<OwnedFd>, guest: GuestConfig, disks: Vec<Disk
         nic,
         cid: base.cid,
         identity: base.identity,
+        spare: None,
         cgroups: base.cgroups,
         guest,
     }

@@ -29,14 +29,10 @@ impl Host {
             fs::write(dir.path().join(name), name).unwrap();
         }
         fs::create_dir(dir.path().join("state")).unwrap();
-        // The control socket stands at descriptor 3; the program below finds it as its standard input.
-        let vmm = format!(
-            "#!/bin/sh\n[ \"$*\" = '--control-fd 3 --uid 1900000000 --gid 1900000000' ] || exit 9\n\
-             {PEER}=1 exec '{}' --exact machine::tests::peer --nocapture <&3\n",
-            std::env::current_exe().unwrap().display()
+        peer_program(
+            dir.path(),
+            "[ \"$*\" = '--control-fd 3 --uid 1900000000 --gid 1900000000' ] || exit 9",
         );
-        fs::write(dir.path().join("vmm"), vmm).unwrap();
-        fs::set_permissions(dir.path().join("vmm"), fs::Permissions::from_mode(0o755)).unwrap();
         Self { dir }
     }
 
@@ -66,21 +62,35 @@ impl Host {
             nic: None,
             cid: 3,
             identity: 1_900_000_000,
+            spare: None,
             cgroups: None,
             guest: guest(),
         }
     }
 }
 
+/// A program `vmm` in a directory that is the other side, after it has done what is said `first`.
+pub fn peer_program(dir: &Path, first: &str) -> PathBuf {
+    let path = dir.join("vmm");
+    // The control socket stands at descriptor 3; the other side finds it as its standard input.
+    let script = format!(
+        "#!/bin/sh\n{first}\n{PEER}=1 exec '{}' --exact machine::tests::peer --nocapture <&3\n",
+        std::env::current_exe().unwrap().display()
+    );
+    fs::write(&path, script).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
 /// Whether this is root, who alone makes PID namespaces; whoever is not runs the test again as root of a user namespace.
-fn root(test: &str) -> bool {
+pub fn root(test: &str) -> bool {
     if rustix::process::geteuid().is_root() {
         return true;
     }
     let output = std::process::Command::new("unshare")
         .args(["--map-root-user", "--"])
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "--nocapture", &format!("machine::tests::{test}")])
+        .args(["--exact", "--nocapture", &format!("machine::{test}")])
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
@@ -111,7 +121,7 @@ fn exited(reason: ExitReason) -> Option<MachineEvent> {
 
 #[tokio::test]
 async fn a_machine_starts_says_it_is_ready_and_stops_when_told() {
-    if !root("a_machine_starts_says_it_is_ready_and_stops_when_told") {
+    if !root("tests::a_machine_starts_says_it_is_ready_and_stops_when_told") {
         return;
     }
     let host = Host::new();
@@ -138,8 +148,37 @@ async fn a_machine_starts_says_it_is_ready_and_stops_when_told() {
 }
 
 #[tokio::test]
+async fn a_machine_takes_a_monitor_in_reserve_and_is_found_like_any_other() {
+    if !root("tests::a_machine_takes_a_monitor_in_reserve_and_is_found_like_any_other") {
+        return;
+    }
+    let host = Host::new();
+    let vmm = peer_program(host.dir.path(), "");
+    let places = ["pool", "logs"].map(|name| host.dir.path().join(name));
+    let pool = pool::Pool::open(&vmm, &places[0], &places[1], 1).unwrap();
+    let spare = async {
+        loop {
+            match pool.take() {
+                Some(spare) => break spare,
+                None => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    };
+    let spare = timeout(PATIENCE, spare).await.unwrap();
+    let mut spec = host.spec("ready");
+    // No other process is started.
+    spec.vmm = host.dir.path().join("missing");
+    spec.spare = Some(spare);
+    let (machine, mut events) = Machine::start(spec).await.unwrap();
+    assert_eq!(next(&mut events).await, Some(MachineEvent::GuestReady));
+    assert!(Process::find(&host.run_dir()).unwrap().is_some());
+    machine.stop(PATIENCE).await.unwrap();
+    assert!(!host.run_dir().exists());
+}
+
+#[tokio::test]
 async fn a_console_carries_what_is_printed_and_what_is_typed() {
-    if !root("a_console_carries_what_is_printed_and_what_is_typed") {
+    if !root("tests::a_console_carries_what_is_printed_and_what_is_typed") {
         return;
     }
     let host = Host::new();
@@ -160,7 +199,7 @@ async fn a_console_carries_what_is_printed_and_what_is_typed() {
 
 #[tokio::test]
 async fn the_power_button_and_the_guests_own_port_end_it_in_order() {
-    if !root("the_power_button_and_the_guests_own_port_end_it_in_order") {
+    if !root("tests::the_power_button_and_the_guests_own_port_end_it_in_order") {
         return;
     }
     for by_button in [true, false] {
@@ -181,7 +220,7 @@ async fn the_power_button_and_the_guests_own_port_end_it_in_order() {
 
 #[tokio::test]
 async fn a_programs_last_words_come_before_its_machines_end() {
-    if !root("a_programs_last_words_come_before_its_machines_end") {
+    if !root("tests::a_programs_last_words_come_before_its_machines_end") {
         return;
     }
     let host = Host::new();
@@ -199,7 +238,7 @@ async fn a_programs_last_words_come_before_its_machines_end() {
 
 #[tokio::test]
 async fn a_refused_launch_leaves_nothing() {
-    if !root("a_refused_launch_leaves_nothing") {
+    if !root("tests::a_refused_launch_leaves_nothing") {
         return;
     }
     let host = Host::new();
@@ -226,7 +265,7 @@ async fn a_refused_launch_leaves_nothing() {
 
 #[tokio::test]
 async fn a_vmm_that_crashes_is_a_machine_that_failed() {
-    if !root("a_vmm_that_crashes_is_a_machine_that_failed") {
+    if !root("tests::a_vmm_that_crashes_is_a_machine_that_failed") {
         return;
     }
     let host = Host::new();
@@ -243,7 +282,7 @@ async fn a_vmm_that_crashes_is_a_machine_that_failed() {
 
 #[tokio::test]
 async fn a_vmm_that_does_not_stop_is_killed() {
-    if !root("a_vmm_that_does_not_stop_is_killed") {
+    if !root("tests::a_vmm_that_does_not_stop_is_killed") {
         return;
     }
     let host = Host::new();
@@ -260,7 +299,7 @@ async fn a_vmm_that_does_not_stop_is_killed() {
 
 #[tokio::test]
 async fn a_guest_that_talks_nonsense_is_not_heard_and_harms_nobody() {
-    if !root("a_guest_that_talks_nonsense_is_not_heard_and_harms_nobody") {
+    if !root("tests::a_guest_that_talks_nonsense_is_not_heard_and_harms_nobody") {
         return;
     }
     let host = Host::new();
@@ -272,7 +311,7 @@ async fn a_guest_that_talks_nonsense_is_not_heard_and_harms_nobody() {
 
 #[test]
 fn a_machine_outlives_its_agent_and_is_adopted_by_the_next() {
-    if !root("a_machine_outlives_its_agent_and_is_adopted_by_the_next") {
+    if !root("tests::a_machine_outlives_its_agent_and_is_adopted_by_the_next") {
         return;
     }
     let host = Host::new();
@@ -427,8 +466,9 @@ fn end(socket: &UnixStream, reason: ExitReason) -> ! {
 
 fn launch(spec: VmSpec, receiver: &mut Receiver, socket: &UnixStream) {
     let mut files = receiver.take(6).unwrap();
-    let vsock = spec.vsock.unwrap();
-    assert_eq!((vsock.cid, spec.disks[0].serial.as_str()), (3, "root"));
+    let hardware = spec.hardware;
+    let vsock = hardware.vsock.unwrap();
+    assert_eq!((vsock.cid, hardware.disks[0].serial.as_str()), (3, "root"));
     let read = |at: u8| {
         fs::read_to_string(format!("/proc/self/fd/{}", fd(&files[usize::from(at)]))).unwrap()
     };
@@ -440,8 +480,8 @@ fn launch(spec: VmSpec, receiver: &mut Receiver, socket: &UnixStream) {
         ("kernel", "initramfs")
     );
     for (at, text) in [
-        (spec.console.output, "console"),
-        (spec.disks[0].file, "written"),
+        (hardware.console.output, "console"),
+        (hardware.disks[0].file, "written"),
     ] {
         let mut file = fs::File::from(files[usize::from(at.0)].try_clone().unwrap());
         file.write_all(text.as_bytes()).unwrap();

@@ -23,6 +23,7 @@ use crate::intake::workload::{Body, Resolved, Volume};
 use crate::ledger::Kind;
 use crate::machine::Machine;
 use crate::machine::cgroup::Cgroups;
+use crate::machine::pool::Pool;
 use crate::machine::spec::{self, Base, VolumeParts};
 use crate::metrics::history::Counters;
 use crate::net::{self, Net};
@@ -37,19 +38,27 @@ pub struct Kvm {
     net: Net,
     dns: Vec<IpAddr>,
     cgroups: Option<Cgroups>,
+    pool: Pool,
     /// The machines that run, for those who ask about one.
     machines: Mutex<HashMap<ItemHash, Machine>>,
 }
 
 impl Kvm {
-    /// The host, with resolvers for the guests and a place for their control groups.
+    /// The host, with resolvers for the guests, a place for their control groups, and monitors in reserve.
     #[must_use]
-    pub fn new(config: Arc<Config>, net: Net, dns: Vec<IpAddr>, cgroups: Option<Cgroups>) -> Self {
+    pub fn new(
+        config: Arc<Config>,
+        net: Net,
+        dns: Vec<IpAddr>,
+        cgroups: Option<Cgroups>,
+        pool: Pool,
+    ) -> Self {
         Self {
             config,
             net,
             dns,
             cgroups,
+            pool,
             machines: Mutex::default(),
         }
     }
@@ -157,7 +166,7 @@ impl Kvm {
             None => None,
         };
         let volumes = self.volumes(resolved)?;
-        let spec = match &resolved.workload.body {
+        let mut spec = match &resolved.workload.body {
             Body::Program { .. } => spec::program(base, tap, program_parts(resolved)?, volumes),
             Body::Instance { .. } => {
                 let dir = self.disks(&resolved.workload.hash);
@@ -170,6 +179,7 @@ impl Kvm {
                 )
             }
         };
+        spec.spare = self.pool.take();
         match Machine::start(spec).await {
             Ok((machine, events)) => {
                 self.note(&resolved.workload.hash, Some(&machine));

@@ -146,8 +146,11 @@ fn monitor() {
                 let greets = matches!(request, Request::Launch(_));
                 let result = match request {
                     Request::Launch(spec) => {
-                        let mut files = receiver.take(descriptors(&spec)).unwrap();
-                        let vsock = files.swap_remove(usize::from(spec.vsock.unwrap().listener.0));
+                        // The highest that is named, and those before it.
+                        let last = spec.descriptors().map(|one| usize::from(one.0)).max();
+                        let mut files = receiver.take(last.unwrap() + 1).unwrap();
+                        let vsock = spec.hardware.vsock.unwrap();
+                        let vsock = files.swap_remove(usize::from(vsock.listener.0));
                         let run = run.clone();
                         std::thread::spawn(move || serve(vsock, &run));
                         launched = true;
@@ -173,20 +176,6 @@ fn monitor() {
             }
         }
     }
-}
-
-/// How many come with a launch: the highest that is named, and those before it.
-fn descriptors(spec: &crn_protocol::control::VmSpec) -> usize {
-    let disks = spec.disks.iter().map(|disk| disk.file.0);
-    let taps = spec.nics.iter().flat_map(|nic| &nic.taps).map(|tap| tap.0);
-    let others = [
-        spec.kvm.0,
-        spec.kernel.0,
-        spec.initramfs.unwrap().0,
-        spec.console.output.0,
-        spec.vsock.as_ref().unwrap().listener.0,
-    ];
-    usize::from(disks.chain(taps).chain(others).max().unwrap()) + 1
 }
 
 fn report(socket: &UnixStream, report: &Report, descriptor: Option<&UnixStream>) {

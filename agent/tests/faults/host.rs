@@ -1,6 +1,6 @@
 //! A host of its own for the agent as a process: namespaces, a core channel node, and what somebody else sees of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
@@ -23,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const GUEST: [u8; 4] = [0xfa, 0xf4, 0xeb, 0xfd];
 /// Where the guest is loaded and entered.
 const LOAD: u64 = 0x20_0000;
+
+/// Monitors in reserve.
+pub const SPARES: usize = 2;
 
 /// Runs `test` again in network and mount namespaces of its own; true there.
 pub fn inside(test: &str) -> bool {
@@ -183,7 +186,7 @@ impl Host {
         let config = format!(
             "listen = \"127.0.0.1:{}\"\ndomain = \"127.0.0.1\"\nccn = {:?}\nstate_dir = {:?}\nrun_dir = {:?}\n\
              vmm = {:?}\nkernel = {:?}\ninitramfs = {:?}\n\
-             [trust]\nallocation_signers = [{:?}]\nccns = {:?}\n[sandbox]\ncgroups = false\n[network]\nipv6_pool = \"fd00:1::/64\"\n\
+             [trust]\nallocation_signers = [{:?}]\nccns = {:?}\n[sandbox]\ncgroups = false\nspare = {}\n[network]\nipv6_pool = \"fd00:1::/64\"\n\
              [limits]\nhost_memory_mib = 0\nhost_disk_mib = 0\nvcpu_overcommit = 64\ncrashes = 1000\n\
              [retention]\ncache_mib = 0\n[program]\nstart_timeout_seconds = 3600\n",
             host.port,
@@ -195,6 +198,8 @@ impl Host {
             path("initramfs"),
             host.scheduler.address(),
             setup.others,
+            // A stand-in looks for its run directory in its environment.
+            if setup.vmm.is_some() { 0 } else { SPARES },
         );
         std::fs::write(path("agent.toml"), config).unwrap();
         std::fs::create_dir(path("s")).unwrap();
@@ -298,17 +303,42 @@ impl Host {
         }
     }
 
-    /// The processes of machines: number and run directory.
-    pub fn processes(&self) -> Vec<(i32, String)> {
-        let run = self.dir.path().join("r/vm");
+    /// All monitors: number, and the machine's run directory if it has one.
+    fn monitors(&self) -> Vec<(i32, Option<String>)> {
+        let run = self.dir.path().join("r");
+        let machines = std::fs::read_dir(run.join("vm")).into_iter().flatten();
+        // Which of them were in reserve once, only their notes tell.
+        let noted: BTreeMap<i32, String> = machines
+            .flatten()
+            .filter_map(|machine| {
+                let note = std::fs::read_to_string(machine.path().join("vmm.pid")).ok()?;
+                let pid = note.split(' ').next()?.parse().ok()?;
+                Some((pid, machine.file_name().into_string().ok()?))
+            })
+            .collect();
         let all = procfs::process::all_processes().unwrap().flatten();
         all.filter_map(|process| {
             let environment = process.environ().ok()?;
             let dir = PathBuf::from(environment.get(std::ffi::OsStr::new("CRN_RUN_DIR"))?);
-            let name = dir.strip_prefix(&run).ok()?.to_str()?.to_owned();
-            (process.stat().ok()?.state != 'Z').then_some((process.pid(), name))
+            let dir = dir.strip_prefix(&run).ok()?;
+            let born = dir.strip_prefix("vm").ok().and_then(Path::to_str);
+            let name = noted.get(&process.pid()).map(String::as_str).or(born);
+            let runs = process.stat().ok()?.state != 'Z';
+            runs.then(|| (process.pid(), name.map(str::to_owned)))
         })
         .collect()
+    }
+
+    /// The processes of machines: number and run directory.
+    pub fn processes(&self) -> Vec<(i32, String)> {
+        let all = self.monitors().into_iter();
+        all.filter_map(|(pid, name)| Some((pid, name?))).collect()
+    }
+
+    /// How many monitors have no machine.
+    pub fn spares(&self) -> usize {
+        let all = self.monitors().into_iter();
+        all.filter(|(_, name)| name.is_none()).count()
     }
 
     pub fn traces(&self) -> Traces {
@@ -403,7 +433,7 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        for (pid, _) in self.processes() {
+        for (pid, _) in self.monitors() {
             let pid = rustix::process::Pid::from_raw(pid).unwrap();
             // It may have ended by itself.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);

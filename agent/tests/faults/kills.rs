@@ -7,7 +7,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use crate::host::{Host, inside, rounds, run};
+use crate::host::{Host, SPARES, inside, rounds, run};
 
 /// P1, R3, R4, R21: during starts, stops and downloads.
 #[tokio::test]
@@ -84,6 +84,14 @@ async fn agents_and_machines_killed_at_random_instants_leave_ledger_host_and_gue
     }
     host.settle(&BTreeSet::new()).await;
     host.assert_nothing_half_fetched();
+    // What it holds in reserve ends with an agent that is killed.
+    host.wait("monitors in reserve", async |host| host.spares() == SPARES)
+        .await;
+    host.kill();
+    host.wait("none of them outlives the agent", async |host| {
+        host.spares() == 0
+    })
+    .await;
 }
 
 /// The image fits, its copy does not: nothing is left of what there was no room for, and it starts when there is.

@@ -472,6 +472,13 @@ impl Vmm {
                 tracing::warn!(error = chain(&gone), "the control connection ends");
             }
             self.controller = None;
+            // Whoever has started this process has ended before there was a machine: nobody else asks for it.
+            if self.machine.is_none() {
+                self.finish(
+                    ExitReason::Stopped,
+                    "the controller has left before there was a machine",
+                );
+            }
         }
     }
 

@@ -15,8 +15,8 @@ use std::time::Instant;
 
 use clap::{Args, Parser, Subcommand};
 use crn_protocol::control::{
-    ConsoleSpec, Descriptor, DiskSpec, ExitReason, MemoryBacking, NicSpec, Transport, VmSpec,
-    VsockSpec,
+    ConsoleSpec, Descriptor, DiskSpec, ExitReason, Hardware, MemoryBacking, NicSpec, Transport,
+    VmSpec, VsockSpec,
 };
 use crn_protocol::devices::{Engine, Limits, NicLimits};
 use crn_vmm::control::Blueprint;
@@ -236,33 +236,35 @@ fn blueprint(arguments: &RunArguments) -> Result<Blueprint> {
     let stdout = rustix::io::fcntl_dupfd_cloexec(io::stdout(), 3)
         .map_err(|error| Error::Os("use standard output", error.into()))?;
     let spec = VmSpec {
-        vm: "run".to_owned(),
-        vcpus: arguments.vcpus,
-        memory_mib: arguments.memory,
+        hardware: Hardware {
+            vm: "run".to_owned(),
+            vcpus: arguments.vcpus,
+            memory_mib: arguments.memory,
+            transport: match arguments.transport {
+                Bus::Mmio => Transport::Mmio,
+                Bus::Pci => Transport::Pci,
+            },
+            kvm,
+            disks,
+            nics,
+            vsock,
+            balloon: None,
+            pmem: Vec::new(),
+            entropy: Limits::default(),
+            console: ConsoleSpec {
+                output: files.keep(stdout),
+                max_bytes: 0,
+                virtio: false,
+            },
+        },
         memory_backing: match arguments.huge_pages {
             None => MemoryBacking::Thp,
             Some(HugePages::TwoMib) => MemoryBacking::Hugetlb2m,
             Some(HugePages::OneGib) => MemoryBacking::Hugetlb1g,
         },
-        transport: match arguments.transport {
-            Bus::Mmio => Transport::Mmio,
-            Bus::Pci => Transport::Pci,
-        },
-        kvm,
         kernel,
         initramfs,
         cmdline: arguments.cmdline.clone(),
-        disks,
-        nics,
-        vsock,
-        balloon: None,
-        pmem: Vec::new(),
-        entropy: Limits::default(),
-        console: ConsoleSpec {
-            output: files.keep(stdout),
-            max_bytes: 0,
-            virtio: false,
-        },
     };
     Blueprint::new(spec, files.0)
 }

@@ -6,15 +6,16 @@
 mod support;
 
 use std::fs::File;
-use std::io::{Read, Seek, Write};
+use std::io::{BufRead, BufReader, Read, Seek, Write};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use crn_protocol::control::{
-    Command, ConsoleSpec, Descriptor, DiskSpec, Event, ExitReason, MemoryBacking, Reply, Report,
-    Request, Status, Transport, VmSpec,
+    Command, ConsoleSpec, Descriptor, DiskSpec, Event, ExitReason, Hardware, MemoryBacking, Reply,
+    Report, Request, Status, Transport, VmSpec,
 };
 use crn_protocol::descriptors::{Receiver, send_with};
 use crn_protocol::devices::{Engine, Limits};
@@ -120,26 +121,28 @@ impl Machine {
             vmm,
         };
         let spec = VmSpec {
-            vm: "hot".to_owned(),
-            vcpus: 1,
-            memory_mib: 32,
+            hardware: Hardware {
+                vm: "hot".to_owned(),
+                vcpus: 1,
+                memory_mib: 32,
+                transport,
+                kvm: Descriptor(2),
+                disks: Vec::new(),
+                nics: Vec::new(),
+                vsock: None,
+                balloon: None,
+                pmem: Vec::new(),
+                entropy: Limits::default(),
+                console: ConsoleSpec {
+                    output: Descriptor(1),
+                    max_bytes: 0,
+                    virtio: false,
+                },
+            },
             memory_backing: MemoryBacking::Thp,
-            transport,
-            kvm: Descriptor(2),
             kernel: Descriptor(0),
             initramfs: None,
             cmdline: String::new(),
-            disks: Vec::new(),
-            nics: Vec::new(),
-            vsock: None,
-            balloon: None,
-            pmem: Vec::new(),
-            entropy: Limits::default(),
-            console: ConsoleSpec {
-                output: Descriptor(1),
-                max_bytes: 0,
-                virtio: false,
-            },
         };
         let (kernel, console) = (kernel(obeys), open());
         let request = Request::Launch(Box::new(spec));
@@ -331,4 +334,32 @@ fn a_guest_asked_to_power_off_does_or_is_stopped_at_the_deadline() {
         assert_eq!(ended, reason);
         assert_eq!(detail.contains("within 100 ms"), !obeys, "{detail}");
     }
+}
+
+#[test]
+fn a_process_whose_controller_leaves_before_there_is_a_machine_ends() {
+    if support::kvm().is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("control.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut vmm = support::vmm(listener.into(), Stdio::inherit());
+    // One that is replaced by another one does not count.
+    let first = UnixStream::connect(&path).unwrap();
+    let second = UnixStream::connect(&path).unwrap();
+    let mut second = BufReader::new(second);
+    for id in 1..=2 {
+        let request = Request::Status;
+        let line = encode(&Command { id, request }).unwrap();
+        second.get_mut().write_all(&line).unwrap();
+        let mut answer = String::new();
+        second.read_line(&mut answer).unwrap();
+        assert!(answer.contains(&format!("\"id\":{id}")), "{answer:?}");
+        // The first time, the other one is still there.
+        let _ = first.shutdown(Shutdown::Both);
+    }
+    drop(second);
+    let ended = vmm.wait().unwrap();
+    assert_eq!(ended.code(), Some(i32::from(ExitReason::Stopped.code())));
 }

@@ -11,12 +11,6 @@ fuzz_target!(|script: Script| {
     let output = std::fs::File::options().write(true).open("/dev/null");
     let (end, console) = Console::new(output.expect("/dev/null").into(), 0).expect("a console");
     let (mut device, offer) = VirtioConsole::new(&end);
-    play(
-        &mut device,
-        &mut Rig::default(),
-        &script,
-        2,
-        offer.features,
-    );
+    play(&mut device, &mut Rig::default(), &script, 2, offer.features);
     drop(console);
 });

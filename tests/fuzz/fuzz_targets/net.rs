@@ -34,6 +34,17 @@ impl Source for Wire {
         packet[..count].copy_from_slice(&next[..count]);
         Ok(count)
     }
+
+    fn scatter(&self, packet: &[VolatileSlice<'_>]) -> io::Result<usize> {
+        let next = self.0.borrow_mut().pop().ok_or(io::ErrorKind::WouldBlock)?;
+        let mut rest = next.as_slice();
+        for slice in packet {
+            let count = rest.len().min(slice.len());
+            slice.copy_from(&rest[..count]);
+            rest = &rest[count..];
+        }
+        Ok(next.len() - rest.len())
+    }
 }
 
 fuzz_target!(|input: (bool, bool, Script, Vec<Vec<u8>>)| {

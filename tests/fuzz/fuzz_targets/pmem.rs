@@ -12,11 +12,5 @@ fuzz_target!(|script: Script| {
         start: GAP_END,
         length: 2 << 20,
     });
-    play(
-        &mut pmem,
-        &mut Rig::default(),
-        &script,
-        1,
-        offer.features,
-    );
+    play(&mut pmem, &mut Rig::default(), &script, 1, offer.features);
 });

@@ -4,9 +4,7 @@
 
 use crn_protocol::control::Transport;
 use crn_vmm::plan::Plan;
-use crn_vmm::plan::layout::{
-    ACPI_TABLES, ACPI_TABLES_SIZE, MAX_MMIO_DEVICES, MAX_PCI_DEVICES,
-};
+use crn_vmm::plan::layout::{ACPI_TABLES, ACPI_TABLES_SIZE, MAX_MMIO_DEVICES, MAX_PCI_DEVICES};
 use libfuzzer_sys::fuzz_target;
 
 fn word(bytes: &[u8], at: usize) -> u64 {
@@ -18,7 +16,10 @@ fn table(image: &[u8], address: u64) -> &[u8] {
     let table = &image[(address - ACPI_TABLES) as usize..];
     let length = u32::from_le_bytes(table[4..8].try_into().expect("four bytes")) as usize;
     let table = &table[..length];
-    assert_eq!(table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0);
+    assert_eq!(
+        table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)),
+        0
+    );
     table
 }
 

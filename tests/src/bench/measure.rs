@@ -1,6 +1,7 @@
 //! Starts VMMs in turn and measures each boot from outside the process. Runs inside the nested machine.
 
 mod answer;
+pub mod copies;
 mod entry;
 mod memory;
 mod peer;
@@ -56,6 +57,8 @@ pub enum Task {
     Network,
     /// When sshd answers at [`ANSWERS`]; each contestant is started once.
     Answer,
+    /// Starts as the agent makes them, from kernels and snapshots.
+    Copies,
     /// What memory boots take, with a disk of so many bytes at [`DISK_PATH`].
     Memory {
         /// Its size.
@@ -124,6 +127,13 @@ pub enum Measured {
         /// All of them together.
         ns: u64,
     },
+    /// What [`copies`] measures, by its name.
+    Named {
+        /// Of the measurement.
+        name: String,
+        /// Nanoseconds or KiB.
+        value: u64,
+    },
     /// Nanoseconds from before the fork until a vCPU first entered the guest.
     Entered {
         /// Nanoseconds.
@@ -171,13 +181,18 @@ pub fn run() -> anyhow::Result<()> {
             make_disk(bytes).context("make the disk")?;
         }
         Task::Network => peer::serve().context("serve the guests")?,
-        Task::Boot | Task::Answer => {}
+        Task::Boot | Task::Answer | Task::Copies => {}
     }
     // A host's first machine waits for the hardware to be switched on, some 12 ms; only an empty node's does.
     let _another = Kvm::new()
         .and_then(|kvm| kvm.create_vm())
         .context("make a machine that stands beside")?;
     let steps = steps(&plan);
+    let vmm = plan.contestants.first().and_then(|one| one.argv.first());
+    let snapshot = match (plan.task, vmm) {
+        (Task::Copies, Some(vmm)) => Some(copies::Snapshot::take(&plan, vmm)?),
+        _ => None,
+    };
     if plan.task.warms_up() {
         for contestant in &plan.contestants {
             boot(&plan, contestant, |_| Ok(()))?;
@@ -196,6 +211,12 @@ pub fn run() -> anyhow::Result<()> {
             Step::Entry => tell(entered(contestant)?)?,
             Step::Footprint => tell(footprint(&plan, contestant)?)?,
             Step::Answer => tell(answer::measure(contestant)?)?,
+            Step::Copies(step) => {
+                let (Some(vmm), Some(snapshot)) = (vmm, &snapshot) else {
+                    bail!("{}: nothing to copy", contestant.name);
+                };
+                tell(step.measure(&plan, vmm, snapshot)?)?;
+            }
             Step::Listen => {
                 let mut count = 0;
                 boot(&plan, contestant, |line| {
@@ -218,7 +239,7 @@ pub fn run() -> anyhow::Result<()> {
 impl Task {
     /// Whether first boots are left out of what is measured.
     fn warms_up(self) -> bool {
-        !matches!(self, Task::Answer | Task::Memory { .. })
+        !matches!(self, Task::Answer | Task::Memory { .. } | Task::Copies)
     }
 }
 
@@ -235,6 +256,8 @@ enum Step {
     Listen,
     /// Its sshd is waited for.
     Answer,
+    /// It is started, or copied.
+    Copies(copies::Step),
 }
 
 /// The plan's measurements in their order: the contestants in turn, as often as each is measured.
@@ -249,6 +272,16 @@ fn steps(plan: &Plan) -> Vec<(Step, &Contestant)> {
         Task::Disk { .. } | Task::Network => often(Step::Listen).collect(),
         Task::Memory { .. } => once(Step::Footprint).collect(),
         Task::Answer => once(Step::Answer).collect(),
+        Task::Copies => {
+            use copies::Step::{Alone, AtOnce, Launch, Memory, Restore, RestoreReserve};
+            let times = [Launch, Restore, RestoreReserve, Alone].map(Step::Copies);
+            let sums = [Memory, AtOnce].map(Step::Copies);
+            times
+                .into_iter()
+                .flat_map(often)
+                .chain(sums.into_iter().flat_map(once))
+                .collect()
+        }
     }
 }
 
@@ -360,11 +393,16 @@ fn boot(
     })
 }
 
+/// Nanoseconds of the clock that the kernel's traces have.
+fn monotonic() -> anyhow::Result<u64> {
+    let now = clock_gettime(ClockId::Monotonic);
+    Ok(u64::try_from(now.tv_sec)? * 1_000_000_000 + u64::try_from(now.tv_nsec)?)
+}
+
 /// Starts one, watched by the kernel, and ends it when it has entered its guest.
 fn entered(contestant: &Contestant) -> anyhow::Result<Measured> {
     let entries = entry::Entries::watch()?;
-    let now = clock_gettime(ClockId::Monotonic);
-    let started = u64::try_from(now.tv_sec)? * 1_000_000_000 + u64::try_from(now.tv_nsec)?;
+    let started = monotonic()?;
     let mut child = start(contestant)?;
     let entry = entries.first();
     kill_process_group(Pid::from_child(&child), Signal::KILL).context("end it")?;

@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use crn_tests::bench::{agent, boot, ccn, disk, measure, memory, net, report, setup, stock};
+use crn_tests::bench::{
+    agent, boot, ccn, copies, disk, measure, memory, net, report, setup, stock,
+};
 use crn_tests::nested;
 
 /// What is measured.
@@ -16,6 +18,8 @@ use crn_tests::nested;
 enum Suite {
     /// Boots, and memory beyond the guest's.
     Boot,
+    /// Confined starts from kernels and snapshots, and copies.
+    Copies,
     /// Reads and writes of a disk.
     Disk,
     /// TCP between guest and host.
@@ -133,8 +137,9 @@ fn main() -> anyhow::Result<ExitCode> {
         println!("{}", report::table(&values));
         missed |= !values.iter().all(report::Value::meets_goal);
     }
-    let suites: [(Suite, &str, Run); 5] = [
+    let suites: [(Suite, &str, Run); 6] = [
         (Suite::Boot, "boot", boot::run),
+        (Suite::Copies, "copies", copies::run),
         (Suite::Disk, "disk", disk::run),
         (Suite::Net, "net", net::run),
         (Suite::Memory, "memory", memory::run),

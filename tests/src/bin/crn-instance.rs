@@ -201,22 +201,25 @@ impl Monitor {
             let tap = keep(tap::inherited(fd).context("use --tap-fd")?);
             nics.push(json!({"taps": [tap], "mac": MAC, "mtu": 1500}));
         }
-        let mut spec = json!({
+        let mut hardware = json!({
             "vm": "instance",
             "vcpus": arguments.vcpus,
             "memory_mib": arguments.memory,
             "kvm": kvm,
-            "kernel": kernel,
-            "initramfs": initramfs,
-            "cmdline": arguments.cmdline,
             "disks": disks,
             "nics": nics,
             "vsock": {"cid": 3, "listener": keep(listener.into())},
             "console": {"output": keep(console), "max_bytes": 0},
         });
         if let Some(transport) = &arguments.transport {
-            spec["transport"] = json!(transport);
+            hardware["transport"] = json!(transport);
         }
+        let spec = json!({
+            "hardware": hardware,
+            "kernel": kernel,
+            "initramfs": initramfs,
+            "cmdline": arguments.cmdline,
+        });
         let spec: VmSpec = serde_json::from_value(spec).context("describe the machine")?;
         let request = Request::Launch(Box::new(spec));
         let line = lines::encode(&control::Command { id: 1, request })?;

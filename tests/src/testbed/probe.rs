@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-const SECTIONS: [(&str, &str); 5] = [
+const SECTIONS: [(&str, &str); 6] = [
     ("links", "/usr/bin/ip -br link"),
     ("neighbours", "/usr/bin/ip -6 neigh show proxy"),
     ("firewall", "/usr/sbin/nft list ruleset"),
     (
         "files",
-        "/usr/bin/find /run/crn /var/lib/crn -not -name *.sqlite*",
+        "/usr/bin/find /run/crn /var/lib/crn -not -name *.sqlite* -not -path */spare/*",
     ),
+    // Monitors that wait for a machine; each has a directory under another name.
+    ("spares", "/usr/bin/find /run/crn/spare -name vmm.pid"),
     // A monitor has left the mount of its program: which path is shown depends on where that was.
     (
         "processes",
@@ -57,8 +59,8 @@ pub struct Host {
     pub firewall: BTreeSet<String>,
     /// Files under the agent's directories, its database aside.
     pub files: BTreeSet<String>,
-    /// Running monitors, by `/proc/<pid>/exe`.
-    pub monitors: BTreeSet<String>,
+    /// Running monitors less those in reserve.
+    pub monitors: usize,
 }
 
 impl Host {
@@ -104,7 +106,9 @@ impl Host {
                 })
                 .collect(),
             files: section("files")?,
-            monitors: section("processes")?,
+            monitors: section("processes")?
+                .len()
+                .saturating_sub(section("spares")?.len()),
         })
     }
 }

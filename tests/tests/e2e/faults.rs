@@ -79,7 +79,7 @@ fn everything_is_back(world: &World, mark: Option<u32>) -> Result<()> {
     );
     let host = Host::look(world.network.ports.probe)?;
     ensure!(
-        host.taps.len() == 2 && host.monitors.len() == 2 && host.neighbours.len() == 2,
+        host.taps.len() == 2 && host.monitors == 2 && host.neighbours.len() == 2,
         "not two machines: {host:#?}"
     );
     Ok(())

@@ -163,7 +163,7 @@ pub fn stop_instance(world: &mut World) -> Result<()> {
             v["running"] == false
         })?;
     ensure!(
-        Host::look(world.network.ports.probe)?.monitors.len() <= 1,
+        Host::look(world.network.ports.probe)?.monitors <= 1,
         "the instance's monitor still runs"
     );
     // What comes next finds it starting.

@@ -237,7 +237,7 @@ impl World {
 fn host_shows(world: &mut World) -> Result<()> {
     let now = Host::look(world.network.ports.probe)?;
     ensure!(
-        now.taps.len() == 2 && now.monitors.len() == 2 && now.neighbours.len() == 2,
+        now.taps.len() == 2 && now.monitors == 2 && now.neighbours.len() == 2,
         "not two machines: {now:#?}"
     );
     for table in ["table inet crn {", "table arp crn {"] {

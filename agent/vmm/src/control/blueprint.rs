@@ -4,10 +4,9 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 
 use crn_protocol::control::{
-    ConsoleSpec, Descriptor, DiskSpec, MemoryBacking, NicSpec, RestoreSpec, Transport, VmSpec,
-    VsockSpec,
+    Descriptor, DiskSpec, Hardware, MemoryBacking, RestoreSpec, Transport, VmSpec,
 };
-use crn_protocol::devices::{BalloonSpec, Engine, Limits, NicLimits, PmemSpec};
+use crn_protocol::devices::{Engine, Limits, NicLimits};
 
 use crate::boot::Payload;
 use crate::devices::block::ID_LENGTH;
@@ -144,62 +143,6 @@ pub struct Blueprint {
     pub console: ConsoleOutput,
 }
 
-/// How many descriptors came with a description: one more than the highest it names.
-#[must_use]
-pub fn descriptor_count(spec: &VmSpec) -> usize {
-    let source = [Some(spec.kernel), spec.initramfs];
-    let named = named(&spec.disks, &spec.nics, spec.vsock.as_ref(), &spec.pmem);
-    one_more(
-        named
-            .chain([spec.kvm, spec.console.output])
-            .chain(source.into_iter().flatten()),
-    )
-}
-
-/// The same of a machine that goes on from a snapshot.
-#[must_use]
-pub fn restore_descriptor_count(spec: &RestoreSpec) -> usize {
-    let named = named(&spec.disks, &spec.nics, spec.vsock.as_ref(), &spec.pmem);
-    one_more(named.chain([spec.kvm, spec.console.output, spec.state, spec.memory]))
-}
-
-fn named<'s>(
-    disks: &'s [DiskSpec],
-    nics: &'s [NicSpec],
-    vsock: Option<&'s VsockSpec>,
-    pmem: &'s [PmemSpec],
-) -> impl Iterator<Item = Descriptor> + 's {
-    let disks = disks.iter().map(|disk| disk.file);
-    disks
-        .chain(nics.iter().flat_map(|nic| nic.taps.iter().copied()))
-        .chain(vsock.map(|vsock| vsock.listener))
-        .chain(pmem.iter().map(|pmem| pmem.file))
-}
-
-fn one_more(descriptors: impl Iterator<Item = Descriptor>) -> usize {
-    descriptors
-        .map(|descriptor| usize::from(descriptor.0) + 1)
-        .max()
-        .unwrap_or(0)
-}
-
-/// What every description has, whatever the machine's memory holds at first.
-struct Outline {
-    vm: String,
-    vcpus: u8,
-    memory_mib: u32,
-    memory_backing: MemoryBacking,
-    transport: Transport,
-    kvm: Descriptor,
-    disks: Vec<DiskSpec>,
-    nics: Vec<NicSpec>,
-    vsock: Option<VsockSpec>,
-    balloon: Option<BalloonSpec>,
-    pmem: Vec<PmemSpec>,
-    entropy: Limits,
-    console: ConsoleSpec,
-}
-
 impl Blueprint {
     /// Checks a description and takes the descriptors it names.
     ///
@@ -218,22 +161,7 @@ impl Blueprint {
                 "has bytes other than printable ASCII",
             ));
         }
-        let outline = Outline {
-            vm: spec.vm,
-            vcpus: spec.vcpus,
-            memory_mib: spec.memory_mib,
-            memory_backing: spec.memory_backing,
-            transport: spec.transport,
-            kvm: spec.kvm,
-            disks: spec.disks,
-            nics: spec.nics,
-            vsock: spec.vsock,
-            balloon: spec.balloon,
-            pmem: spec.pmem,
-            entropy: spec.entropy,
-            console: spec.console,
-        };
-        Self::build(outline, descriptors, |files| {
+        Self::build(spec.hardware, spec.memory_backing, descriptors, |files| {
             let kernel = File::from(files.take("kernel", spec.kernel)?);
             let initramfs = spec
                 .initramfs
@@ -252,22 +180,7 @@ impl Blueprint {
     /// # Errors
     /// As [`Blueprint::new`].
     pub fn restored(spec: RestoreSpec, descriptors: Vec<OwnedFd>) -> Result<Self> {
-        let outline = Outline {
-            vm: spec.vm,
-            vcpus: spec.vcpus,
-            memory_mib: spec.memory_mib,
-            memory_backing: MemoryBacking::Thp,
-            transport: spec.transport,
-            kvm: spec.kvm,
-            disks: spec.disks,
-            nics: spec.nics,
-            vsock: spec.vsock,
-            balloon: spec.balloon,
-            pmem: spec.pmem,
-            entropy: spec.entropy,
-            console: spec.console,
-        };
-        Self::build(outline, descriptors, |files| {
+        Self::build(spec.hardware, MemoryBacking::Thp, descriptors, |files| {
             Ok(Source::Snapshot {
                 state: files.take("state", spec.state)?.into(),
                 memory: files.take("memory", spec.memory)?.into(),
@@ -276,7 +189,8 @@ impl Blueprint {
     }
 
     fn build(
-        spec: Outline,
+        spec: Hardware,
+        memory_backing: MemoryBacking,
         descriptors: Vec<OwnedFd>,
         source: impl FnOnce(&mut Files) -> Result<Source>,
     ) -> Result<Self> {
@@ -288,7 +202,7 @@ impl Blueprint {
             MEMORY_MIB.contains(&spec.memory_mib),
             "32 to 524288",
         )?;
-        if let Some(page) = huge_page_mib(spec.memory_backing) {
+        if let Some(page) = huge_page_mib(memory_backing) {
             within(
                 "memory_mib",
                 spec.memory_mib,
@@ -397,7 +311,7 @@ impl Blueprint {
             vm: spec.vm,
             vcpus: spec.vcpus,
             memory_mib: spec.memory_mib,
-            memory_backing: spec.memory_backing,
+            memory_backing,
             transport: spec.transport,
             kvm,
             source,

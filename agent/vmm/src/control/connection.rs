@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use crn_protocol::control::{Command, Report, Request};
+use crn_protocol::control::{Command, Descriptor, Report, Request};
 use crn_protocol::descriptors::{Receiver, send_with};
 use crn_protocol::lines::encode;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -18,6 +18,12 @@ const MAX_WAITING: usize = 256;
 #[derive(Debug, thiserror::Error)]
 #[error("the controller is gone")]
 pub struct Gone(#[source] pub Option<io::Error>);
+
+/// How many descriptors come with a line: one more than the highest it names.
+fn count(named: impl IntoIterator<Item = Descriptor>) -> usize {
+    let highest = named.into_iter().map(|one| usize::from(one.0)).max();
+    highest.map_or(0, |highest| highest + 1)
+}
 
 /// A report on its way.
 #[derive(Debug)]
@@ -83,11 +89,11 @@ impl Controller {
                     }
                 };
                 let count = match &command.request {
-                    Request::Launch(spec) => super::descriptor_count(spec),
-                    Request::Restore(spec) => super::restore_descriptor_count(spec),
-                    Request::Snapshot(spec) => usize::from(spec.state.0.max(spec.memory.0)) + 1,
-                    Request::AttachDisk(disk) => usize::from(disk.file.0) + 1,
-                    Request::AttachConsole { stream } => usize::from(stream.0) + 1,
+                    Request::Launch(spec) => count(spec.descriptors()),
+                    Request::Restore(spec) => count(spec.descriptors()),
+                    Request::Snapshot(spec) => count([spec.state, spec.memory]),
+                    Request::AttachDisk(disk) => count([disk.file]),
+                    Request::AttachConsole { stream } => count([*stream]),
                     _ => 0,
                 };
                 // Fewer than named: the description's check says which field lacks its own.

@@ -3,7 +3,5 @@
 mod blueprint;
 mod connection;
 
-pub use blueprint::{
-    Blueprint, Disk, Files, Nic, Parts, Source, descriptor_count, restore_descriptor_count,
-};
+pub use blueprint::{Blueprint, Disk, Files, Nic, Parts, Source};
 pub use connection::{Controller, Gone};

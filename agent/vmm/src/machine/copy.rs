@@ -11,7 +11,6 @@ use super::plug::Slot;
 use crate::Result;
 use crate::devices::{Context, GuestConnects};
 use crate::memory::Ram;
-use crate::pci::DEVICES;
 use crate::plan::layout::MIB;
 use crate::poller::Poller;
 use crate::snapshot::board::{Board, PciRegisters};
@@ -40,13 +39,6 @@ impl Machine {
         };
         if self.plugged || self.slots.iter().any(Option::is_none) {
             return Err(SnapshotError::Plugged.into());
-        }
-        let messages = |number| {
-            let bus = self.pci.as_ref()?;
-            bus.with(number, |function| function.sends_messages())
-        };
-        if (1..DEVICES as u8).any(|number| messages(number) == Some(true)) {
-            return Err(SnapshotError::Messages.into());
         }
         for slot in self.slots.iter_mut().flatten() {
             slot.device.flush().map_err(|source| SnapshotError::Flush {

@@ -175,12 +175,6 @@ impl Msix {
         }
     }
 
-    /// Whether interrupts are messages now.
-    #[must_use]
-    pub const fn is_enabled(&self) -> bool {
-        self.enabled
-    }
-
     /// The table, and a byte for each vector that says whether it waits.
     #[must_use]
     pub fn save(&self) -> (Vec<u8>, Vec<u8>) {

@@ -131,9 +131,6 @@ pub enum SnapshotError {
     /// The devices are not those the machine was started with.
     #[error("devices have come or gone since the machine's start")]
     Plugged,
-    /// Linux on PCI: its copies are not known to go on.
-    #[error("the machine's devices interrupt by messages (MSI-X), of which no snapshot is taken")]
-    Messages,
     /// There is nothing to differ from.
     #[error("there is no snapshot before this one to differ from")]
     First,

@@ -8,8 +8,8 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use crn_protocol::control::{
-    Command, ConsoleSpec, Descriptor, DiskSpec, Event, ExitReason, MemoryBacking, NicSpec, Report,
-    Request, Transport, VmSpec, VsockSpec,
+    Command, ConsoleSpec, Descriptor, DiskSpec, Event, ExitReason, Hardware, MemoryBacking,
+    NicSpec, Report, Request, Transport, VmSpec, VsockSpec,
 };
 use crn_protocol::descriptors::{Receiver, send_with};
 use crn_protocol::devices::{BalloonSpec, Engine, Limits, NicLimits, PmemSpec};
@@ -79,19 +79,15 @@ impl Machine {
                 });
             }
         }
-        let spec = VmSpec {
+        let kvm = files.keep(kvm);
+        let kernel = support::kernel(&[(LOAD, guest::code()), (guest::STEPS, steps)]);
+        let kernel = files.keep(kernel);
+        let hardware = Hardware {
             vm: "hostile".to_owned(),
             vcpus: 1,
             memory_mib: MEMORY_MIB,
-            memory_backing: MemoryBacking::Thp,
             transport,
-            kvm: files.keep(kvm),
-            kernel: files.keep(support::kernel(&[
-                (LOAD, guest::code()),
-                (guest::STEPS, steps),
-            ])),
-            initramfs: None,
-            cmdline: String::new(),
+            kvm,
             disks,
             nics: has(Kind::Net)
                 .then(|| NicSpec {
@@ -119,6 +115,13 @@ impl Machine {
                 max_bytes: 0,
                 virtio: has(Kind::Console),
             },
+        };
+        let spec = VmSpec {
+            hardware,
+            memory_backing: MemoryBacking::Thp,
+            kernel,
+            initramfs: None,
+            cmdline: String::new(),
         };
         let machine = Self {
             stream,

@@ -1,8 +1,9 @@
 //! A guest of a few hundred bytes whose whole life shows in what it prints: for every byte that is typed, a line.
 //!
-//! A line has six numbers in hexadecimal: what has been typed, folded into a general register; the sum of those, in a
+//! A line has seven numbers in hexadecimal: what has been typed, folded into a general register; the sum of those, in a
 //! vector register; the sum of those, in memory; eight bytes that the entropy source has just given; the first half of
-//! the generation identifier; how many events the vsock device has told. After a `q` it powers off.
+//! the generation identifier; how many events the vsock device has told; which of 32 interrupts from [`VECTOR`] on wait in
+//! its local APIC, for it takes none. After a `q` it powers off.
 
 use std::arch::global_asm;
 
@@ -10,6 +11,9 @@ use crn_protocol::control::Transport;
 
 /// Where the list of stores is with which the guest sets its devices up.
 pub const STORES: u64 = 0x28_0000;
+/// The first of the interrupts that PCI devices send: eight a device, of which the first is for its configuration and the
+/// others are for its queues.
+pub const VECTOR: u64 = 0x40;
 /// Where the address of the entropy source's doorbell is.
 pub const DOORBELL: u64 = 0x27_f000;
 
@@ -105,6 +109,9 @@ global_asm!(
     "   mov ebx, 0x412002",
     "   movzx r8d, word ptr [rbx]",
     "   call 80f",
+    "   mov ebx, 0xfee00220",
+    "   mov r8d, dword ptr [rbx]",
+    "   call 80f",
     "   call 90f",
     "   cmp r15d, 0x71",
     "   jne 10b",
@@ -197,8 +204,16 @@ fn set_up(stores: &mut Stores, transport: Transport, index: u64, queues: &[u64])
     let base = window(transport, index);
     let pci = transport == Transport::Pci;
     if pci {
-        // Its window and its way to memory.
-        stores.store(0xe000_0000 + 0x8000 * (index + 1) + 4, 6, 2);
+        let registers = 0xe000_0000 + 0x8000 * (index + 1);
+        // Its window and its way to memory, and interrupts that are messages.
+        stores.store(registers + 4, 6, 2);
+        stores.store(registers + 0x43, 0x80, 1);
+        for entry in 0..=queues.len() as u64 {
+            let words = [0xfee0_0000, 0, VECTOR + 8 * index + entry, 0];
+            for (word, at) in words.into_iter().zip(0..) {
+                stores.store(base + 0x4000 + 16 * entry + 4 * at, word, 4);
+            }
+        }
     }
     // Offsets and widths of: features and their selector, queue selector, size, state, three addresses, status.
     let [
@@ -224,8 +239,14 @@ fn set_up(stores: &mut Stores, transport: Transport, index: u64, queues: &[u64])
     stores.store(base + which, 1, 4);
     stores.store(base + features, 1, 4);
     stores.store(base + status, 0xb, byte);
+    if pci {
+        stores.store(base + 0x10, 0, 2);
+    }
     for (rings, queue) in queues.iter().zip(0..) {
         stores.store(base + select, queue, half);
+        if pci {
+            stores.store(base + 0x1a, queue + 1, 2);
+        }
         stores.store(base + size, 16, half);
         stores.store(base + table, *rings, 4);
         stores.store(base + available, rings + 0x1000, 4);
@@ -238,6 +259,8 @@ fn set_up(stores: &mut Stores, transport: Transport, index: u64, queues: &[u64])
 /// What the guest does first, with vsock as device 0 and the entropy source as device 1.
 pub fn stores(transport: Transport) -> Vec<u8> {
     let mut stores = Stores::default();
+    // The local APIC takes interrupts.
+    stores.store(0xfee0_00f0, 0x1ff, 4);
     stores.rings(0x40_0000, 8, 0);
     stores.rings(0x41_0000, 4, 2);
     set_up(&mut stores, transport, 1, &[0x40_0000]);

@@ -8,7 +8,7 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use crn_protocol::control::{
-    Command, ConsoleSpec, Descriptor, Event, ExitReason, MemoryBacking, Report, Request,
+    Command, ConsoleSpec, Descriptor, Event, ExitReason, Hardware, MemoryBacking, Report, Request,
     RestoreSpec, SnapshotSpec, Status, Transport, VmSpec, VsockSpec,
 };
 use crn_protocol::descriptors::{Receiver, send_with};
@@ -30,6 +30,7 @@ pub struct Line {
     pub random: u64,
     pub generation: u64,
     pub events: u64,
+    pub interrupts: u64,
 }
 
 pub struct Machine {
@@ -97,25 +98,11 @@ impl Machine {
             (guest::STORES, &guest::stores(transport)),
         ]);
         let spec = VmSpec {
-            vm: "original".to_owned(),
-            vcpus: 1,
-            memory_mib: MEMORY_MIB,
+            hardware: hardware(transport, "original", (3, 3), 2),
             memory_backing: MemoryBacking::Thp,
-            transport,
-            kvm: Descriptor(0),
             kernel: Descriptor(1),
             initramfs: None,
             cmdline: String::new(),
-            disks: Vec::new(),
-            nics: Vec::new(),
-            vsock: Some(VsockSpec {
-                cid: 3,
-                listener: Descriptor(3),
-            }),
-            balloon: None,
-            pmem: Vec::new(),
-            entropy: Limits::default(),
-            console: console(2),
         };
         let files = [
             kvm.into(),
@@ -140,23 +127,9 @@ impl Machine {
         let kvm = support::kvm().unwrap();
         let mut machine = Self::start();
         let mut spec = RestoreSpec {
-            vm: "copy".to_owned(),
-            vcpus: 1,
-            memory_mib: MEMORY_MIB,
-            transport,
-            kvm: Descriptor(0),
+            hardware: hardware(transport, "copy", (4, 4), 3),
             state: Descriptor(1),
             memory: Descriptor(2),
-            disks: Vec::new(),
-            nics: Vec::new(),
-            vsock: Some(VsockSpec {
-                cid: 4,
-                listener: Descriptor(4),
-            }),
-            balloon: None,
-            pmem: Vec::new(),
-            entropy: Limits::default(),
-            console: console(3),
         };
         change(&mut spec);
         let files = [
@@ -255,6 +228,7 @@ impl Machine {
             random: next(),
             generation: next(),
             events: next(),
+            interrupts: next(),
         }
     }
 
@@ -277,10 +251,27 @@ impl Drop for Machine {
     }
 }
 
-fn console(output: u8) -> ConsoleSpec {
-    ConsoleSpec {
-        output: Descriptor(output),
-        max_bytes: 0,
-        virtio: false,
+/// A vsock device with a context identifier and a listener, and a console.
+fn hardware(transport: Transport, vm: &str, (cid, listener): (u32, u8), output: u8) -> Hardware {
+    Hardware {
+        vm: vm.to_owned(),
+        vcpus: 1,
+        memory_mib: MEMORY_MIB,
+        transport,
+        kvm: Descriptor(0),
+        disks: Vec::new(),
+        nics: Vec::new(),
+        vsock: Some(VsockSpec {
+            cid,
+            listener: Descriptor(listener),
+        }),
+        balloon: None,
+        pmem: Vec::new(),
+        entropy: Limits::default(),
+        console: ConsoleSpec {
+            output: Descriptor(output),
+            max_bytes: 0,
+            virtio: false,
+        },
     }
 }

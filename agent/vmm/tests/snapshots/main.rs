@@ -56,6 +56,15 @@ fn go_on(transport: Transport) {
         [0, 1, 1, 1],
         "copies hear that their connections are gone"
     );
+    // In copies every vector there is, of queues and configurations, most of them never sent before.
+    let interrupts = after.map(|lines| lines[1].interrupts);
+    let sent = before[2].interrupts;
+    let expected = match transport {
+        Transport::Mmio => [0; 4],
+        Transport::Pci => [sent, 0x30f, 0x30f, 0x30f],
+    };
+    assert_eq!(interrupts, expected);
+    assert_ne!(sent, 0x30f);
     for machine in &mut machines {
         machine.type_letter('q');
         assert_eq!(machine.end().0, ExitReason::PowerOff);
@@ -181,22 +190,22 @@ fn what_is_not_the_snapshot_of_the_described_machine_is_refused_by_name() {
     };
     refused(
         &files,
-        |spec| spec.vcpus = 2,
+        |spec| spec.hardware.vcpus = 2,
         "with 1 vCPUs, the description has 2",
     );
     refused(
         &files,
-        |spec| spec.memory_mib = 128,
+        |spec| spec.hardware.memory_mib = 128,
         "with 64 MiB of memory",
     );
     refused(
         &files,
-        |spec| spec.transport = Transport::Pci,
+        |spec| spec.hardware.transport = Transport::Pci,
         "MMIO as its bus",
     );
     refused(
         &files,
-        |spec| spec.vsock = None,
+        |spec| spec.hardware.vsock = None,
         "2 devices, the description has 1",
     );
     refused(

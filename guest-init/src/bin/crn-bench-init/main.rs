@@ -1,6 +1,6 @@
 //! PID 1 for measurements: says that user space runs, does what the kernel's command line asks for, and ends the machine.
 //!
-//! `crn.bench=disk` measures `/dev/vda`, `crn.bench=net` TCP with the host at 10.9.9.1. `crn.exit=reset` resets instead of powering off, for monitors that end that way.
+//! `crn.wait` has it stay until the machine is ended from outside. `crn.bench=disk` measures `/dev/vda`, `crn.bench=net` TCP with the host at 10.9.9.1. `crn.exit=reset` resets instead of powering off, for monitors that end that way.
 
 #![deny(unsafe_code)]
 
@@ -22,6 +22,9 @@ fn main() {
         .and_then(|()| std::fs::read_to_string("/proc/cmdline").ok())
         .unwrap_or_default();
     let asked = |wanted: &str| cmdline.split_ascii_whitespace().any(|word| word == wanted);
+    while asked("crn.wait") {
+        std::thread::park();
+    }
     for (bench, run) in [
         ("crn.bench=disk", disk::run as fn() -> io::Result<()>),
         ("crn.bench=net", net::run),

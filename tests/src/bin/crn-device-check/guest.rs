@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use command_fds::{CommandFdExt, FdMapping};
 use crn_protocol::control::{
-    self, ConsoleSpec, Descriptor, DiskSpec, Event, ExitReason, MemoryBacking, NicSpec, Report,
-    Request, RestoreSpec, Status, Transport, VmSpec,
+    self, ConsoleSpec, Descriptor, DiskSpec, Event, ExitReason, Hardware, MemoryBacking, NicSpec,
+    Report, Request, RestoreSpec, Status, Transport, VmSpec,
 };
 use crn_protocol::descriptors::{Receiver, send_with};
 use crn_protocol::devices::{
@@ -84,6 +84,25 @@ const fn console() -> ConsoleSpec {
         output: Descriptor(4),
         max_bytes: MIB,
         virtio: true,
+    }
+}
+
+/// What both kinds of start have in common. The TAP's queues are `queues`.
+fn hardware(machine: &Machine<'_>, vm: &str, queues: usize) -> Hardware {
+    Hardware {
+        vm: vm.to_owned(),
+        // Emulation loses guests whose vCPUs wait for one another on one CPU.
+        vcpus: 1,
+        memory_mib: MEMORY_MIB,
+        transport: machine.transport,
+        kvm: Descriptor(6),
+        disks: disks(machine),
+        nics: nics(queues),
+        vsock: None,
+        balloon: Some(BalloonSpec::default()),
+        pmem: pmem(),
+        entropy: Limits::default(),
+        console: console(),
     }
 }
 
@@ -171,23 +190,11 @@ impl Guest {
     pub fn start(machine: &Machine<'_>, taps: Vec<OwnedFd>, words: &str) -> Result<Self> {
         let (mut guest, theirs) = Self::vmm(machine, 0)?;
         let spec = VmSpec {
-            vm: "device-check".to_owned(),
-            // Emulation loses guests whose vCPUs wait for one another on one CPU.
-            vcpus: 1,
-            memory_mib: MEMORY_MIB,
+            hardware: hardware(machine, "device-check", taps.len()),
             memory_backing: MemoryBacking::Thp,
-            transport: machine.transport,
-            kvm: Descriptor(6),
             kernel: Descriptor(0),
             initramfs: Some(Descriptor(1)),
             cmdline: format!("console=ttyS0 quiet panic=-1 {words}"),
-            disks: disks(machine),
-            nics: nics(taps.len()),
-            vsock: None,
-            balloon: Some(BalloonSpec::default()),
-            pmem: pmem(),
-            entropy: Limits::default(),
-            console: console(),
         };
         let boot = [machine.kernel, machine.initramfs].map(File::open);
         let files: Vec<_> = boot
@@ -212,20 +219,9 @@ impl Guest {
     ) -> Result<Self> {
         let (mut guest, theirs) = Self::vmm(machine, number)?;
         let spec = RestoreSpec {
-            vm: format!("copy-{number}"),
-            vcpus: 1,
-            memory_mib: MEMORY_MIB,
-            transport: machine.transport,
-            kvm: Descriptor(6),
+            hardware: hardware(machine, &format!("copy-{number}"), taps.len()),
             state: Descriptor(0),
             memory: Descriptor(1),
-            disks: disks(machine),
-            nics: nics(taps.len()),
-            vsock: None,
-            balloon: Some(BalloonSpec::default()),
-            pmem: pmem(),
-            entropy: Limits::default(),
-            console: console(),
         };
         let files: Vec<_> = snapshot
             .map(|file| file.try_clone().map(OwnedFd::from))

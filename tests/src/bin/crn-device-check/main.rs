@@ -1,7 +1,7 @@
 //! Runs in the nested machine: starts one guest under `crn-vmm`, as a controller does, and checks from outside what
 //! its devices do while it uses them. Prints a line a check; the first that fails ends it.
 //!
-//! `crn-device-check VMM KERNEL INITRAMFS IMAGE mmio|pci|copies`
+//! `crn-device-check VMM KERNEL INITRAMFS IMAGE mmio|pci|copies|pci-copies`
 
 mod copies;
 mod guest;
@@ -37,12 +37,13 @@ const PORT: u16 = 7000;
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [vmm, kernel, initramfs, image, transport] = arguments.as_slice() else {
-        bail!("usage: crn-device-check VMM KERNEL INITRAMFS IMAGE mmio|pci|copies");
+        bail!("usage: crn-device-check VMM KERNEL INITRAMFS IMAGE mmio|pci|copies|pci-copies");
     };
     let (transport, copied) = match transport.as_str() {
         "mmio" => (Transport::Mmio, false),
         "pci" => (Transport::Pci, false),
         "copies" => (Transport::Mmio, true),
+        "pci-copies" => (Transport::Pci, true),
         other => bail!("there is no check {other}"),
     };
     let data = disk("/tmp/data")?;

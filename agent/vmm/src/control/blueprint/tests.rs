@@ -5,32 +5,34 @@ use super::*;
 
 fn spec() -> VmSpec {
     VmSpec {
-        vm: "test".to_owned(),
-        vcpus: 1,
-        memory_mib: 64,
+        hardware: Hardware {
+            vm: "test".to_owned(),
+            vcpus: 1,
+            memory_mib: 64,
+            transport: Transport::Mmio,
+            kvm: Descriptor(3),
+            disks: vec![DiskSpec {
+                file: Descriptor(2),
+                read_only: true,
+                serial: "root".to_owned(),
+                engine: Engine::Auto,
+                limits: Limits::default(),
+            }],
+            nics: Vec::new(),
+            vsock: None,
+            balloon: None,
+            pmem: Vec::new(),
+            entropy: Limits::default(),
+            console: ConsoleSpec {
+                output: Descriptor(1),
+                max_bytes: 0,
+                virtio: false,
+            },
+        },
         memory_backing: MemoryBacking::Thp,
-        transport: Transport::Mmio,
-        kvm: Descriptor(3),
         kernel: Descriptor(0),
         initramfs: None,
         cmdline: "console=ttyS0".to_owned(),
-        disks: vec![DiskSpec {
-            file: Descriptor(2),
-            read_only: true,
-            serial: "root".to_owned(),
-            engine: Engine::Auto,
-            limits: Limits::default(),
-        }],
-        nics: Vec::new(),
-        vsock: None,
-        balloon: None,
-        pmem: Vec::new(),
-        entropy: Limits::default(),
-        console: ConsoleSpec {
-            output: Descriptor(1),
-            max_bytes: 0,
-            virtio: false,
-        },
     }
 }
 
@@ -40,15 +42,18 @@ fn files(count: usize) -> Vec<OwnedFd> {
         .collect()
 }
 
-fn refusal(change: impl FnOnce(&mut VmSpec)) -> String {
+fn refusal_of(change: impl FnOnce(&mut VmSpec)) -> String {
     let mut spec = spec();
     change(&mut spec);
     Blueprint::new(spec, files(5)).unwrap_err().to_string()
 }
 
+fn refusal(change: impl FnOnce(&mut Hardware)) -> String {
+    refusal_of(|spec| change(&mut spec.hardware))
+}
+
 #[test]
 fn a_good_description_is_taken() {
-    assert_eq!(descriptor_count(&spec()), 4);
     let blueprint = Blueprint::new(spec(), files(4)).unwrap();
     assert_eq!((blueprint.vcpus, blueprint.parts.disks.len()), (1, 1));
 }
@@ -60,15 +65,16 @@ fn what_is_out_of_bounds_is_named_with_its_field() {
     assert!(refusal(|spec| spec.memory_mib = 31).contains("memory_mib is 31"));
     assert!(refusal(|spec| spec.memory_mib = 524_289).contains("memory_mib"));
     assert!(
-        refusal(|spec| spec.memory_backing = MemoryBacking::Hugetlb1g).contains("memory_mib is 64")
+        refusal_of(|spec| spec.memory_backing = MemoryBacking::Hugetlb1g)
+            .contains("memory_mib is 64")
     );
-    let parts = refusal(|spec| {
+    let parts = refusal_of(|spec| {
         spec.memory_backing = MemoryBacking::Hugetlb2m;
-        spec.balloon = Some(BalloonSpec::default());
+        spec.hardware.balloon = Some(BalloonSpec::default());
     });
     assert!(parts.contains("balloon cannot"), "{parts}");
-    assert!(refusal(|spec| spec.cmdline = "a".repeat(2048)).contains("cmdline is 2048"));
-    assert!(refusal(|spec| spec.cmdline = "a\nb".to_owned()).contains("cmdline"));
+    assert!(refusal_of(|spec| spec.cmdline = "a".repeat(2048)).contains("cmdline is 2048"));
+    assert!(refusal_of(|spec| spec.cmdline = "a\nb".to_owned()).contains("cmdline"));
     assert!(refusal(|spec| spec.disks[0].serial = "a".repeat(21)).contains("disks[0].serial"));
     assert!(
         refusal(|spec| spec.disks[0].file = Descriptor(9))

@@ -119,12 +119,6 @@ impl VirtioFunction {
         }
     }
 
-    /// Whether its interrupts are messages now.
-    #[must_use]
-    pub const fn sends_messages(&self) -> bool {
-        self.msix.is_enabled()
-    }
-
     /// Writes registers and interrupts as a guest would, in a function at rest.
     pub fn restore(&mut self, saved: &SavedFunction) {
         self.config.write(0, &saved.config);
