@@ -230,6 +230,19 @@ pub fn list(
     if filter.is_of_none() {
         return Ok(Vec::new());
     }
+    let (sql, params) = selection(filter, ascending, page, after);
+    let mut statement = conn.prepare_cached(&sql)?;
+    let rows = statement.query_map(rusqlite::params_from_iter(params), message)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The query of a list with its parameters.
+fn selection(
+    filter: &Filter,
+    ascending: bool,
+    page: Page,
+    after: Option<&After>,
+) -> (String, Vec<Value>) {
     let source = filter.source();
     let direction = if ascending { "ASC" } else { "DESC" };
     // The table of tags has some columns of the same name.
@@ -263,9 +276,7 @@ pub fn list(
         selects.join(" UNION ALL "),
         page.clause()
     );
-    let mut statement = conn.prepare_cached(&sql)?;
-    let rows = statement.query_map(rusqlite::params_from_iter(params), message)?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    (sql, params)
 }
 
 /// How many messages the filter keeps: exactly for types, and for owners or senders; with other conditions exactly up to
@@ -403,5 +414,79 @@ impl Filter {
             || self.start.is_some()
             || self.end.is_some()
             || self.confirmed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Store;
+    use super::*;
+
+    #[test]
+    fn every_filter_alone_is_read_from_an_index_in_the_order_of_the_list() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        drop(Store::open(&path).unwrap());
+        let conn = Connection::open(&path).unwrap();
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        let in_force = Filter {
+            statuses: words(&["processed", "removing"]),
+            ..Filter::default()
+        };
+        let of = |change: &dyn Fn(&mut Filter)| {
+            let mut filter = in_force.clone();
+            change(&mut filter);
+            filter
+        };
+        let cases = [
+            ("messages_time", of(&|_| {})),
+            ("messages_time", of(&|f| f.start = Some(1.0))),
+            ("messages_time", of(&|f| f.chains = words(&["ETH"]))),
+            (
+                "messages_type",
+                of(&|f| f.types = words(&["POST", "STORE"])),
+            ),
+            ("messages_owner", of(&|f| f.owners = words(&["a", "b"]))),
+            ("messages_delegate", of(&|f| f.senders = words(&["a"]))),
+            ("messages_channel", of(&|f| f.channels = words(&["a"]))),
+            (
+                "messages_content_type",
+                of(&|f| f.content_types = words(&["a", "b"])),
+            ),
+            ("messages_ref", of(&|f| f.refs = words(&["a"]))),
+            ("messages_key", of(&|f| f.content_keys = words(&["a"]))),
+            (
+                "messages_payment",
+                of(&|f| f.payment_types = words(&["credit"])),
+            ),
+            (
+                "messages_chain",
+                of(&|f| f.chains = words(&["SOL", "AVAX"])),
+            ),
+            (
+                "messages_removing",
+                of(&|f| f.statuses = words(&["removing", "pending"])),
+            ),
+            ("message_tags", of(&|f| f.tags = words(&["a", "b"]))),
+        ];
+        for (index, filter) in cases {
+            for ascending in [true, false] {
+                let page = Page { limit: 20, page: 1 };
+                let (sql, params) = selection(&filter, ascending, page, None);
+                let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+                let rows = statement
+                    .query_map(rusqlite::params_from_iter(params), |row| row.get(3))
+                    .unwrap();
+                let plan: Vec<String> = rows.map(Result::unwrap).collect();
+                let text = plan.join("\n");
+                assert!(text.contains(index), "{sql}\n{text}");
+                assert!(
+                    !plan
+                        .iter()
+                        .any(|step| step == "USE TEMP B-TREE FOR ORDER BY"),
+                    "{sql}\n{text}"
+                );
+            }
+        }
     }
 }

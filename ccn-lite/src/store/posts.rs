@@ -339,3 +339,88 @@ pub fn list(
     }
     Ok(merged)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Store;
+    use super::*;
+
+    /// More than are looked at one by one.
+    const POSTS: u64 = FEW + 1_500;
+
+    /// Posts of three owners and four types; nearly all in one channel, all with one tag.
+    fn fill(conn: &Connection) {
+        conn.execute_batch(&format!(
+            "BEGIN;
+             WITH RECURSIVE n (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n + 1 < {POSTS})
+             INSERT INTO messages ({COLUMNS}, updated)
+             SELECT printf('%064x', n), 'processed', 'POST', 'ETH', 'o' || n % 3, '', 'inline', '{{}}', '', n,
+                 iif(n % 100 = 0, 'small', 'big'), 2, n, 'o' || n % 3, 't' || n % 4, NULL, NULL, NULL, NULL,
+                 iif(n % 50 = 0, '[\"wide\", \"rare\"]', '[\"wide\"]'), n, n
+             FROM n;
+             COMMIT;"
+        ))
+        .unwrap();
+    }
+
+    fn keeps(filter: &Filter, n: u64) -> bool {
+        let has = |list: &[String], value: String| list.is_empty() || list.contains(&value);
+        let channel = if n % 100 == 0 { "small" } else { "big" };
+        has(&filter.owners, format!("o{}", n % 3))
+            && has(&filter.types, format!("t{}", n % 4))
+            && has(&filter.channels, channel.to_owned())
+            && (has(&filter.tags, "wide".to_owned())
+                || (n % 50 == 0 && has(&filter.tags, "rare".to_owned())))
+            && filter.start.is_none_or(|start| n as f64 >= start)
+    }
+
+    #[test]
+    fn whatever_is_asked_for_a_list_holds_what_a_plain_search_finds() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        drop(Store::open(&path).unwrap());
+        let conn = Connection::open(&path).unwrap();
+        fill(&conn);
+        let some = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        let (owners, types): ([Vec<String>; 3], [Vec<String>; 3]) = (
+            [vec![], some(&["o1"]), some(&["o0", "o2"])],
+            [vec![], some(&["t3"]), some(&["t1", "t2"])],
+        );
+        let channels: [Vec<String>; 4] =
+            [vec![], some(&["big"]), some(&["small"]), some(&["none"])];
+        let tags: [Vec<String>; 4] = [
+            vec![],
+            some(&["wide"]),
+            some(&["rare"]),
+            some(&["rare", "other"]),
+        ];
+        let page = Page { limit: 20, page: 2 };
+        for case in 0..3 * 3 * 4 * 4 * 2 {
+            let filter = Filter {
+                owners: owners[case % 3].clone(),
+                types: types[case / 3 % 3].clone(),
+                channels: channels[case / 9 % 4].clone(),
+                tags: tags[case / 36 % 4].clone(),
+                start: (case / 144 == 1).then_some(4_000.0),
+                ..Filter::default()
+            };
+            let expected: Vec<u64> = (0..POSTS).rev().filter(|n| keeps(&filter, *n)).collect();
+            let found = list(&conn, &filter, false, page, None).unwrap();
+            let found: Vec<f64> = found.iter().map(|merged| merged.updated).collect();
+            let shown: Vec<f64> = expected
+                .iter()
+                .skip(20)
+                .take(20)
+                .map(|n| *n as f64)
+                .collect();
+            assert_eq!(found, shown, "{filter:?}");
+            let counted = count(&conn, &filter).unwrap();
+            let all = expected.len() as u64;
+            let is_told = filter.tags != ["wide"] && filter.channels != ["big"];
+            assert!(
+                counted >= all && (counted == all || !is_told),
+                "{filter:?}: {counted}"
+            );
+        }
+    }
+}
