@@ -354,8 +354,8 @@ mod tests {
             "BEGIN;
              WITH RECURSIVE n (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n + 1 < {POSTS})
              INSERT INTO messages ({COLUMNS}, updated)
-             SELECT printf('%064x', n), 'processed', 'POST', 'ETH', 'o' || n % 3, '', 'inline', '{{}}', '', n,
-                 iif(n % 100 = 0, 'small', 'big'), 2, n, 'o' || n % 3, 't' || n % 4, NULL, NULL, NULL, NULL,
+             SELECT printf('%064x', n), 'processed', 'POST', 'ETH', 'o' || (n % 3), '', 'inline', '{{}}', '', n,
+                 iif(n % 100 = 0, 'small', 'big'), 2, n, 'o' || (n % 3), 't' || (n % 4), NULL, NULL, NULL, NULL,
                  iif(n % 50 = 0, '[\"wide\", \"rare\"]', '[\"wide\"]'), n, n
              FROM n;
              COMMIT;"
