@@ -365,12 +365,16 @@ mod tests {
 
     fn keeps(filter: &Filter, n: u64) -> bool {
         let has = |list: &[String], value: String| list.is_empty() || list.contains(&value);
-        let channel = if n % 100 == 0 { "small" } else { "big" };
+        let channel = if n.is_multiple_of(100) {
+            "small"
+        } else {
+            "big"
+        };
         has(&filter.owners, format!("o{}", n % 3))
             && has(&filter.types, format!("t{}", n % 4))
             && has(&filter.channels, channel.to_owned())
             && (has(&filter.tags, "wide".to_owned())
-                || (n % 50 == 0 && has(&filter.tags, "rare".to_owned())))
+                || (n.is_multiple_of(50) && has(&filter.tags, "rare".to_owned())))
             && filter.start.is_none_or(|start| n as f64 >= start)
     }
 
