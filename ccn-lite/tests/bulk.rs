@@ -225,7 +225,7 @@ async fn what_is_left_of_a_message_is_believed_when_its_own_sender_forgot_it() {
     unsigned["signature"] = json!(own.signature);
     let text = format!(
         "{}{}\n{unsigned}\n",
-        lines(&[others.clone()]),
+        lines(std::slice::from_ref(&others)),
         remains(&others)
     );
     let file = home.file("others", &text);
@@ -243,7 +243,7 @@ async fn what_is_left_of_a_message_is_believed_when_its_own_sender_forgot_it() {
 
     let file = home.file(
         "own",
-        &format!("{}{}\n", lines(&[own.clone()]), remains(&own)),
+        &format!("{}{}\n", lines(std::slice::from_ref(&own)), remains(&own)),
     );
     let (code, said) = home.import(&[&file]);
     // What the other FORGET names is known now, and nothing is left to forget.
@@ -433,7 +433,7 @@ async fn contents_and_files_come_from_directories_and_what_is_not_there_waits() 
     let home = Home::new(QUIET);
     let file = home.file(
         "messages",
-        &format!("{elsewhere}\n{}", lines(&[store.clone()])),
+        &format!("{elsewhere}\n{}", lines(std::slice::from_ref(&store))),
     );
     let (code, said) = home.import(&[&file]);
     assert_eq!(code, 4, "{said}");
