@@ -2,10 +2,13 @@
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::Context;
 use ccn_lite::backup::{self, BackupArgs};
 use ccn_lite::config::Config;
+use ccn_lite::export::{self, ExportArgs};
+use ccn_lite::import::{self, ImportArgs};
 use ccn_lite::key::{self, KeyArgs};
 use ccn_lite::publish::{self, PublishArgs};
 use ccn_lite::serve::Server;
@@ -40,6 +43,10 @@ enum Command {
     Backup(BackupArgs),
     /// Check everything a node keeps: the database, every message, every file.
     Verify(VerifyArgs),
+    /// Write every message, one JSON object a line.
+    Export(ExportArgs),
+    /// Take messages from files, one JSON object a line, into a node that does not run.
+    Import(ImportArgs),
     /// Store a file on a node.
     Publish(PublishArgs),
     /// Make keys and tell their addresses.
@@ -91,7 +98,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> anyhow::Result<ExitCode> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -99,15 +106,17 @@ async fn main() -> anyhow::Result<()> {
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .init();
     match Cli::parse().command {
-        Command::Serve { config } => serve(Config::load(&config)?).await,
+        Command::Serve { config } => serve(Config::load(&config)?).await?,
         Command::CheckConfig { config } => {
             Config::load(&config)?;
             println!("{}: good", config.display());
-            Ok(())
         }
-        Command::Backup(args) => backup::run(&args),
-        Command::Verify(args) => verify::run(&args),
-        Command::Publish(args) => publish::run(args).await,
-        Command::Key(args) => key::run(&args),
+        Command::Backup(args) => backup::run(&args)?,
+        Command::Verify(args) => verify::run(&args)?,
+        Command::Export(args) => export::run(&args)?,
+        Command::Import(args) => return import::run(args).await,
+        Command::Publish(args) => publish::run(args).await?,
+        Command::Key(args) => key::run(&args)?,
     }
+    Ok(ExitCode::SUCCESS)
 }

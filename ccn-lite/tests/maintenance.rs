@@ -146,6 +146,8 @@ fn the_program_tells_what_it_can_do_and_where_a_configuration_is_wrong() {
         "check-config",
         "backup",
         "verify",
+        "export",
+        "import",
         "publish",
         "key",
     ] {

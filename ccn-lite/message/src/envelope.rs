@@ -62,25 +62,30 @@ impl Envelope {
         Ok((envelope, content))
     }
 
+    /// Reads what nodes keep of a forgotten message: an envelope without content, wherever that was.
+    ///
+    /// # Errors
+    /// `INVALID_FORMAT`, naming the field.
+    pub fn parse_remains(value: &Value) -> Result<Self, Rejection> {
+        let fields = Object::new(value)?;
+        let envelope = Self::read_sealed(&fields, None)?;
+        let expected = match envelope.item_type {
+            ItemType::Inline => ItemType::Storage,
+            elsewhere => elsewhere,
+        };
+        if expected != envelope.item_hash.item_type() {
+            let (hash, kind) = (&envelope.item_hash, envelope.item_type);
+            let reason = format!("'{hash}' is not a hash of type {kind}");
+            return Err(FieldError::at("item_hash", reason).into());
+        }
+        Ok(envelope)
+    }
+
     fn read(value: &Value) -> Result<Self, Rejection> {
         let fields = Object::new(value)?;
-        let message_type = fields.required("type", |value| {
-            named(value).map_err(|_: FieldError| FieldError::new("Invalid message_type"))
-        })?;
-        let chain = fields.required("chain", named)?;
-        let sender = fields.required("sender", text)?;
-        if sender.is_empty() || sender.len() > 256 || sender.contains('\n') {
-            return Err(FieldError::at("sender", "Input should be an address").into());
-        }
-        let item_hash = fields.required("item_hash", item_hash)?;
         let item_content = fields.optional("item_content", text)?;
-        let default_type = if item_content.is_some() {
-            ItemType::Inline
-        } else {
-            item_hash.item_type()
-        };
-        let item_type = fields.optional("item_type", named)?.unwrap_or(default_type);
-        match (item_type, &item_content) {
+        let envelope = Self::read_sealed(&fields, item_content)?;
+        match (envelope.item_type, &envelope.item_content) {
             (ItemType::Inline, None) => {
                 return Err(FieldError::at(
                     "item_content",
@@ -93,17 +98,38 @@ impl Envelope {
                     return Err(FieldError::at("item_content", "Message too long").into());
                 }
             }
-            (_, Some(_)) => {
+            (item_type, Some(_)) => {
                 let reason = format!("{item_type} messages cannot define item_content");
                 return Err(FieldError::at("item_content", reason).into());
             }
-            (_, None) => {
-                if item_type != item_hash.item_type() {
-                    let reason = format!("'{item_hash}' is not a hash of type {item_type}");
+            (item_type, None) => {
+                if item_type != envelope.item_hash.item_type() {
+                    let reason =
+                        format!("'{}' is not a hash of type {item_type}", envelope.item_hash);
                     return Err(FieldError::at("item_hash", reason).into());
                 }
             }
         }
+        Ok(envelope)
+    }
+
+    /// The envelope around a content that was looked at before.
+    fn read_sealed(fields: &Object<'_>, item_content: Option<String>) -> Result<Self, Rejection> {
+        let message_type = fields.required("type", |value| {
+            named(value).map_err(|_: FieldError| FieldError::new("Invalid message_type"))
+        })?;
+        let chain = fields.required("chain", named)?;
+        let sender = fields.required("sender", text)?;
+        if sender.is_empty() || sender.len() > 256 || sender.contains('\n') {
+            return Err(FieldError::at("sender", "Input should be an address").into());
+        }
+        let item_hash = fields.required("item_hash", item_hash)?;
+        let default_type = if item_content.is_some() {
+            ItemType::Inline
+        } else {
+            item_hash.item_type()
+        };
+        let item_type = fields.optional("item_type", named)?.unwrap_or(default_type);
         Ok(Self {
             sender,
             chain,

@@ -153,6 +153,7 @@ fn wanted(rule: &Value, params: &Params) -> bool {
         && (chains.is_empty()
             || rule["chain"]
                 .as_str()
+                .filter(|chain| !chain.is_empty())
                 .is_none_or(|chain| chains.iter().any(|c| c == chain)))
 }
 

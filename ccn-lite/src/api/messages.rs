@@ -119,19 +119,8 @@ async fn list_gone(
         .read::<_, StoreError, _>(move |conn| gone::list(conn, departure, &filter, ascending, page))
         .await?;
     let items = rows
-        .into_iter()
-        .map(|m| {
-            let mut item = render::gone(&m);
-            item["status"] = json!(departure.as_str());
-            match departure {
-                Departure::Removed => item["removed_at"] = json!(m.at),
-                Departure::Forgotten => {
-                    item["forgotten_at"] = json!(m.at);
-                    item["forgotten_by"] = json!(m.forgotten_by);
-                }
-            }
-            item
-        })
+        .iter()
+        .map(|m| render::gone_item(m, departure))
         .collect();
     Ok(Json(paged("messages", items, page, total)).into_response())
 }

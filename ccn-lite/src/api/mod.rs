@@ -19,7 +19,7 @@ mod params;
 mod posts;
 mod prices;
 mod publish;
-mod render;
+pub(crate) mod render;
 mod routes;
 mod storage;
 mod upload;

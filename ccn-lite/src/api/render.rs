@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
-use crate::store::gone::Gone;
+use crate::store::gone::{Departure, Gone};
 use crate::store::messages::Message;
 
 const ISO: &[BorrowedFormatItem<'_>] =
@@ -92,6 +92,20 @@ pub fn gone(m: &Gone) -> Value {
         "payment_type": m.payment_type,
         "size": m.size,
     })
+}
+
+/// What is left of a message, in a list.
+pub fn gone_item(m: &Gone, departure: Departure) -> Value {
+    let mut item = gone(m);
+    item["status"] = json!(departure.as_str());
+    match departure {
+        Departure::Removed => item["removed_at"] = json!(m.at),
+        Departure::Forgotten => {
+            item["forgotten_at"] = json!(m.at);
+            item["forgotten_by"] = json!(m.forgotten_by);
+        }
+    }
+    item
 }
 
 /// A message in a list.

@@ -4,9 +4,11 @@
 //! is committed with its status, or nothing, and it is answered after that. The order of checks decides which error code
 //! wins and follows the network.
 
+pub mod bulk;
 pub mod charge;
 mod decide;
 pub mod permit;
+pub mod remains;
 mod verify;
 pub mod worker;
 

@@ -125,6 +125,25 @@ pub fn get(conn: &Connection, hash: &str) -> Result<Option<Gone>, StoreError> {
         .optional()?)
 }
 
+/// Hands what is left of every forgotten message to `look`, in the order in which they went.
+pub fn each_forgotten<E: From<StoreError>>(
+    conn: &Connection,
+    mut look: impl FnMut(Gone) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut statement = conn
+        .prepare(&format!(
+            "SELECT {COLUMNS} FROM gone WHERE status = ? ORDER BY gone_at, item_hash"
+        ))
+        .map_err(StoreError::from)?;
+    let rows = statement
+        .query_map([Departure::Forgotten.as_str()], decode)
+        .map_err(StoreError::from)?;
+    for row in rows {
+        look(row.map_err(StoreError::from)?)?;
+    }
+    Ok(())
+}
+
 /// Messages that went in one way and that the envelope part of `filter` keeps, by the time they went; and how many there
 /// are.
 pub fn list(

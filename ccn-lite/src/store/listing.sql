@@ -19,6 +19,10 @@ CREATE INDEX messages_content_type ON messages (content_type, time DESC, type, c
 CREATE INDEX messages_ref ON messages (content_ref, time DESC) WHERE content_ref IS NOT NULL;
 CREATE INDEX messages_key ON messages (content_key, time DESC) WHERE content_key IS NOT NULL;
 CREATE INDEX messages_content_hash ON messages (content_item_hash, time DESC) WHERE content_item_hash IS NOT NULL;
+CREATE INDEX messages_payment ON messages (payment_type, time DESC, type, chain) WHERE payment_type IS NOT NULL;
+-- Of what nearly all messages have alike, the rest alone.
+CREATE INDEX messages_chain ON messages (chain, time DESC, type) WHERE chain <> 'ETH';
+CREATE INDEX messages_removing ON messages (time DESC) WHERE status = 'removing';
 
 CREATE TABLE message_tags (
     tag TEXT NOT NULL,

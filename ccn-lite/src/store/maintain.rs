@@ -84,7 +84,7 @@ pub fn check(conn: &Connection) -> Result<Vec<String>, StoreError> {
 }
 
 /// What must not be found: rows that only half of a message left, by what they are.
-const RELATIONS: [(&str, &str); 11] = [
+const RELATIONS: [(&str, &str); 12] = [
     (
         "POST missing among the posts",
         "SELECT item_hash FROM messages WHERE (type = 'POST' AND content_type <> 'amend') <> (updated IS NOT NULL)",
@@ -127,6 +127,11 @@ const RELATIONS: [(&str, &str); 11] = [
         "messages counted wrongly",
         "SELECT type || ', ' || status FROM message_counts c WHERE messages <> \
          (SELECT count(*) FROM messages m WHERE m.type = c.type AND m.status = c.status)",
+    ),
+    (
+        "statuses counted wrongly",
+        "SELECT status FROM (SELECT status, messages FROM status_counts UNION ALL SELECT status, -count(*) FROM statuses \
+         GROUP BY status) GROUP BY status HAVING sum(messages) <> 0",
     ),
     (
         "messages of an address counted wrongly",

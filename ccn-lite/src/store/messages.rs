@@ -146,6 +146,19 @@ pub fn get(conn: &Connection, hash: &str) -> Result<Option<Message>, StoreError>
         .optional()?)
 }
 
+/// The signature under which a message is in force or gone; nothing when it is neither.
+pub fn settled_signature(
+    conn: &Connection,
+    hash: &str,
+) -> Result<Option<Option<String>>, StoreError> {
+    Ok(conn
+        .prepare_cached(
+            "SELECT signature FROM messages WHERE item_hash = ?1 UNION ALL SELECT signature FROM gone WHERE item_hash = ?1",
+        )?
+        .query_row([hash], |row| row.get(0))
+        .optional()?)
+}
+
 /// Adds a message, which has its status from then on; the reception time stays the earliest. Tells whether anything was
 /// known about the message before.
 pub fn insert(conn: &Connection, m: &Message) -> Result<bool, StoreError> {
@@ -207,6 +220,23 @@ pub fn each(conn: &Connection, mut look: impl FnMut(Message)) -> Result<(), Stor
     let rows = statement.query_map([], message)?;
     for row in rows {
         look(row?);
+    }
+    Ok(())
+}
+
+/// Hands every message in force to `look` in the order in which they came, which is one in which they can be taken again.
+pub fn each_as_received<E: From<StoreError>>(
+    conn: &Connection,
+    mut look: impl FnMut(Message) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut statement = conn
+        .prepare(&format!(
+            "SELECT {COLUMNS} FROM messages ORDER BY reception_time, item_hash"
+        ))
+        .map_err(StoreError::from)?;
+    let rows = statement.query_map([], message).map_err(StoreError::from)?;
+    for row in rows {
+        look(row.map_err(StoreError::from)?)?;
     }
     Ok(())
 }

@@ -98,6 +98,33 @@ pub fn count(conn: &Connection) -> Result<i64, StoreError> {
         .query_row([], |row| row.get(0))?)
 }
 
+/// Why a message waits: its hash, the code and the details of its last attempt; neither before the first.
+pub type Reason = (String, Option<i32>, Option<Value>);
+
+/// Hands every message that waits to `look`, by hash.
+pub fn each<E: From<StoreError>>(
+    conn: &Connection,
+    mut look: impl FnMut(Reason) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut statement = conn
+        .prepare("SELECT item_hash, error_code, details FROM pending ORDER BY item_hash")
+        .map_err(StoreError::from)?;
+    let rows = statement
+        .query_map([], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get::<_, Option<String>>(2)?))
+        })
+        .map_err(StoreError::from)?;
+    for row in rows {
+        let (hash, code, details) = row.map_err(StoreError::from)?;
+        let details = details
+            .map(|text| serde_json::from_str(&text))
+            .transpose()
+            .map_err(StoreError::from)?;
+        look((hash, code, details))?;
+    }
+    Ok(())
+}
+
 /// Records a failed attempt and what the message waits for.
 pub fn postpone(
     conn: &Connection,

@@ -189,7 +189,7 @@ async fn authorizations_are_listed_from_both_ends() {
     let rules = json!({"authorizations": [
         {"address": friend.address(), "types": ["POST"], "channels": ["C"]},
         {"address": friend.address(), "chain": "SOL"},
-        {"address": other.address()},
+        {"address": other.address(), "chain": ""},
     ]});
     node.accept(&aggregate(&owner, "security", rules)).await;
     let granted = format!("/api/v0/authorizations/granted/{}.json", owner.address());

@@ -72,6 +72,9 @@ async fn every_filter_keeps_what_it_names_in_both_spellings() {
         ("channels=TEST&msgType=AGGREGATE".into(), vec![&map]),
         ("tags=y".into(), vec![&early]),
         ("tags=y,z".into(), vec![&early, &store]),
+        ("tags=x,y".into(), vec![&early]),
+        ("tags=x,y,z&channels=EARLY".into(), vec![&early]),
+        ("msgStatuses=removing".into(), vec![]),
         (format!("hashes={early},{map}"), vec![&early, &map]),
         ("paymentTypes=hold".into(), vec![&store]),
         ("payment_types=credit".into(), vec![]),
@@ -257,6 +260,21 @@ async fn hashes_are_listed_by_status_and_reception() {
         .get("/api/v0/messages/hashes?status=processed&pagination=1&page=2")
         .await;
     assert_eq!(page["hashes"], json!([first]));
+    for (query, expected) in [
+        ("status=processed,rejected&startDate=1000", 3),
+        ("status=rejected", 1),
+        ("status=removing,pending", 0),
+        ("status=removing&endDate=1000", 0),
+        ("status=forgotten,removed", 0),
+    ] {
+        let (_, list) = node.get(&format!("/api/v0/messages/hashes?{query}")).await;
+        assert_eq!(list["pagination_total"], expected, "{query}");
+        assert_eq!(
+            list["hashes"].as_array().unwrap().len(),
+            expected,
+            "{query}"
+        );
+    }
     let (_, full) = node
         .get("/api/v0/messages/hashes?status=rejected&hash_only=false")
         .await;

@@ -210,7 +210,7 @@ async fn the_newest_amend_is_what_a_post_shows() {
         .accept(&amend(
             &key,
             &original,
-            json!({"text": "two", "tags": ["b"]}),
+            json!({"text": "two", "tags": ["b", "c"]}),
         ))
         .await;
     let old = signed_on(
@@ -232,6 +232,10 @@ async fn the_newest_amend_is_what_a_post_shows() {
     for query in [
         format!("hashes={original}"),
         "tags=b".into(),
+        "tags=a,b,c".into(),
+        "tags=c&types=note&channels=TEST&startDate=1000".into(),
+        format!("addresses={}&tags=b", key.address()),
+        "channels=TEST,OTHER".into(),
         "types=note&channels=TEST".into(),
     ] {
         let (_, v0) = node.get(&format!("/api/v0/posts.json?{query}")).await;

@@ -85,8 +85,36 @@ fn the_bytes_of_signatures_are_found_and_put_back() {
     }
 }
 
+#[test]
+fn what_is_left_of_a_forgotten_message_still_proves_its_sender() {
+    for vector in vectors() {
+        let mut value = serde_json::to_value(&vector.envelope).unwrap();
+        value.as_object_mut().unwrap().remove("item_content");
+        let remains = Envelope::parse_remains(&value).unwrap();
+        assert_eq!(remains.check_signature(), Ok(()), "{}", remains.chain);
+        value["item_hash"] = "QmYULJoNGPDmoRq4WNWTDTUvJGJv1hosox8H6vVd1kCsY8".into();
+        assert!(Envelope::parse_remains(&value).is_err());
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn any_change_to_what_is_left_of_a_message_is_safe(
+        vector in any::<prop::sample::Index>(), field in any::<prop::sample::Index>(),
+        value in prop_oneof![
+            Just(Value::Null), any::<i64>().prop_map(Value::from), "\\PC{0,80}".prop_map(Value::from)
+        ]
+    ) {
+        let envelope = &vector.get(vectors()).envelope;
+        let mut remains = serde_json::to_value(envelope).unwrap();
+        let fields: Vec<String> = remains.as_object().unwrap().keys().cloned().collect();
+        remains[field.get(&fields)] = value;
+        if let Ok(read) = Envelope::parse_remains(&remains) {
+            prop_assert_eq!(read.item_content, None);
+        }
+    }
 
     #[test]
     fn a_flipped_bit_never_verifies(

@@ -1,6 +1,8 @@
 //! Signed messages as many clients send them, over a number of connections at once.
 
+use std::io::Write;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -21,6 +23,9 @@ pub const TAGS: u64 = 500;
 /// Time of the first message, Unix seconds.
 pub const START: f64 = 1_700_000_000.0;
 
+/// Messages signed ahead of time, so that the clients' work does not stand in the way of the node's.
+const ROUND: u64 = 20_000;
+
 /// Keys that are the same in every run.
 pub fn senders() -> anyhow::Result<Vec<Keypair>> {
     (1..=SENDERS)
@@ -37,8 +42,8 @@ pub fn scatter(number: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// The body that publishes message `number`.
-pub fn body(number: u64, senders: &[Keypair]) -> anyhow::Result<String> {
+/// Message `number`.
+pub fn message(number: u64, senders: &[Keypair]) -> anyhow::Result<Envelope> {
     let random = scatter(number);
     let key = &senders[(random % senders.len() as u64) as usize];
     let content = json!({
@@ -52,27 +57,27 @@ pub fn body(number: u64, senders: &[Keypair]) -> anyhow::Result<String> {
     });
     let channel = format!("channel-{}", (random >> 32) % CHANNELS);
     let time = START + number as f64;
-    let envelope = Envelope::sign(key, MessageType::Post, Some(&channel), time, content)
-        .map_err(|rejection| anyhow::anyhow!(rejection.reason()))?;
-    Ok(json!({"sync": true, "message": envelope}).to_string())
+    Envelope::sign(key, MessageType::Post, Some(&channel), time, content)
+        .map_err(|rejection| anyhow::anyhow!(rejection.reason()))
 }
 
 /// Publishes messages `range` over `connections` connections, each waiting for its answer before it sends the next;
 /// every one must be taken. Seconds from the first request to the last answer.
 pub fn publish(
     address: SocketAddr,
-    range: std::ops::Range<u64>,
+    range: Range<u64>,
     connections: usize,
     senders: &[Keypair],
     mut progress: impl FnMut(u64),
 ) -> anyhow::Result<f64> {
-    /// Signed ahead of time, in rounds, so that the clients' work does not stand in the way of the node's.
-    const ROUND: u64 = 20_000;
+    let body = |number| -> anyhow::Result<String> {
+        Ok(json!({"sync": true, "message": message(number, senders)?}).to_string())
+    };
     let mut seconds = 0.0;
     let mut next = range.start;
     while next < range.end {
         let end = range.end.min(next + ROUND);
-        let bodies = sign(next..end, senders)?;
+        let bodies = in_two(next..end, &body)?;
         let begin = Instant::now();
         let turn = AtomicU64::new(0);
         std::thread::scope(|scope| {
@@ -90,17 +95,41 @@ pub fn publish(
     Ok(seconds)
 }
 
-fn sign(range: std::ops::Range<u64>, senders: &[Keypair]) -> anyhow::Result<Vec<String>> {
+/// Makes what `make` makes of each number, on two cores, in order.
+fn in_two(
+    range: Range<u64>,
+    make: &(impl Fn(u64) -> anyhow::Result<String> + Sync),
+) -> anyhow::Result<Vec<String>> {
     let half = range.start + (range.end - range.start) / 2;
-    let make = |range: std::ops::Range<u64>| -> anyhow::Result<Vec<String>> {
-        range.map(|number| body(number, senders)).collect()
-    };
+    let all = |range: Range<u64>| range.map(make).collect::<anyhow::Result<Vec<String>>>();
     std::thread::scope(|scope| {
-        let second = scope.spawn(|| make(half..range.end));
-        let mut bodies = make(range.start..half)?;
-        bodies.extend(second.join().expect("a signer panicked")?);
-        Ok(bodies)
+        let second = scope.spawn(|| all(half..range.end));
+        let mut made = all(range.start..half)?;
+        made.extend(second.join().expect("a signer panicked")?);
+        Ok(made)
     })
+}
+
+/// Writes messages `range`, a line each, as a node lists them.
+pub fn write(
+    range: Range<u64>,
+    senders: &[Keypair],
+    mut output: impl Write,
+    mut progress: impl FnMut(u64),
+) -> anyhow::Result<()> {
+    let line = |number| -> anyhow::Result<String> {
+        Ok(serde_json::to_string(&message(number, senders)?)? + "\n")
+    };
+    let mut next = range.start;
+    while next < range.end {
+        let end = range.end.min(next + ROUND);
+        for line in in_two(next..end, &line)? {
+            output.write_all(line.as_bytes())?;
+        }
+        next = end;
+        progress(next);
+    }
+    Ok(output.flush()?)
 }
 
 fn send(address: SocketAddr, bodies: &[String], turn: &AtomicU64) -> anyhow::Result<()> {

@@ -1,12 +1,14 @@
 //! A `ccn-lite` process to measure: started, asked how much it used, stopped.
 
 use std::fs;
+use std::io::BufWriter;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
+use rustix::process::{WaitId, WaitIdOptions};
 
 use super::client::Client;
 use crate::bench::process::{self, Memory};
@@ -35,6 +37,73 @@ fn state(directory: &Path) -> PathBuf {
 /// The database of a node on `directory`.
 pub fn database(directory: &Path) -> PathBuf {
     state(directory).join("ccn-lite.sqlite")
+}
+
+/// What an import took.
+#[derive(Debug, Clone, Copy)]
+pub struct Imported {
+    /// CPU time of all threads, seconds.
+    pub cpu: f64,
+    /// Bytes of memory at most.
+    pub peak: u64,
+    /// By the clock, seconds.
+    pub seconds: f64,
+}
+
+/// Has `program` import what `write` writes into the node on `directory`, which was started before and is not running.
+pub fn import(
+    program: &Path,
+    directory: &Path,
+    write: impl FnOnce(BufWriter<ChildStdin>) -> anyhow::Result<()>,
+) -> anyhow::Result<Imported> {
+    let begin = Instant::now();
+    let mut child = Command::new(program)
+        .args(["import", "--config"])
+        .arg(directory.join("ccn-lite.toml"))
+        .arg("-")
+        .env("RUST_LOG", "warn")
+        .stdin(Stdio::piped())
+        .stdout(fs::File::create(directory.join("imported"))?)
+        .spawn()
+        .with_context(|| format!("start {}", program.display()))?;
+    let input = child.stdin.take().context("no standard input")?;
+    let sampling = Sampling::start(child.id());
+    let written = write(BufWriter::with_capacity(1 << 16, input));
+    // What it used is there to read until it is waited for.
+    let pid = rustix::process::Pid::from_child(&child);
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    rustix::process::waitid(WaitId::Pid(pid), options)?;
+    let imported = Imported {
+        cpu: process::cpu(child.id())?,
+        peak: sampling.peak(),
+        seconds: begin.elapsed().as_secs_f64(),
+    };
+    let status = child.wait()?;
+    let report = fs::read_to_string(directory.join("imported"))?;
+    ensure!(status.success(), "the import ended with {status}: {report}");
+    written?;
+    Ok(imported)
+}
+
+/// Looks at the memory of a process until it is gone.
+struct Sampling(std::thread::JoinHandle<u64>);
+
+impl Sampling {
+    fn start(pid: u32) -> Self {
+        Self(std::thread::spawn(move || {
+            let mut peak = 0;
+            // One that has ended has no memory to tell about.
+            while let Ok(memory) = process::memory(pid) {
+                peak = memory.peak;
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            peak
+        }))
+    }
+
+    fn peak(self) -> u64 {
+        self.0.join().expect("the sampler panicked")
+    }
 }
 
 impl Node {
