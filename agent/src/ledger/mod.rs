@@ -182,6 +182,19 @@ impl Ledger {
         .await
     }
 
+    /// The machines that run, paused ones too.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn running(&self) -> Result<Vec<ItemHash>, LedgerError> {
+        self.transaction(|tx| {
+            tx.prepare_cached("SELECT hash FROM vms WHERE state IN ('running', 'paused')")?
+                .query_map([], |row| parsed(row.get::<_, String>(0)?.parse()))?
+                .collect()
+        })
+        .await
+    }
+
     /// One machine.
     ///
     /// # Errors

@@ -89,6 +89,33 @@ async fn another_version_of_a_message_restarts_its_machine_and_no_others() {
     assert!(before.is_some());
 }
 
+/// R11: a stream that breaks goes on where it was: what came meanwhile is heard, what was heard is not told again.
+#[tokio::test]
+async fn what_is_said_while_nobody_listens_is_heard_afterwards_and_not_all_from_the_start() {
+    let node = Node::start().await;
+    let owner = Keypair::generate();
+    let image = node.ccn.store(&owner, b"a raw disk");
+    // Whole seconds are what a stream can be asked for.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let mut content = instance_content(&image, "hold");
+    content["allow_amend"] = true.into();
+    let first = content.clone();
+    let hash = node.ccn.publish(&owner, MessageType::Instance, first);
+    node.push(&[&hash]).await;
+    until_memory(&node, &hash, 64).await;
+    node.ccn.hang_up();
+    content["replaces"] = json!(hash);
+    content["resources"]["memory"] = 96.into();
+    node.ccn.publish(&owner, MessageType::Instance, content);
+    until_memory(&node, &hash, 96).await;
+    let asked = node.ccn.asked();
+    let since = asked
+        .iter()
+        .filter_map(|path| path.split_once("startDate="));
+    let since: Vec<i64> = since.map(|(_, date)| date.parse().unwrap()).collect();
+    assert!(since.len() >= 2 && since[1] > since[0], "{since:?}");
+}
+
 /// Also before it has come up; and one that could not run at all is tried again.
 #[tokio::test]
 async fn another_version_reaches_a_machine_that_is_starting_and_one_that_was_given_up() {
@@ -173,6 +200,8 @@ async fn a_volume_stays_what_it_is_when_others_come_and_go_and_none_takes_its_pl
     publish(80, &["/b/"], Some(&hash));
     until_memory(&again, &hash, 80).await;
     assert!(!disk("vol0.raw").exists(), "its owner has taken it away");
+    // Versions are in the order of their seconds.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
     // A new one gets neither the place nor the name of the one that went, before and after a restart.
     publish(90, &["/c", "/b"], Some(&hash));
     until_memory(&again, &hash, 90).await;

@@ -133,6 +133,12 @@ impl FakeCcn {
         let _ = self.held.stream.send(message.to_string());
     }
 
+    /// Ends all streams of messages.
+    pub fn hang_up(&self) {
+        // Without a listener there is no stream.
+        let _ = self.held.stream.send(String::new());
+    }
+
     /// A message and its status, as they are given to whoever asks.
     pub fn message(&self, hash: &ItemHash) -> (String, Value) {
         self.held.messages.lock().unwrap()[hash.as_str()].clone()
@@ -332,6 +338,10 @@ async fn stream(
             }
         }
         while let Ok(message) = messages.recv().await {
+            // See `hang_up`.
+            if message.is_empty() {
+                return;
+            }
             if socket.send(Message::Text(message.into())).await.is_err() {
                 return;
             }
