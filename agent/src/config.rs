@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use aleph_message::ItemHash;
 use serde::{Deserialize, Deserializer};
 
 /// What the file may say. Paths are absolute; see `ARCHITECTURE.md` for the contract.
@@ -57,6 +58,9 @@ pub struct Node {
     pub owner: Option<String>,
     /// The address payment streams go to; the owner's when absent.
     pub payment_receiver: Option<String>,
+    /// The STORE message of the terms and conditions under which it is used; machines that have accepted others, or any
+    /// where there are none, are refused.
+    pub terms_and_conditions: Option<String>,
 }
 
 /// `[trust]`
@@ -433,6 +437,11 @@ impl Config {
             && !is_digest(hash)
         {
             return wrong("node.hash", "expected 64 lower-case hexadecimal digits");
+        }
+        if let Some(terms) = &self.node.terms_and_conditions
+            && terms.parse::<ItemHash>().is_err()
+        {
+            return wrong("node.terms_and_conditions", "expected an item hash");
         }
         for (field, address) in [
             ("node.owner", &self.node.owner),

@@ -17,11 +17,13 @@ use crn_agent::content::Cache;
 use crn_agent::content::raw::Converter;
 use crn_agent::intake::Intake;
 use crn_agent::intake::ccns::Ccns;
-use crn_agent::intake::watch::Watch;
+use crn_agent::intake::watch::{SWEEP, Watch};
+use crn_agent::intake::workload::Facts;
 use crn_agent::ledger::Ledger;
 use crn_agent::logs::Logs;
 use crn_agent::machine::cgroup::Cgroups;
 use crn_agent::machine::pool::Pool;
+use crn_agent::metrics;
 use crn_agent::net::{Net, Pools};
 use crn_agent::reconcile::Reconciler;
 use crn_agent::reconcile::host::Hypervisor;
@@ -135,7 +137,8 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
         config.limits.max_file_bytes,
     )
     .context("cannot open the cache")?;
-    let intake = Intake::new(ccn, cache);
+    let processor = tokio::task::spawn_blocking(metrics::processor).await?;
+    let intake = Intake::new(ccn, cache, Facts::new(&config, processor));
 
     let pools = Pools::parse(&config.network.ipv4_pool, &config.network.ipv6_pool)?;
     let interface = config.network.interface.as_deref();
@@ -183,6 +186,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<()> {
         intake: intake.clone(),
         ledger: ledger.clone(),
         reconciler: reconciler.clone(),
+        sweep: SWEEP,
     }
     .start();
     let app = api::Shared::new(

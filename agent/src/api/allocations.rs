@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 use super::time_text::text;
 use super::{ApiError, App, Shared, owner};
 use crate::auth::scheduler::Push;
-use crate::intake::workload::Workload;
+use crate::intake::workload::{Elsewhere, Workload};
 use crate::intake::{self, IntakeError, Verified};
 use crate::ledger::{self, Kind, Record, Source};
 
@@ -276,18 +276,18 @@ pub(super) fn refusal(error: &IntakeError) -> ApiError {
 }
 
 fn check_node(app: &Shared, workload: &Workload) -> Result<(), ApiError> {
-    match (&workload.node_hash, &app.config.node.hash) {
-        (None, _) => Ok(()),
-        (Some(_), None) => Err(ApiError::new(
+    let met = workload.requirements.unmet(app.intake.node());
+    met.map_err(|elsewhere| match elsewhere {
+        Elsewhere::Nameless => ApiError::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "503: Node hash not yet discovered, cannot accept targeted allocations",
-        )),
-        (Some(wanted), Some(own)) if wanted == own => Ok(()),
-        (Some(_), Some(_)) => Err(ApiError::new(
+        ),
+        Elsewhere::Pinned(_) => ApiError::new(
             StatusCode::BAD_REQUEST,
             "400: Instance is allocated to a different node",
-        )),
-    }
+        ),
+        Elsewhere::Other(_) => ApiError::new(StatusCode::BAD_REQUEST, elsewhere.to_string()),
+    })
 }
 
 async fn check_room(
@@ -420,6 +420,7 @@ pub(super) async fn reserve(
 ) -> Result<Json<Value>, ApiError> {
     let sender = owner::sender_once(&app, &method, &uri, &headers).await?;
     let body = read_body(&headers, request).await?;
+    owner::check_body(&headers, &body)?;
     let value: Value = serde_json::from_slice(&body)
         .map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "Body is not valid JSON"))?;
     let content = Content::parse(MessageType::Instance, value)
@@ -428,6 +429,7 @@ pub(super) async fn reserve(
     let nameless = ItemHash::of(b"");
     let workload = Workload::read(&nameless, &content)
         .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+    check_node(&app, &workload)?;
     let capacity = app.reconciler.capacity().await?;
     let ports = app.config.network.host_ports;
     match app

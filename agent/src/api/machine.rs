@@ -7,7 +7,7 @@ use std::time::Duration;
 use aleph_message::ItemHash;
 use axum::Json;
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -153,9 +153,11 @@ pub(super) async fn reinstall(
 /// `POST /control/machine/{hash}/expire` with `{"timeout": seconds}`: it is stopped then, and its disks stay.
 pub(super) async fn expire(
     State(app): State<App>,
+    headers: HeaderMap,
     Owned(record): Owned,
     body: String,
 ) -> Result<String, ApiError> {
+    owner::check_body(&headers, body.as_bytes())?;
     let timeout = serde_json::from_str::<Value>(&body)
         .ok()
         .and_then(|body| body.get("timeout")?.as_f64())

@@ -13,6 +13,7 @@ mod machine;
 mod operator;
 mod owner;
 mod programs;
+mod prometheus;
 mod time_text;
 mod viewers;
 
@@ -183,7 +184,7 @@ pub fn router(app: App) -> Router {
             "/control/network/recreate",
             post(operator::recreate_network),
         )
-        .route("/metrics", get(operator::prometheus))
+        .route("/metrics", get(prometheus::prometheus))
         .route_layer(middleware::from_fn(json_errors));
     Router::new()
         .merge(open)

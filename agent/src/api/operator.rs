@@ -1,10 +1,8 @@
-//! What is the operator's alone: the configuration, the records, events of all machines, metrics, garbage collection.
+//! What is the operator's alone: the configuration, the records, events of all machines, garbage collection.
 //! An operator shows the token of the node's `operator.token` file, or signs with the node owner's wallet.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::fmt::Write as _;
-use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{FromRequestParts, Query, Request, State};
@@ -15,12 +13,10 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::{Stream, stream};
 use serde_json::{Map, Value, json};
 
-use super::about::blocking;
 use super::owner::{self, Owned};
 use super::{ApiError, App, allocations, machine};
 use crate::intake::Intake;
 use crate::ledger::{self, Record};
-use crate::metrics;
 
 /// Events read from the ledger at a time.
 const EVENTS: u32 = 100;
@@ -77,6 +73,7 @@ pub(super) async fn config(State(app): State<App>, _: Operator) -> Json<Value> {
             "hash": config.node.hash,
             "owner": config.node.owner,
             "payment_receiver": config.payment_receiver(),
+            "terms_and_conditions": config.node.terms_and_conditions,
         },
         "trust": {
             "allocation_signers": config.trust.allocation_signers,
@@ -342,162 +339,4 @@ fn stream_events(
         event
     }));
     Ok(Sse::new(events).keep_alive(sse::KeepAlive::default()))
-}
-
-/// `GET /metrics`, in the text format of Prometheus.
-pub(super) async fn prometheus(State(app): State<App>, _: Operator) -> Result<Response, ApiError> {
-    let records = app.ledger.all().await?;
-    let capacity = app.reconciler.capacity().await?;
-    let promised = app.ledger.disk_held().await?;
-    let config = Arc::clone(&app.config);
-    let usage = blocking(move || metrics::usage(&config.state_dir, promised)).await?;
-    let mut text = String::new();
-    let mut family = |name: &str, kind: &str, help: &str, values: &[(String, f64)]| {
-        // Writing to a string does not fail.
-        let _ = writeln!(text, "# HELP crn_{name} {help}\n# TYPE crn_{name} {kind}");
-        for (labels, value) in values {
-            let _ = writeln!(text, "crn_{name}{labels} {value}");
-        }
-    };
-    let one = |value: f64| vec![(String::new(), value)];
-    let leases = || records.iter().filter_map(|record| record.lease);
-    family(
-        "load1",
-        "gauge",
-        "Load average of the last minute.",
-        &one(f64::from(usage.cpu.load_average.load1)),
-    );
-    family(
-        "memory_available_bytes",
-        "gauge",
-        "Memory that could be had now.",
-        &one((usage.mem.available_kb * 1000) as f64),
-    );
-    family(
-        "disk_available_bytes",
-        "gauge",
-        "Disk that is free and not promised.",
-        &one((usage.disk.available_kb * 1000) as f64),
-    );
-    let mib = |mib: u64| (mib << 20) as f64;
-    family(
-        "capacity_memory_bytes",
-        "gauge",
-        "Memory for machines.",
-        &one(mib(capacity.memory_mib)),
-    );
-    family(
-        "capacity_vcpus",
-        "gauge",
-        "vCPUs for machines.",
-        &one(f64::from(capacity.vcpus)),
-    );
-    family(
-        "capacity_disk_bytes",
-        "gauge",
-        "Disk for machines.",
-        &one(mib(capacity.disk_mib)),
-    );
-    family(
-        "leased_memory_bytes",
-        "gauge",
-        "Memory machines hold.",
-        &one(mib(leases().map(|l| l.memory_mib).sum())),
-    );
-    family(
-        "leased_vcpus",
-        "gauge",
-        "vCPUs machines hold.",
-        &one(f64::from(leases().map(|l| l.vcpus).sum::<u32>())),
-    );
-    family(
-        "leased_disk_bytes",
-        "gauge",
-        "Disk machines hold.",
-        &one(mib(leases().map(|l| l.disk_mib).sum())),
-    );
-    let mut states: std::collections::BTreeMap<&str, f64> = std::collections::BTreeMap::new();
-    for record in &records {
-        *states.entry(record.state.word()).or_default() += 1.0;
-    }
-    let states: Vec<_> = states
-        .into_iter()
-        .map(|(state, count)| (format!("{{state=\"{state}\"}}"), count))
-        .collect();
-    family("machines", "gauge", "Machines by state.", &states);
-    let nodes = app.intake.ccn.nodes().iter().map(|node| {
-        // A label's value ends at a quote.
-        let url = node.base().replace(['"', '\\'], "");
-        (
-            format!("{{url=\"{url}\"}}"),
-            f64::from(u8::from(node.is_heard())),
-        )
-    });
-    let nodes: Vec<_> = nodes.collect();
-    family(
-        "ccn_heard",
-        "gauge",
-        "Whether a core channel node's messages are being listened to.",
-        &nodes,
-    );
-    let latest = app.reconciler.history().latest();
-    let running: Vec<_> = latest
-        .iter()
-        .filter(|(hash, _)| {
-            let state = |record: &&Record| record.hash == *hash;
-            records.iter().find(state).is_some_and(|record| {
-                use ledger::State;
-                matches!(record.state, State::Running | State::Paused)
-            })
-        })
-        .map(|(hash, sample)| (format!("{{vm=\"{hash}\"}}"), sample.counters))
-        .collect();
-    type Read = fn(&metrics::history::Counters) -> f64;
-    let each: [(&str, &str, &str, Read); 6] = [
-        (
-            "vm_cpu_seconds_total",
-            "counter",
-            "CPU time of a machine.",
-            |c| c.cpu_us as f64 / 1e6,
-        ),
-        (
-            "vm_memory_bytes",
-            "gauge",
-            "Memory of a machine on the host.",
-            |c| c.memory_bytes as f64,
-        ),
-        (
-            "vm_disk_read_bytes_total",
-            "counter",
-            "Bytes read from disks.",
-            |c| c.disk_read_bytes as f64,
-        ),
-        (
-            "vm_disk_written_bytes_total",
-            "counter",
-            "Bytes written to disks.",
-            |c| c.disk_written_bytes as f64,
-        ),
-        (
-            "vm_network_received_bytes_total",
-            "counter",
-            "Bytes a machine received.",
-            |c| c.net_received_bytes as f64,
-        ),
-        (
-            "vm_network_sent_bytes_total",
-            "counter",
-            "Bytes a machine sent.",
-            |c| c.net_sent_bytes as f64,
-        ),
-    ];
-    for (name, kind, help, read) in each {
-        let values: Vec<_> = running
-            .iter()
-            .map(|(labels, counters)| (labels.clone(), read(counters)))
-            .collect();
-        family(name, kind, help, &values);
-    }
-    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
-    Ok((kind, text).into_response())
 }

@@ -41,11 +41,53 @@ pub(super) fn sender(
 ) -> Result<AuthenticatedSender, ApiError> {
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let call = call(app, method, uri);
-    Ok(operator::authenticate(
-        header("X-SignedPubKey"),
-        header("X-SignedOperation"),
-        &call,
-    )?)
+    let sender =
+        operator::authenticate(header("X-SignedPubKey"), header("X-SignedOperation"), &call)?;
+    check_query(&operation(headers), uri)?;
+    Ok(sender)
+}
+
+/// The bytes that an ephemeral key has signed.
+fn operation(headers: &HeaderMap) -> Vec<u8> {
+    let payload = headers
+        .get("X-SignedOperation")
+        .and_then(|value| serde_json::from_slice::<Value>(value.as_bytes()).ok())
+        .and_then(|operation| {
+            let payload = operation.get("payload")?.as_str()?;
+            hex::decode(payload.strip_prefix("0x").unwrap_or(payload)).ok()
+        });
+    payload.unwrap_or_default()
+}
+
+/// What is signed beside the path, by clients that do so (spec crn-api §9.3 S4): `query` is the request's, as it is sent.
+fn check_query(operation: &[u8], uri: &Uri) -> Result<(), ApiError> {
+    let claims: Value = serde_json::from_slice(operation).unwrap_or_default();
+    let sent = uri.query().unwrap_or_default();
+    match claims.get("query") {
+        None | Some(Value::Null) => Ok(()),
+        Some(Value::String(signed)) if signed == sent => Ok(()),
+        Some(signed) => Err(ApiError::new(
+            StatusCode::UNAUTHORIZED,
+            format!("Invalid query. Signed: {signed} != requested query: '{sent}'"),
+        )),
+    }
+}
+
+/// The same of the body: `body_sha256` is its digest, 64 hexadecimal digits.
+///
+/// # Errors
+/// 401 when another body was signed than was sent.
+pub(super) fn check_body(headers: &HeaderMap, body: &[u8]) -> Result<(), ApiError> {
+    let claims: Value = serde_json::from_slice(&operation(headers)).unwrap_or_default();
+    let sent = hex::encode(Sha256::digest(body));
+    match claims.get("body_sha256") {
+        None | Some(Value::Null) => Ok(()),
+        Some(Value::String(signed)) if signed.eq_ignore_ascii_case(&sent) => Ok(()),
+        Some(signed) => Err(ApiError::new(
+            StatusCode::UNAUTHORIZED,
+            format!("Invalid body_sha256. Signed: {signed} != sha256 of the body: '{sent}'"),
+        )),
+    }
 }
 
 /// Who signed a call that changes something. A signed call is carried out once.
@@ -56,17 +98,10 @@ pub(super) async fn sender_once(
     headers: &HeaderMap,
 ) -> Result<AuthenticatedSender, ApiError> {
     let sender = sender(app, method, uri, headers)?;
-    let payload = headers
-        .get("X-SignedOperation")
-        .and_then(|value| serde_json::from_slice::<Value>(value.as_bytes()).ok())
-        .and_then(|operation| {
-            let payload = operation.get("payload")?.as_str()?;
-            hex::decode(payload.strip_prefix("0x").unwrap_or(payload)).ok()
-        });
     // Signatures can be written in more ways than one, payloads cannot.
     let mut digest = Sha256::new();
     digest.update(sender.address.to_lowercase().as_bytes());
-    digest.update(payload.unwrap_or_default());
+    digest.update(operation(headers));
     let now = OffsetDateTime::now_utc().unix_timestamp();
     if !app
         .ledger

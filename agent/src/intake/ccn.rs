@@ -1,12 +1,12 @@
 //! The core channel node's public HTTP API, the few calls the agent makes. Nothing that comes back is trusted: replies
-//! are capped, messages and files are verified by who asked.
+//! are capped, messages and files are verified by who asked. Questions about many at once are in [`lists`].
 
-use std::collections::HashSet;
+mod lists;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use aleph_message::ItemHash;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -19,14 +19,11 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// Messages of a list asked for at a time, and how many times at most.
-const PAGE: usize = 100;
-/// See [`PAGE`].
-const MAX_PAGES: usize = 10;
-/// The longest JSON reply taken, in bytes: a page of messages, 200 kB each.
+pub(super) use self::lists::replaces;
+pub use self::lists::{Listed, batches};
+
+/// The longest JSON reply taken, in bytes: a page of messages.
 const MAX_JSON: usize = 8 * 1024 * 1024;
-/// Messages that [`Ccn::in_force`] may be asked about at a time: as many as fit [`MAX_JSON`] when all are as long as can be.
-pub const MAX_HASHES: usize = 40;
 /// The longest message content stored as a file, in bytes.
 const MAX_CONTENT: usize = 4 * 1024 * 1024;
 /// How long a reply's head may take.
@@ -264,85 +261,6 @@ impl Ccn {
         self.json(&format!("/api/v0/messages/{hash}")).await
     }
 
-    /// The amendments of the STORE message `hash` by `owner`, newest first, as envelopes.
-    ///
-    /// # Errors
-    /// [`CcnError`].
-    pub async fn store_amendments(&self, hash: &str, owner: &str) -> Result<Vec<Value>, CcnError> {
-        let owner = query_value(owner);
-        self.list(&format!(
-            "msgType=STORE&sortOrder=-1&refs={hash}&owners={owner}&pagination=20"
-        ))
-        .await
-    }
-
-    /// The messages of one type for the address `owner` that replace the message `hash`, newest first, as envelopes.
-    /// There is no filter for that: all that the owner has are looked through, the newest [`MAX_PAGES`] pages of them.
-    ///
-    /// # Errors
-    /// [`CcnError`].
-    pub async fn amendments(
-        &self,
-        kind: &str,
-        hash: &str,
-        owner: &str,
-    ) -> Result<Vec<Value>, CcnError> {
-        let owner = query_value(owner);
-        let mut found = Vec::new();
-        for page in 1..=MAX_PAGES {
-            let messages = self
-                .list(&format!(
-                    "msgType={kind}&sortOrder=-1&owners={owner}&pagination={PAGE}&page={page}"
-                ))
-                .await?;
-            let last = messages.len() < PAGE;
-            found.extend(
-                messages
-                    .into_iter()
-                    .filter(|message| replaces(message, hash)),
-            );
-            if last {
-                break;
-            }
-        }
-        Ok(found)
-    }
-
-    /// Those of these messages, at most [`MAX_HASHES`], that are in force: processed, or about to be removed.
-    ///
-    /// # Errors
-    /// [`CcnError`].
-    pub async fn in_force(&self, hashes: &[ItemHash]) -> Result<HashSet<String>, CcnError> {
-        #[derive(Deserialize)]
-        struct Page {
-            messages: Vec<Listed>,
-        }
-        #[derive(Deserialize)]
-        struct Listed {
-            item_hash: String,
-        }
-        let names: Vec<&str> = hashes.iter().map(ItemHash::as_str).collect();
-        let path = format!(
-            "/api/v0/messages.json?hashes={}&contentFormat=none&pagination={MAX_HASHES}",
-            names.join(",")
-        );
-        let page: Page = self.json(&path).await?.ok_or_else(|| CcnError::Status {
-            url: format!("{}{path}", self.base),
-            status: StatusCode::NOT_FOUND,
-        })?;
-        let listed = page.messages.into_iter();
-        Ok(listed.map(|message| message.item_hash).collect())
-    }
-
-    async fn list(&self, query: &str) -> Result<Vec<Value>, CcnError> {
-        #[derive(Deserialize)]
-        struct Page {
-            messages: Vec<Value>,
-        }
-        let page: Option<Page> = self.json(&format!("/api/v0/messages.json?{query}")).await?;
-        Ok(page.map(|page| page.messages).unwrap_or_default())
-    }
-
     /// The content of a message that is not inline.
     ///
     /// # Errors
@@ -425,17 +343,6 @@ impl Ccn {
     /// [`CcnError`].
     pub async fn price(&self, hash: &str) -> Result<Option<Price>, CcnError> {
         self.json(&format!("/api/v0/price/{hash}")).await
-    }
-}
-
-/// Whether a listed message may replace `hash`: by its content where the list shows it, otherwise by its text.
-fn replaces(message: &Value, hash: &str) -> bool {
-    match message.get("content") {
-        Some(content) => content.get("replaces").and_then(Value::as_str) == Some(hash),
-        None => message
-            .get("item_content")
-            .and_then(Value::as_str)
-            .is_none_or(|text| text.contains(hash)),
     }
 }
 

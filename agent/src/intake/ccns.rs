@@ -4,6 +4,7 @@
 //!
 //! Nobody is waited for longer than the answer needs: the others' replies are dropped.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use serde_json::Value;
 
-use super::ccn::{Balance, Ccn, CcnError, MessageReply, Price};
+use super::ccn::{Balance, Ccn, CcnError, Listed, MessageReply, Price};
 
 /// For whoever is slower, when a quorum has answered and the answers are no yes or no.
 const GRACE: Duration = Duration::from_secs(2);
@@ -70,6 +71,12 @@ impl Ccns {
     #[must_use]
     pub fn nodes(&self) -> &[Ccn] {
         &self.nodes
+    }
+
+    /// How many of them must agree.
+    #[must_use]
+    pub const fn quorum(&self) -> usize {
+        self.quorum
     }
 
     /// A message and the standing that the quorum gives it; `None` when the quorum does not know it. The message is
@@ -148,6 +155,29 @@ impl Ccns {
         Ok(balances.swap_remove(self.quorum - 1))
     }
 
+    /// One aggregate of each of these addresses, a group of [`batches`](super::ccn::batches), as a quorum has it: `None`
+    /// when the quorum has none. An address about which no quorum agrees is not among them.
+    ///
+    /// # Errors
+    /// [`CcnError`]; also when too few nodes can list aggregates.
+    pub async fn aggregates(
+        &self,
+        addresses: &[&str],
+        key: &str,
+    ) -> Result<HashMap<String, Option<Value>>, CcnError> {
+        let answers = self
+            .gather(&format!("the aggregates {key}"), |node| async move {
+                node.aggregates(addresses, key).await
+            })
+            .await?;
+        let of = |address: &&str| {
+            let said: Vec<_> = answers.iter().map(|answer| answer.get(*address)).collect();
+            let agreed = self.agreed(&said, PartialEq::eq)?;
+            Some(((*address).to_owned(), agreed.cloned()))
+        };
+        Ok(addresses.iter().filter_map(of).collect())
+    }
+
     /// The amendments of the STORE message `hash` by `owner` that a quorum lists, newest first, as envelopes that
     /// nobody has verified.
     ///
@@ -159,26 +189,55 @@ impl Ccns {
                 node.store_amendments(hash, owner).await
             })
             .await?;
-        Ok(listed_by(self.quorum, lists))
+        Ok(self.listed(lists).messages)
     }
 
-    /// The messages of one type for the address `owner` that replace the message `hash`, as far as a quorum lists them,
-    /// newest first, as envelopes that nobody has verified.
+    /// The same of all these messages by any of `owners`.
+    ///
+    /// # Errors
+    /// [`CcnError`].
+    pub async fn all_store_amendments(
+        &self,
+        hashes: &[&str],
+        owners: &[&str],
+    ) -> Result<Listed, CcnError> {
+        let lists = self
+            .gather("the amendments of files", |node| async move {
+                node.all_store_amendments(hashes, owners).await
+            })
+            .await?;
+        Ok(self.listed(lists))
+    }
+
+    /// The messages of one type for any of the addresses `owners` that replace one of `hashes`, as far as a quorum lists
+    /// them, newest first, as envelopes that nobody has verified.
     ///
     /// # Errors
     /// [`CcnError`].
     pub async fn amendments(
         &self,
         kind: &str,
-        hash: &str,
-        owner: &str,
-    ) -> Result<Vec<Value>, CcnError> {
+        hashes: &[&str],
+        owners: &[&str],
+    ) -> Result<Listed, CcnError> {
+        let what = match hashes {
+            [hash] => format!("the amendments of {hash}"),
+            _ => format!("the amendments of {} messages", hashes.len()),
+        };
         let lists = self
-            .gather(&format!("the amendments of {hash}"), |node| async move {
-                node.amendments(kind, hash, owner).await
+            .gather(&what, |node| async move {
+                node.amendments(kind, hashes, owners).await
             })
             .await?;
-        Ok(listed_by(self.quorum, lists))
+        Ok(self.listed(lists))
+    }
+
+    /// What a quorum lists. Nobody's endless list counts when a quorum's lists have an end.
+    fn listed(&self, lists: Vec<Listed>) -> Listed {
+        let whole = lists.iter().filter(|list| list.whole).count() >= self.quorum;
+        let counted = lists.into_iter().filter(|list| list.whole || !whole);
+        let messages = listed_by(self.quorum, counted.map(|list| list.messages).collect());
+        Listed { messages, whole }
     }
 
     /// The content of a message that is not inline, from a node whose bytes are `right`; if there is none, what a node

@@ -4,23 +4,24 @@
 mod amendments;
 pub mod ccn;
 pub mod ccns;
+mod kept;
 mod under_way;
 pub mod watch;
 pub mod workload;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aleph_message::{Body, Content, Envelope, ItemHash, ItemType, Rejection, StoreContent};
 use futures_util::future::try_join_all;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use self::ccn::CcnError;
 use self::ccns::Ccns;
+use self::kept::Kept;
 pub use self::under_way::Fetching;
 use self::under_way::UnderWay;
-use self::workload::{Reference, Resolved, Unsupported, Workload};
+use self::workload::{Elsewhere, Facts, Places, Reference, Resolved, Unsupported, Workload};
 use crate::content::{Cache, Cached, ContentError};
 
 /// Fetches and verifies; clones share connections and cache.
@@ -30,6 +31,9 @@ pub struct Intake {
     pub ccn: Ccns,
     cache: Cache,
     under_way: UnderWay,
+    /// STORE messages that have been verified.
+    stores: Arc<Mutex<HashMap<ItemHash, StoreContent>>>,
+    node: Arc<Facts>,
 }
 
 /// A message whose hash, signature and permissions have been checked.
@@ -43,18 +47,8 @@ pub struct Verified {
     pub text: String,
     /// Its newest amendment, whose content is the one that counts.
     pub amendment: Option<Box<Verified>>,
-}
-
-/// How a message is kept in the ledger.
-#[derive(Serialize, Deserialize)]
-struct Kept {
-    message: Value,
-    /// The content of a message that is not inline.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    content: Option<String>,
-    /// Its newest amendment.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    amendment: Option<Box<Kept>>,
+    /// Which disk each of its volumes is, when that has been written down.
+    pub places: Option<Places>,
 }
 
 /// Why there is no workload.
@@ -121,6 +115,15 @@ pub enum IntakeError {
         #[source]
         source: Unsupported,
     },
+    /// It asks for another node.
+    #[error("this node is not one for {hash}")]
+    Elsewhere {
+        /// The message.
+        hash: ItemHash,
+        /// Why.
+        #[source]
+        source: Elsewhere,
+    },
     /// A file could not be had.
     #[error("a file of the workload is missing")]
     File(#[source] Arc<ContentError>),
@@ -143,6 +146,7 @@ impl IntakeError {
             | Self::Disk(_)
             | Self::Kept(_) => true,
             Self::Status { status, .. } => status == "pending",
+            Self::Elsewhere { source, .. } => *source == Elsewhere::Nameless,
             Self::File(error) => error.is_transient(),
             _ => false,
         }
@@ -157,15 +161,27 @@ impl IntakeError {
 }
 
 impl Intake {
-    /// Reads from `ccn` and keeps files in `cache`.
+    /// Reads from `ccn`, keeps files in `cache`, and takes what may run on this `node`.
     #[must_use]
-    pub fn new(ccn: impl Into<Ccns>, cache: Cache) -> Self {
+    pub fn new(ccn: impl Into<Ccns>, cache: Cache, node: Facts) -> Self {
         let ccn = ccn.into();
         Self {
             ccn,
             cache,
             under_way: UnderWay::default(),
+            stores: Arc::default(),
+            node: Arc::new(node),
         }
+    }
+
+    /// What this node is.
+    #[must_use]
+    pub fn node(&self) -> &Facts {
+        &self.node
+    }
+
+    fn stores(&self) -> MutexGuard<'_, HashMap<ItemHash, StoreContent>> {
+        self.stores.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Fetches and verifies a message.
@@ -200,23 +216,6 @@ impl Intake {
         Ok(reply.map(|reply| reply.status))
     }
 
-    /// Reads again what was verified before.
-    ///
-    /// # Errors
-    /// [`IntakeError::Kept`], [`IntakeError::Forged`].
-    pub fn kept(hash: &ItemHash, text: &str) -> Result<Verified, IntakeError> {
-        let kept: Kept = serde_json::from_str(text).map_err(IntakeError::Kept)?;
-        let amendment = match &kept.amendment {
-            Some(amendment) => Some(Box::new(read(hash, amendment)?)),
-            None => None,
-        };
-        Ok(Verified {
-            amendment,
-            text: text.to_owned(),
-            ..read(hash, &kept)?
-        })
-    }
-
     async fn verify(&self, hash: &ItemHash, message: Value) -> Result<Verified, IntakeError> {
         let forged = |source| IntakeError::Forged {
             hash: hash.clone(),
@@ -248,6 +247,7 @@ impl Intake {
             message,
             content: text,
             amendment: None,
+            places: None,
         })
         .map_err(IntakeError::Kept)?;
         Ok(Verified {
@@ -255,6 +255,7 @@ impl Intake {
             content,
             text,
             amendment: None,
+            places: None,
         })
     }
 
@@ -361,31 +362,6 @@ impl Intake {
     }
 }
 
-/// What was kept of one message.
-fn read(hash: &ItemHash, kept: &Kept) -> Result<Verified, IntakeError> {
-    let forged = |source| IntakeError::Forged {
-        hash: hash.clone(),
-        source,
-    };
-    let envelope = Envelope::parse(&kept.message).map_err(forged)?;
-    let content = match (envelope.inline_content().map_err(forged)?, &kept.content) {
-        (Some(content), _) => content,
-        (None, Some(text)) => envelope.parse_content(text).map_err(forged)?,
-        (None, None) => {
-            return Err(IntakeError::Content {
-                hash: hash.clone(),
-                why: "it was not kept".to_owned(),
-            });
-        }
-    };
-    Ok(Verified {
-        envelope,
-        content,
-        text: serde_json::to_string(kept).map_err(IntakeError::Kept)?,
-        amendment: None,
-    })
-}
-
 /// A workload out of a verified message and its amendment.
 ///
 /// # Errors
@@ -393,26 +369,15 @@ fn read(hash: &ItemHash, kept: &Kept) -> Result<Verified, IntakeError> {
 pub fn workload(verified: &Verified) -> Result<Workload, IntakeError> {
     let hash = &verified.envelope.item_hash;
     let newest = verified.amendment.as_deref().unwrap_or(verified);
-    Workload::read(hash, &newest.content).map_err(|source| IntakeError::Unsupported {
+    let read = Workload::read(hash, &newest.content);
+    let mut workload = read.map_err(|source| IntakeError::Unsupported {
         hash: hash.clone(),
         source,
-    })
-}
-
-/// The workload of a message's newest version, which is to go on where `before` was.
-///
-/// # Errors
-/// [`IntakeError::Unsupported`].
-pub fn successor(newest: &Verified, before: Option<&Workload>) -> Result<Workload, IntakeError> {
-    let next = workload(newest)?;
-    if let Some(before) = before {
-        next.takes_over(before)
-            .map_err(|source| IntakeError::Unsupported {
-                hash: newest.envelope.item_hash.clone(),
-                source,
-            })?;
+    })?;
+    if let Some(places) = &verified.places {
+        workload.places = Places::after(places, &workload.volumes);
     }
-    Ok(next)
+    Ok(workload)
 }
 
 /// Whether a message is the one with this hash, signed by who it says.

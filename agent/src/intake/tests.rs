@@ -95,6 +95,7 @@ fn a_kept_message_is_read_again() {
         message: json!(message),
         content: None,
         amendment: None,
+        places: None,
     })
     .unwrap();
     assert_eq!(

@@ -5,6 +5,7 @@
 
 mod look;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aleph_message::{Body, Envelope, ItemHash};
@@ -15,13 +16,14 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
+use self::look::{LOOK, Sight};
 use super::Intake;
 use super::ccn::Ccn;
 use crate::ledger::{Ledger, LedgerError, State, now_us};
 use crate::reconcile::Reconciler;
 
 /// Between two sweeps.
-const SWEEP: Duration = Duration::from_secs(60);
+pub const SWEEP: Duration = Duration::from_secs(60);
 /// A connection that is silent this long is taken for dead: the other side pings every 30 s.
 const SILENCE: Duration = Duration::from_secs(90);
 /// The first and the longest wait before connecting again.
@@ -40,44 +42,52 @@ pub struct Watch {
     pub ledger: Ledger,
     /// Whom to tell.
     pub reconciler: Reconciler,
+    /// Between two sweeps; [`SWEEP`].
+    pub sweep: Duration,
 }
 
 impl Watch {
     /// Starts all watches.
     pub fn start(self) {
-        let sweeper = self.clone();
-        tokio::spawn(async move { sweeper.sweep_for_ever().await });
+        let mut sights = Vec::new();
         for node in self.intake.ccn.nodes() {
             let (heard, watch) = (node.clone(), self.clone());
             tokio::spawn(async move { watch.listen_for_ever(&heard).await });
+            let sight = Arc::<Sight>::default();
+            sights.push(Arc::clone(&sight));
             let (looked_at, watch) = (node.clone(), self.clone());
-            tokio::spawn(async move { watch.look_for_ever(&looked_at).await });
+            tokio::spawn(async move { watch.look_for_ever(&looked_at, &sight).await });
         }
+        tokio::spawn(async move { self.sweep_for_ever(&sights).await });
     }
 
-    async fn sweep_for_ever(&self) {
+    async fn sweep_for_ever(&self, sights: &[Arc<Sight>]) {
+        // By then it is known what is in force, and only the rest is asked about.
+        tokio::time::sleep(LOOK.min(self.sweep)).await;
         loop {
-            if let Err(error) = self.sweep().await {
+            if let Err(error) = self.sweep(sights).await {
                 tracing::error!("{}", crate::chain(&error));
             }
-            tokio::time::sleep(SWEEP).await;
+            tokio::time::sleep(self.sweep).await;
         }
     }
 
-    async fn sweep(&self) -> Result<(), LedgerError> {
-        for record in self.ledger.all().await? {
-            if record.state != State::Erased {
-                self.erase_if_gone(&record.hash).await?;
-                self.reconciler.revised(&record.hash).await?;
-                if record.lease.is_some() {
-                    self.reconciler.refresh_ports(&record.hash).await?;
-                }
+    /// Finds what no node has told. What it asks, it asks about many machines at a time.
+    async fn sweep(&self, sights: &[Arc<Sight>]) -> Result<(), LedgerError> {
+        let quorum = self.intake.ccn.quorum();
+        if sights.iter().filter(|sight| sight.answers()).count() < quorum {
+            // Whatever was asked, nobody could answer.
+            return Ok(());
+        }
+        for (hash, _) in self.ledger.present().await? {
+            let having = sights.iter().filter(|sight| sight.has(&hash));
+            if having.count() < quorum {
+                self.erase_if_gone(&hash).await?;
             }
         }
-        for original in self.reconciler.latest_references().await? {
-            self.reconciler.amended(&original).await?;
-        }
-        Ok(())
+        self.reconciler.revise_all().await?;
+        self.reconciler.refresh_all_ports().await?;
+        self.reconciler.amend_all().await
     }
 
     async fn erase_if_here_and_gone(&self, hash: &ItemHash) -> Result<(), LedgerError> {

@@ -1,14 +1,19 @@
 //! What a message asks for, in the agent's own terms: everything that is not supported has been refused, every length
 //! has been capped.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod requirements;
+mod volumes;
+
+use std::collections::BTreeMap;
 
 use aleph_message::{
-    Architecture, Body as MessageBody, Content, Executable, InstanceContent, ItemHash,
-    MachineResources, MachineVolume, NetworkProtocol, ProgramContent, VolumePersistence,
-    VolumeSource,
+    Body as MessageBody, Content, Executable, InstanceContent, ItemHash, MachineResources,
+    NetworkProtocol, ProgramContent, VolumePersistence,
 };
 use crn_protocol::guest::{Encoding, Interface};
+
+pub use self::requirements::{Elsewhere, Facts, Requirements};
+pub use self::volumes::{Places, Volume};
 
 use crate::content::Cached;
 use crate::ledger::{Demand, Kind, PortWish};
@@ -36,8 +41,8 @@ pub struct Workload {
     pub owner: String,
     /// How it is paid for.
     pub payment: Payment,
-    /// The node it must run on, when it names one.
-    pub node_hash: Option<String>,
+    /// Where it asks to run.
+    pub requirements: Requirements,
     /// 1 or more.
     pub vcpus: u32,
     /// MiB, exactly.
@@ -56,6 +61,8 @@ pub struct Workload {
     pub body: Body,
     /// Further disks, in the message's order.
     pub volumes: Vec<Volume>,
+    /// Which disk each of them is.
+    pub places: Places,
     /// `resources.published_ports`: ports of the guest that are to be reachable from outside.
     pub published: BTreeMap<u16, PortWish>,
 }
@@ -104,29 +111,6 @@ pub enum Body {
         image: Reference,
         /// The disk's length in MiB.
         size_mib: u64,
-    },
-}
-
-/// A further disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Volume {
-    /// A read-only squashfs image.
-    Image {
-        /// The image.
-        image: Reference,
-        /// Where it is mounted.
-        mount: String,
-    },
-    /// A writable disk, blank at first or a copy of its parent.
-    Disk {
-        /// The raw image it begins as; of a machine that has it already, it is not looked at again.
-        parent: Option<Reference>,
-        /// MiB.
-        size_mib: u64,
-        /// Where it is mounted.
-        mount: String,
-        /// It is blank again after every stop.
-        ephemeral: bool,
     },
 }
 
@@ -206,34 +190,6 @@ impl Workload {
         }
     }
 
-    /// Whether this version of a message can go on with the disks of the version `before` it. Disks are known by their
-    /// place among the volumes: what was written on one must not turn up as another.
-    ///
-    /// # Errors
-    /// [`Unsupported`], naming the volume.
-    pub fn takes_over(&self, before: &Self) -> Result<(), Unsupported> {
-        let kept = |volume: &Volume| match volume {
-            Volume::Disk {
-                mount,
-                ephemeral: false,
-                ..
-            } => Some(mount.clone()),
-            _ => None,
-        };
-        let both = before.volumes.iter().zip(&self.volumes);
-        for (index, (old, new)) in both.enumerate() {
-            if let Some(mount) = kept(old)
-                && kept(new).as_ref() != Some(&mount)
-            {
-                return unsupported(format!(
-                    "volumes[{index}]: the version before has the volume of {mount} here, with what was written on it; \
-                     new volumes come behind those there are"
-                ));
-            }
-        }
-        Ok(())
-    }
-
     /// The guest's host name: base32 of the hash, lower case, without padding; the hash itself when it is a CID.
     #[must_use]
     pub fn hostname(&self) -> String {
@@ -255,19 +211,12 @@ impl Workload {
             MessageBody::Instance(instance) => instance_body(instance)?,
             _ => return unsupported("it is neither a PROGRAM nor an INSTANCE"),
         };
-        if executable
-            .requirements
-            .as_ref()
-            .and_then(|r| r.gpu.as_ref())
-            .is_some_and(|gpu| !gpu.is_empty())
-        {
-            return unsupported("requirements.gpu: this node has no GPU to give");
-        }
+        let requirements = Requirements::read(executable)?;
         let mut volumes = executable
             .volumes
             .iter()
             .enumerate()
-            .map(|(index, volume)| read_volume(index, volume))
+            .map(|(index, volume)| volumes::read(index, volume))
             .collect::<Result<Vec<_>, _>>()?;
         if let MessageBody::Program(program) = &content.body
             && let Some(data) = &program.data
@@ -281,10 +230,10 @@ impl Workload {
             };
             volumes.push(Volume::Image {
                 image,
-                mount: absolute("data.mount", &data.mount)?,
+                mount: volumes::absolute("data.mount", &data.mount)?,
             });
         }
-        if let Some((index, mount)) = mounted_twice(&volumes) {
+        if let Some((index, mount)) = volumes::mounted_twice(&volumes) {
             let field = if index < executable.volumes.len() {
                 format!("volumes[{index}].mount")
             } else {
@@ -294,13 +243,6 @@ impl Workload {
         }
         if volumes.len() > MAX_VOLUMES {
             return unsupported(format!("volumes: at most {MAX_VOLUMES} are possible"));
-        }
-        let cpu = executable
-            .requirements
-            .as_ref()
-            .and_then(|r| r.cpu.as_ref());
-        if cpu.and_then(|cpu| cpu.architecture) == Some(Architecture::Arm64) {
-            return unsupported("requirements.cpu.architecture: this node is x86_64");
         }
         let resources = &executable.resources;
         if !(1..=MAX_VCPUS).contains(&resources.vcpus) {
@@ -317,7 +259,7 @@ impl Workload {
                     .as_ref()
                     .and_then(|payment| payment.receiver.clone()),
             },
-            node_hash: executable.pinned_node().map(ToString::to_string),
+            requirements,
             vcpus: resources.vcpus,
             memory_mib: resources.memory,
             seconds: resources.seconds,
@@ -326,6 +268,7 @@ impl Workload {
             authorized_keys: executable.authorized_keys.clone().unwrap_or_default(),
             user_data: user_data(executable)?,
             body,
+            places: Places::after(&Places::default(), &volumes),
             volumes,
             published: published(resources),
         })
@@ -413,84 +356,6 @@ fn instance_body(instance: &InstanceContent) -> Result<Parts, Unsupported> {
         size_mib: instance.rootfs.size_mib,
     };
     Ok((Kind::Instance, body, true))
-}
-
-fn read_volume(index: usize, volume: &MachineVolume) -> Result<Volume, Unsupported> {
-    let mount = |name: Option<&str>| match (&volume.mount, name) {
-        (Some(mount), _) => absolute(&format!("volumes[{index}].mount"), mount),
-        (None, Some(name)) if !name.is_empty() => {
-            absolute(&format!("volumes[{index}].name"), &format!("/mnt/{name}"))
-        }
-        (None, _) => Ok(format!("/mnt/vol{index}")),
-    };
-    Ok(match &volume.source {
-        VolumeSource::Immutable {
-            reference,
-            use_latest,
-        } => Volume::Image {
-            image: Reference {
-                hash: reference.clone(),
-                use_latest: *use_latest,
-            },
-            mount: mount(None)?,
-        },
-        VolumeSource::Ephemeral { size_mib, .. } => Volume::Disk {
-            parent: None,
-            size_mib: *size_mib,
-            mount: mount(None)?,
-            ephemeral: true,
-        },
-        VolumeSource::Persistent {
-            persistence: Some(VolumePersistence::Store),
-            ..
-        } => {
-            return unsupported(format!(
-                "volumes[{index}].persistence: a volume cannot be kept in the network's storage here, ask for host"
-            ));
-        }
-        VolumeSource::Persistent {
-            size_mib,
-            name,
-            parent,
-            ..
-        } => Volume::Disk {
-            parent: parent.as_ref().map(|parent| Reference {
-                hash: parent.reference.clone(),
-                use_latest: parent.use_latest,
-            }),
-            size_mib: *size_mib,
-            mount: mount(name.as_deref())?,
-            ephemeral: false,
-        },
-    })
-}
-
-/// The first volume, and its mount point, that another one before it is mounted at as well.
-fn mounted_twice(volumes: &[Volume]) -> Option<(usize, &str)> {
-    let mut seen = BTreeSet::new();
-    let mut places = volumes.iter().map(|volume| match volume {
-        Volume::Image { mount, .. } | Volume::Disk { mount, .. } => mount.as_str(),
-    });
-    let index = places.clone().position(|mount| {
-        let parts: Vec<&str> = mount.split('/').filter(|part| !part.is_empty()).collect();
-        !seen.insert(parts)
-    })?;
-    Some((index, places.nth(index)?))
-}
-
-/// A mount point must be an absolute path without steps upwards.
-fn absolute(field: &str, mount: &str) -> Result<String, Unsupported> {
-    let mut parts = mount.split('/').filter(|part| !part.is_empty());
-    if mount.starts_with('/')
-        && parts.clone().next().is_some()
-        && !parts.any(|part| matches!(part, "." | ".."))
-    {
-        Ok(mount.to_owned())
-    } else {
-        unsupported(format!(
-            "{field}: mount point {mount:?} is not an absolute path"
-        ))
-    }
 }
 
 fn unsupported<T>(what: impl Into<String>) -> Result<T, Unsupported> {

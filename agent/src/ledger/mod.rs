@@ -165,13 +165,30 @@ impl Ledger {
         .await
     }
 
-    /// The machines that are not erased, by their messages' hashes.
+    /// The machines that are not erased: their messages' hashes, and how many bytes are known of these.
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub async fn present(&self) -> Result<Vec<ItemHash>, LedgerError> {
+    pub async fn present(&self) -> Result<Vec<(ItemHash, Option<usize>)>, LedgerError> {
         self.transaction(|tx| {
-            tx.prepare_cached("SELECT hash FROM vms WHERE state != 'erased' ORDER BY hash")?
+            tx.prepare_cached(
+                "SELECT hash, length(message) FROM vms WHERE state != 'erased' ORDER BY hash",
+            )?
+            .query_map([], |row| {
+                Ok((parsed(row.get::<_, String>(0)?.parse())?, row.get(1)?))
+            })?
+            .collect()
+        })
+        .await
+    }
+
+    /// The machines that run, paused ones too.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn running(&self) -> Result<Vec<ItemHash>, LedgerError> {
+        self.transaction(|tx| {
+            tx.prepare_cached("SELECT hash FROM vms WHERE state IN ('running', 'paused')")?
                 .query_map([], |row| parsed(row.get::<_, String>(0)?.parse()))?
                 .collect()
         })

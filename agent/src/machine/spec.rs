@@ -79,6 +79,8 @@ pub struct ProgramParts {
 pub struct VolumeParts {
     /// The image.
     pub path: PathBuf,
+    /// By which the guest finds it.
+    pub serial: String,
     /// Where a program's guest mounts it; an instance ignores it.
     pub mount: String,
     /// A squashfs from the cache; otherwise a private writable file.
@@ -171,9 +173,8 @@ pub fn instance(
 pub fn program_guest(base: &Base, parts: &ProgramParts, volumes: &[VolumeParts]) -> GuestConfig {
     let volumes = volumes
         .iter()
-        .enumerate()
-        .map(|(at, volume)| Volume {
-            disk: volume_serial(at),
+        .map(|volume| Volume {
+            disk: volume.serial.clone(),
             mount: volume.mount.clone(),
             read_only: volume.read_only,
         })
@@ -248,15 +249,11 @@ fn machine(base: Base, tap: Option<OwnedFd>, guest: GuestConfig, disks: Vec<Disk
 }
 
 fn volume_disks(volumes: Vec<VolumeParts>) -> impl Iterator<Item = Disk> {
-    volumes.into_iter().enumerate().map(|(at, volume)| Disk {
+    volumes.into_iter().map(|volume| Disk {
         path: volume.path,
         read_only: volume.read_only,
-        serial: volume_serial(at),
+        serial: volume.serial,
     })
-}
-
-fn volume_serial(at: usize) -> String {
-    format!("vol{at}")
 }
 
 #[cfg(test)]
@@ -290,9 +287,10 @@ mod tests {
         }
     }
 
-    fn volume(name: &str, read_only: bool) -> VolumeParts {
+    fn volume(serial: &str, name: &str, read_only: bool) -> VolumeParts {
         VolumeParts {
             path: name.into(),
+            serial: serial.to_owned(),
             mount: format!("/mnt/{name}"),
             read_only,
         }
@@ -314,7 +312,7 @@ mod tests {
             base(),
             None,
             parts,
-            vec![volume("a", true), volume("b", false)],
+            vec![volume("vol0", "a", true), volume("vol3", "b", false)],
         );
         let disks: Vec<_> = spec
             .disks
@@ -327,7 +325,7 @@ mod tests {
                 ("runtime", true),
                 ("code", true),
                 ("vol0", true),
-                ("vol1", false)
+                ("vol3", false)
             ]
         );
         let Workload::Program(program) = spec.guest.workload else {
@@ -338,7 +336,7 @@ mod tests {
             .iter()
             .map(|v| (v.disk.as_str(), v.mount.as_str()))
             .collect();
-        assert_eq!(mounts, [("vol0", "/mnt/a"), ("vol1", "/mnt/b")]);
+        assert_eq!(mounts, [("vol0", "/mnt/a"), ("vol3", "/mnt/b")]);
         assert!(spec.run_dir.ends_with(format!("run/crn/vm/{}", spec.vm)));
         assert_eq!((spec.cid, spec.identity), (10, 1_900_000_007));
         assert_eq!(
@@ -354,7 +352,7 @@ mod tests {
             None,
             "/root.img".into(),
             "/seed.img".into(),
-            vec![volume("a", false)],
+            vec![volume("vol0", "a", false)],
         );
         let disks: Vec<_> = spec
             .disks

@@ -212,6 +212,42 @@ pub fn capacity(limits: &Limits, state_dir: &Path, slots: u16) -> Capacity {
     }
 }
 
+/// A processor as guests see it.
+#[derive(Debug, Clone, Default)]
+pub struct Processor {
+    /// Its maker, as CPUID has it.
+    pub vendor: String,
+    /// What it can do, as Linux names it.
+    pub features: Vec<String>,
+}
+
+/// What the host's processor can do and guests' cannot: virtual machines of their own, performance counters, memory
+/// that the host cannot read.
+const HIDDEN: [&str; 9] = [
+    "vmx",
+    "svm",
+    "arch_perfmon",
+    "perfctr_core",
+    "perfctr_nb",
+    "perfctr_llc",
+    "sev",
+    "sev_es",
+    "sev_snp",
+];
+
+/// The processor of this host's guests.
+#[must_use]
+pub fn processor() -> Processor {
+    let cpus = Cpus::read();
+    let features = cpus.flags.into_iter();
+    Processor {
+        vendor: cpus.vendor,
+        features: features
+            .filter(|flag| !HIDDEN.contains(&flag.as_str()))
+            .collect(),
+    }
+}
+
 struct Cpus {
     count: usize,
     vendor: String,

@@ -1,6 +1,7 @@
 //! What happens by the clock: machines end at the time their owner set, what they use is sampled, and what nobody wants
 //! any more goes.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use futures_util::future::join_all;
 
 use super::{Reconciler, gc};
 use crate::content::unused::Unused;
-use crate::ledger::{LedgerError, State, now_us};
+use crate::ledger::{LedgerError, now_us};
 use crate::metrics::history::{INTERVAL, Sample};
 
 /// The longest sleep: the host's clock may be set.
@@ -67,13 +68,10 @@ async fn sample_for_ever(reconciler: &Reconciler) {
 
 async fn sample(reconciler: &Reconciler) -> Result<(), LedgerError> {
     let shared = &reconciler.shared;
-    let records = shared.ledger.all().await?;
-    let running = records
-        .iter()
-        .filter(|record| matches!(record.state, State::Running | State::Paused));
-    let counted = join_all(running.map(|record| {
+    let running = shared.ledger.running().await?;
+    let counted = join_all(running.iter().map(|hash| {
         let host = Arc::clone(&shared.host);
-        async move { (&record.hash, host.counters(&record.hash).await) }
+        async move { (hash, host.counters(hash).await) }
     }))
     .await;
     for (hash, counters) in counted {
@@ -85,11 +83,9 @@ async fn sample(reconciler: &Reconciler) -> Result<(), LedgerError> {
             shared.history.add(hash, sample);
         }
     }
-    shared.history.retain(|hash| {
-        records
-            .iter()
-            .any(|record| record.hash == *hash && record.state != State::Erased)
-    });
+    let present = shared.ledger.present().await?;
+    let present: HashSet<_> = present.into_iter().map(|(hash, _)| hash).collect();
+    shared.history.retain(|hash| present.contains(hash));
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::net::UnixStream;
 
-use self::parts::{InstanceSeed, file, program_parts, seed_volume};
+use self::parts::{InstanceSeed, file, program_parts, seed_volumes, volume_parts, volume_path};
 use self::running::KvmGuest;
 use super::host::{Guest, HostError, Hypervisor, NetworkOf, Place};
 use crate::config::Config;
@@ -126,27 +126,7 @@ impl Kvm {
     }
 
     fn volumes(&self, resolved: &Resolved) -> Result<Vec<VolumeParts>, HostError> {
-        let dir = self.disks(&resolved.workload.hash);
-        resolved
-            .workload
-            .volumes
-            .iter()
-            .enumerate()
-            .map(|(index, volume)| {
-                Ok(match volume {
-                    Volume::Image { image, mount } => VolumeParts {
-                        path: file(resolved, image)?.0,
-                        mount: mount.clone(),
-                        read_only: true,
-                    },
-                    Volume::Disk { mount, .. } => VolumeParts {
-                        path: dir.join(format!("vol{index}.raw")),
-                        mount: mount.clone(),
-                        read_only: false,
-                    },
-                })
-            })
-            .collect()
+        volume_parts(resolved, &self.disks(&resolved.workload.hash))
     }
 
     async fn start_machine(
@@ -204,7 +184,8 @@ impl Kvm {
         let workload = &resolved.workload;
         let dir = self.disks(&workload.hash);
         let mut jobs = Vec::new();
-        for (index, volume) in workload.volumes.iter().enumerate() {
+        let mut names = Vec::new();
+        for volume in &workload.volumes {
             if let Volume::Disk {
                 parent,
                 size_mib,
@@ -216,8 +197,10 @@ impl Kvm {
                     Some(parent) => Some(file(resolved, parent)?.0),
                     None => None,
                 };
-                let path = dir.join(format!("vol{index}.raw"));
+                let name = workload.disk_name(volume);
+                let path = volume_path(&dir, &name);
                 jobs.push((path, parent, *size_mib, *ephemeral));
+                names.push(name);
             }
         }
         let root = match &workload.body {
@@ -229,7 +212,7 @@ impl Kvm {
                     plan: self.plan(&workload.hash, place)?,
                     mtu: self.net.mtu(),
                     dns: self.dns.clone(),
-                    volumes: workload.volumes.iter().map(seed_volume).collect(),
+                    volumes: seed_volumes(workload),
                     user_data: workload.user_data.clone(),
                 };
                 Some((file(resolved, image)?.0, *size_mib, seed))
@@ -246,6 +229,8 @@ impl Kvm {
                 file.link_into(&links)
                     .map_err(HostError::during("keep a file it uses"))?;
             }
+            volume::keep_volumes(&dir, &names)
+                .map_err(HostError::during("take away a volume it no longer has"))?;
             for (path, parent, size_mib, ephemeral) in jobs {
                 if ephemeral && path.exists() {
                     std::fs::remove_file(&path)

@@ -296,24 +296,6 @@ impl Reconciler {
         }
     }
 
-    /// Brings a machine's forwarded ports up to its owner's wishes.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub async fn refresh_ports(&self, hash: &ItemHash) -> Result<(), LedgerError> {
-        let Some(record) = self.shared.ledger.get(hash).await? else {
-            return Ok(());
-        };
-        let (Some(kind), Some(owner)) = (record.kind, record.owner) else {
-            return Ok(());
-        };
-        let changed = ports::refresh(&self.shared, hash, kind, &owner).await?;
-        if changed && let Err(error) = self.shared.firewall.publish().await {
-            tracing::error!(vm = %hash, "{error}");
-        }
-        Ok(())
-    }
-
     /// What all machines together may hold.
     ///
     /// # Errors

@@ -6,12 +6,48 @@ use std::collections::BTreeMap;
 use aleph_message::ItemHash;
 use serde_json::Value;
 
-use super::{Shared, task};
-use crate::ledger::{Kind, LedgerError, PortWish, Record};
+use super::{Reconciler, Shared, task};
+use crate::intake::ccn::{CcnError, batches};
+use crate::ledger::{Kind, LedgerError, PortMapping, PortWish, Record, State};
 
 /// Forwarded ports of one machine.
 const MAX_PORTS: usize = 20;
 const SSH: u16 = 22;
+/// The aggregate with owners' wishes.
+const KEY: &str = "port-forwarding";
+
+impl Reconciler {
+    /// Brings a machine's forwarded ports up to its owner's wishes.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn refresh_ports(&self, hash: &ItemHash) -> Result<(), LedgerError> {
+        let Some(record) = self.shared.ledger.get(hash).await? else {
+            return Ok(());
+        };
+        let (Some(kind), Some(owner)) = (record.kind, record.owner) else {
+            return Ok(());
+        };
+        let changed = refresh(&self.shared, hash, kind, &owner).await?;
+        if changed && let Err(error) = self.shared.firewall.publish().await {
+            tracing::error!(vm = %hash, "{error}");
+        }
+        Ok(())
+    }
+
+    /// The same of all machines.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn refresh_all_ports(&self) -> Result<(), LedgerError> {
+        let records = self.shared.ledger.all().await?;
+        let changed = refresh_all(&self.shared, &records).await?;
+        if changed && let Err(error) = self.shared.firewall.publish().await {
+            tracing::error!("{error}");
+        }
+        Ok(())
+    }
+}
 
 /// Reads the owner's wishes and records the mappings; returns whether that changed anything. When they cannot be read,
 /// what is forwarded stays (spec crn-api §9.2 R5); a machine that has nothing yet gets what it always gets.
@@ -24,12 +60,66 @@ pub(super) async fn refresh(
     if kind != Kind::Instance {
         return Ok(false);
     }
+    let aggregate = shared.intake.ccn.aggregate(owner, KEY).await;
+    let aggregate = aggregate.map_err(|error| crate::chain(&error));
+    heed(shared, hash, aggregate.as_ref()).await
+}
+
+/// The same of all these machines, with a few questions for all their owners; whether anything changed.
+async fn refresh_all(shared: &Shared, records: &[Record]) -> Result<bool, LedgerError> {
+    let instances = records.iter().filter(|record| {
+        record.kind == Some(Kind::Instance)
+            && record.lease.is_some()
+            && record.state != State::Erased
+    });
+    let mut machines: BTreeMap<&str, Vec<&ItemHash>> = BTreeMap::new();
+    for record in instances {
+        if let Some(owner) = &record.owner {
+            machines.entry(owner).or_default().push(&record.hash);
+        }
+    }
+    let mut changed = false;
+    for owners in batches(machines.keys().copied(), |owner| (3 * owner.len(), 0)) {
+        let listed = match shared.intake.ccn.aggregates(&owners, KEY).await {
+            Ok(listed) => Some(listed),
+            // Older nodes cannot list them.
+            Err(CcnError::Status { .. } | CcnError::NoQuorum { .. }) => None,
+            Err(error) => {
+                tracing::warn!("port forwarding stays as it is: {}", crate::chain(&error));
+                continue;
+            }
+        };
+        for owner in owners {
+            let aggregate = match &listed {
+                Some(listed) => listed
+                    .get(owner)
+                    .cloned()
+                    .ok_or_else(|| "the core channel nodes do not agree".to_owned()),
+                None => {
+                    let aggregate = shared.intake.ccn.aggregate(owner, KEY).await;
+                    aggregate.map_err(|error| crate::chain(&error))
+                }
+            };
+            for hash in machines.get(owner).into_iter().flatten() {
+                changed |= heed(shared, hash, aggregate.as_ref()).await?;
+            }
+        }
+    }
+    Ok(changed)
+}
+
+/// Records a machine's mappings as its owner's aggregate, which was read or not, says.
+async fn heed(
+    shared: &Shared,
+    hash: &ItemHash,
+    aggregate: Result<&Option<Value>, &String>,
+) -> Result<bool, LedgerError> {
     let record = shared.ledger.get(hash).await?;
     let always = record.as_ref().map_or_else(ssh_only, always);
-    let read = match shared.intake.ccn.aggregate(owner, "port-forwarding").await {
+    let read = match aggregate {
         Ok(aggregate) => wishes(aggregate.as_ref(), hash.as_str(), always.clone())
-            .ok_or_else(|| "the aggregate has something else in its place".to_owned()),
-        Err(error) => Err(crate::chain(&error)),
+            .ok_or("the aggregate has something else in its place"),
+        Err(reason) => Err(reason.as_str()),
     };
     let known = record.map(|record| record.ports).unwrap_or_default();
     let wishes = match read {
@@ -42,6 +132,16 @@ pub(super) async fn refresh(
             always
         }
     };
+    let as_wished = |port: &PortMapping| {
+        let wish = PortWish {
+            tcp: port.tcp,
+            udp: port.udp,
+        };
+        wishes.get(&port.guest_port) == Some(&wish)
+    };
+    if known.len() == wishes.len() && known.iter().all(as_wished) {
+        return Ok(false);
+    }
     let ports = shared
         .ledger
         .map_ports(hash, wishes, shared.config.network.host_ports)

@@ -1,11 +1,12 @@
 //! What changes machines that are there already: the scheduler's whole list, new disks, a time to stop at, newer files.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aleph_message::ItemHash;
 
 use super::{Reconciler, task};
-use crate::intake::{self, Intake, Verified};
+use crate::intake::ccn::batches;
+use crate::intake::{self, Intake, IntakeError, Verified};
 use crate::ledger::{Allocated, Desired, LedgerError, Record, State, Wipe};
 
 impl Reconciler {
@@ -66,18 +67,35 @@ impl Reconciler {
     /// # Errors
     /// [`LedgerError`].
     pub async fn amended(&self, original: &ItemHash) -> Result<(), LedgerError> {
+        self.amend(Some(original)).await
+    }
+
+    /// The same of whatever they use.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn amend_all(&self) -> Result<(), LedgerError> {
+        self.amend(None).await
+    }
+
+    async fn amend(&self, only: Option<&ItemHash>) -> Result<(), LedgerError> {
+        let mut users: BTreeMap<ItemHash, Vec<ItemHash>> = BTreeMap::new();
         for record in self.shared.ledger.all().await? {
-            if !has_its_files(&record.state) || !latest_of(&record).contains(original) {
+            if !has_its_files(&record.state) {
                 continue;
             }
-            match self.shared.intake.latest_file(original).await {
-                Ok(file) if self.shared.host.uses(&record.hash, &file) => {}
-                Ok(file) => {
-                    tracing::info!(vm = %record.hash, %original, %file, "a newer file: starting it anew");
-                    self.reboot(&record.hash);
+            for original in latest_of(&record) {
+                if only.is_none_or(|only| *only == original) {
+                    users.entry(original).or_default().push(record.hash.clone());
                 }
-                Err(error) => {
-                    tracing::warn!(vm = %record.hash, "the amendment is passed over: {}", crate::chain(&error));
+            }
+        }
+        let originals: Vec<_> = users.keys().cloned().collect();
+        for (original, file) in self.shared.intake.latest_files(originals).await {
+            for vm in users.get(&original).into_iter().flatten() {
+                if !self.shared.host.uses(vm, &file) {
+                    tracing::info!(%vm, %original, %file, "a newer file: starting it anew");
+                    self.reboot(vm);
                 }
             }
         }
@@ -91,31 +109,79 @@ impl Reconciler {
     /// [`LedgerError`].
     pub async fn revised(&self, hash: &ItemHash) -> Result<(), LedgerError> {
         let record = self.shared.ledger.get(hash).await?;
-        let Some(record) = record.filter(|record| has_its_version(&record.state)) else {
-            // Whatever starts takes the newest.
-            return Ok(());
-        };
-        let Some(Ok(kept)) = record.message.map(|text| Intake::kept(hash, &text)) else {
-            return Ok(());
-        };
-        let runs_as = version_of(&kept);
-        let before = intake::workload(&kept).ok();
-        let newest = self.shared.intake.newest(kept).await;
+        // Whatever starts takes the newest.
+        if let Some(kept) = record.and_then(|record| versioned(&record)) {
+            let newest = self.shared.intake.newest(kept.clone()).await;
+            self.take_up_version(kept, newest);
+        }
+        Ok(())
+    }
+
+    /// The same of all machines, with a few questions for all their owners.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn revise_all(&self) -> Result<(), LedgerError> {
+        let records = self.shared.ledger.all().await?;
+        let mut kinds: BTreeMap<&str, Vec<Verified>> = BTreeMap::new();
+        for kept in records.iter().filter_map(versioned) {
+            if kept.is_amendable() {
+                let kind = kept.envelope.message_type.as_str();
+                kinds.entry(kind).or_default().push(kept);
+            }
+        }
+        let intake = &self.shared.intake;
+        let owner = |kept: &Verified| (3 * kept.content.address().len(), 0);
+        for (kind, machines) in kinds {
+            for group in batches(machines, owner) {
+                let name = |kept: &Verified| kept.envelope.item_hash.to_string();
+                let hashes: Vec<_> = group.iter().map(name).collect();
+                let hashes: Vec<_> = hashes.iter().map(String::as_str).collect();
+                let owners: BTreeSet<_> = group.iter().map(|k| k.content.address()).collect();
+                let owners: Vec<_> = owners.into_iter().collect();
+                let listed = intake.ccn.amendments(kind, &hashes, &owners).await;
+                match listed {
+                    Ok(listed) if listed.whole => {
+                        for kept in group {
+                            let newest = intake.newest_among(kept.clone(), &listed.messages).await;
+                            self.take_up_version(kept, newest);
+                        }
+                    }
+                    // Too many for one list: those of each owner may not be.
+                    Ok(_) => {
+                        for kept in group {
+                            let newest = intake.newest(kept.clone()).await;
+                            self.take_up_version(kept, newest);
+                        }
+                    }
+                    Err(error) => {
+                        tracing::warn!("what runs, runs on as it is: {}", crate::chain(&error));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts a machine anew that runs as `kept`, when its newest version is another one and can run.
+    fn take_up_version(&self, kept: Verified, newest: Result<Verified, IntakeError>) {
+        let vm = kept.envelope.item_hash.clone();
+        let (runs_as, before) = (version_of(&kept), intake::workload(&kept).ok());
         let usable = newest.and_then(|newest| {
-            intake::successor(&newest, before.as_ref())?;
-            Ok(version_of(&newest))
+            let version = version_of(&newest);
+            self.shared.intake.runnable(newest, before.as_ref())?;
+            Ok(version)
         });
         match usable {
             Ok(version) if version == runs_as => {}
             Ok(version) => {
-                tracing::info!(vm = %hash, ?version, "another version: starting it anew");
-                self.reboot(hash);
+                tracing::info!(%vm, ?version, "another version: starting it anew");
+                self.reboot(&vm);
             }
             Err(error) => {
-                tracing::warn!(vm = %hash, "it runs on as it is: {}", crate::chain(&error));
+                tracing::warn!(%vm, "it runs on as it is: {}", crate::chain(&error));
             }
         }
-        Ok(())
     }
 
     /// Tries a machine again that was given up, when `version` is what its owner has made of its message since.
@@ -169,16 +235,14 @@ impl Reconciler {
         }
         Ok(())
     }
+}
 
-    /// The STORE messages of which some machine that runs, or is about to, means the newest amendment.
-    ///
-    /// # Errors
-    /// [`LedgerError`].
-    pub async fn latest_references(&self) -> Result<BTreeSet<ItemHash>, LedgerError> {
-        let records = self.shared.ledger.all().await?;
-        let running = records.iter().filter(|record| has_its_files(&record.state));
-        Ok(running.flat_map(latest_of).collect())
+/// The version of its message that a machine runs as, or is about to.
+fn versioned(record: &Record) -> Option<Verified> {
+    if !has_its_version(&record.state) {
+        return None;
     }
+    Intake::kept(&record.hash, record.message.as_ref()?).ok()
 }
 
 /// Whether a machine in this state has taken up one version of its message. One that is paused is left alone until it goes

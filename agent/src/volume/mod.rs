@@ -11,7 +11,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-pub use seed::{Seed, SeedVolume, write_seed};
+pub use seed::{Holds, Seed, SeedVolume, write_seed};
 
 /// What went wrong with a disk file.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +82,23 @@ pub fn wipe(dir: &Path, volumes: bool) -> Result<(), VolumeError> {
         let goes =
             disk == Some("root") || (volumes && disk.is_some_and(|disk| disk.starts_with("vol")));
         if goes {
+            fs::remove_file(&path).map_err(failed("remove", &path))?;
+        }
+    }
+    seed::forget_revision(dir)
+}
+
+/// Takes away the volumes in `dir` whose disks' names are not among `used`: those that a later version of a message does not
+/// have any more.
+///
+/// # Errors
+/// [`VolumeError`].
+pub fn keep_volumes(dir: &Path, used: &[String]) -> Result<(), VolumeError> {
+    for path in entries(dir)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let disk = name.strip_suffix(".raw");
+        let disk = disk.filter(|disk| disk.starts_with("vol"));
+        if disk.is_some_and(|disk| used.iter().all(|used| used != disk)) {
             fs::remove_file(&path).map_err(failed("remove", &path))?;
         }
     }

@@ -1,6 +1,6 @@
 //! The NoCloud seed of an instance: a small vfat image labelled `CIDATA` with three files that cloud-init reads.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::Path;
@@ -8,9 +8,11 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use fatfs::{FatType, FileSystem, FormatVolumeOptions, FsOptions};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
-use super::{VolumeError, publish};
+use super::{VolumeError, failed, publish};
 use crate::net::{IPV4_PREFIX, IPV6_PREFIX, Plan};
 
 /// Small, but more than the 4085 sectors from which FAT16 would be expected, so that the type is FAT12 beyond doubt.
@@ -18,11 +20,18 @@ const BYTES: u64 = 1 << 20;
 /// Between the parts of user data; no base64 holds it.
 const BOUNDARY: &str = "=-crn-user-data-=";
 
+/// Formats a disk on which nothing is, and no other: `blkid` ends with 2 when it finds neither a file system nor partitions.
+/// cloud-init puts the device in, and would itself format a whole disk whatever is on it.
+const FORMAT_BLANK: &str =
+    "blkid -p %(device)s > /dev/null; if [ $? -eq 2 ]; then mkfs.ext4 -F -q %(device)s; fi";
+/// How often what a machine's owner says about its inside has changed, beside the seed.
+const REVISION: &str = "seed.revision";
+
 /// What the image's cloud-init is told.
 #[derive(Debug, Clone)]
 pub struct Seed<'a> {
     /// The item hash; the instance id is made of it, so it is the same at every start and cloud-init does its first-boot
-    /// work once.
+    /// work once, until its owner changes what that work is.
     pub vm: &'a str,
     /// The host name.
     pub hostname: &'a str,
@@ -34,7 +43,7 @@ pub struct Seed<'a> {
     pub mtu: u16,
     /// Resolvers.
     pub dns: &'a [IpAddr],
-    /// The data volumes, in the order of their serials `vol0`, `vol1`, ….
+    /// The data volumes.
     pub volumes: &'a [SeedVolume],
     /// What the owner adds: anything cloud-init takes as user data.
     pub user_data: Option<&'a str>,
@@ -43,24 +52,89 @@ pub struct Seed<'a> {
 /// A data volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeedVolume {
+    /// Its disk's serial.
+    pub serial: String,
     /// Where it is mounted.
     pub mount: String,
-    /// A squashfs; otherwise a disk that is formatted when it is blank.
-    pub read_only: bool,
+    /// What is on it at first.
+    pub holds: Holds,
+}
+
+/// What is on a disk that the guest sees for the first time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holds {
+    /// A squashfs, which is only read.
+    Image,
+    /// Whatever is on the parent it is a copy of: it is never formatted.
+    Copy,
+    /// Nothing: it is formatted when it is blank.
+    Nothing,
+}
+
+/// Which revision of what the owner says this is: 0 at first, one more each time keys, volumes, user data or addresses are
+/// others than at the last call. Written down beside `target`, before the seed is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Revision {
+    number: u32,
+    digest: String,
 }
 
 /// Writes the seed to `target`, replacing what is there.
 ///
+/// cloud-init does most of its work once for each instance id. So the id is another one when the owner has changed what the
+/// machine is told, and only then (spec crn-api §5.4, §9.2 R14).
+///
 /// # Errors
 /// [`VolumeError`].
 pub fn write_seed(target: &Path, seed: &Seed<'_>) -> Result<(), VolumeError> {
+    let revision = revise(&target.with_file_name(REVISION), seed)?;
     publish(target, |file| {
         file.set_len(BYTES)?;
-        fill(file, seed)
+        fill(file, seed, revision)
     })
 }
 
-fn fill(file: &File, seed: &Seed<'_>) -> io::Result<()> {
+/// Begins with revision 0 again: a new root disk has not been told anything.
+pub(super) fn forget_revision(dir: &Path) -> Result<(), VolumeError> {
+    let path = dir.join(REVISION);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(failed("remove", &path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn revise(path: &Path, seed: &Seed<'_>) -> Result<u32, VolumeError> {
+    let volumes = seed.volumes.iter();
+    let volumes: Vec<_> = volumes
+        .map(|volume| (&volume.serial, &volume.mount, volume.holds == Holds::Image))
+        .collect();
+    let told = json!([
+        seed.ssh_keys,
+        volumes,
+        seed.user_data,
+        [seed.plan.ipv4.to_string(), seed.plan.ipv6.to_string()]
+    ]);
+    let digest = hex::encode(Sha256::digest(told.to_string()));
+    let known = match fs::read(path) {
+        Ok(bytes) => serde_json::from_slice::<Revision>(&bytes)
+            .map(Some)
+            .map_err(|error| failed("understand", path)(error.into()))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(failed("read", path)(error)),
+    };
+    let number = match known {
+        Some(known) if known.digest == digest => return Ok(known.number),
+        Some(known) => known.number.saturating_add(1),
+        None => 0,
+    };
+    let text = json!(Revision { number, digest }).to_string();
+    publish(path, |mut file| file.write_all(text.as_bytes()))?;
+    Ok(number)
+}
+
+fn fill(file: &File, seed: &Seed<'_>, revision: u32) -> io::Result<()> {
     let options = FormatVolumeOptions::new()
         .fat_type(FatType::Fat12)
         .volume_label(*b"CIDATA     ");
@@ -69,8 +143,8 @@ fn fill(file: &File, seed: &Seed<'_>) -> io::Result<()> {
     {
         let root = volume.root_dir();
         for (name, text) in [
-            ("meta-data", meta_data(seed)),
-            ("user-data", user_data(seed)),
+            ("meta-data", meta_data(seed, revision)),
+            ("user-data", user_data(seed, revision)),
             ("network-config", network_config(seed)),
         ] {
             root.create_file(name)?.write_all(text.as_bytes())?;
@@ -81,39 +155,39 @@ fn fill(file: &File, seed: &Seed<'_>) -> io::Result<()> {
 
 // All three documents are YAML, of which JSON is a part: what a message says cannot leave its string.
 
-fn meta_data(seed: &Seed<'_>) -> String {
-    json!({ "instance-id": format!("iid-{}", seed.vm), "local-hostname": seed.hostname })
-        .to_string()
+fn meta_data(seed: &Seed<'_>, revision: u32) -> String {
+    let id = match revision {
+        0 => format!("iid-{}", seed.vm),
+        later => format!("iid-{}-{later}", seed.vm),
+    };
+    json!({ "instance-id": id, "local-hostname": seed.hostname }).to_string()
 }
 
-fn user_data(seed: &Seed<'_>) -> String {
+fn user_data(seed: &Seed<'_>, revision: u32) -> String {
     // A blank disk is formatted by cloud-init at the first boot, and by systemd whenever it is mounted: an ephemeral one
     // is blank at every start.
     let (mut mounts, mut formats) = (Vec::new(), Vec::new());
-    for (index, volume) in seed.volumes.iter().enumerate() {
-        let device = format!("/dev/disk/by-id/virtio-vol{index}");
-        if volume.read_only {
-            mounts.push(json!([
-                device,
-                volume.mount,
-                "squashfs",
-                "ro,nofail",
-                "0",
-                "0"
-            ]));
-        } else {
-            let options = "defaults,nofail,discard,x-systemd.makefs";
-            mounts.push(json!([device, volume.mount, "ext4", options, "0", "2"]));
+    for volume in seed.volumes {
+        let device = format!("/dev/disk/by-id/virtio-{}", volume.serial);
+        let (kind, options, check) = match volume.holds {
+            Holds::Image => ("squashfs", "ro,nofail", "0"),
+            Holds::Copy => ("auto", "defaults,nofail,discard", "2"),
+            Holds::Nothing => ("ext4", "defaults,nofail,discard,x-systemd.makefs", "2"),
+        };
+        if volume.holds == Holds::Nothing {
             formats.push(json!({
-                "device": device, "filesystem": "ext4", "partition": "none", "overwrite": false,
+                "device": device, "filesystem": "ext4", "partition": "none", "cmd": FORMAT_BLANK,
             }));
         }
+        mounts.push(json!([device, volume.mount, kind, options, "0", check]));
     }
     let document = json!({
         "hostname": seed.hostname,
         "disable_root": false,
         "ssh_pwauth": false,
         "ssh_authorized_keys": seed.ssh_keys,
+        // Who knows the machine knows its keys: a later revision keeps those it has.
+        "ssh_deletekeys": revision == 0,
         "growpart": { "mode": "auto", "devices": ["/"] },
         "resize_rootfs": true,
         "fs_setup": formats,
@@ -173,106 +247,4 @@ fn network_config(seed: &Seed<'_>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::process::Command;
-
-    use super::*;
-    use crate::net::{Kind, Pools};
-
-    fn run(program: &str, arguments: &[&str]) -> String {
-        let output = Command::new(program).args(arguments).output().unwrap();
-        assert!(
-            output.status.success(),
-            "{program}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    #[test]
-    fn other_programs_find_the_label_and_the_files() {
-        let dir = tempfile::tempdir().unwrap();
-        let target = dir.path().join("seed.img");
-        let vm = "ab".repeat(32);
-        let plan = Pools::parse("172.16.0.0/12", "fec0::/64")
-            .unwrap()
-            .plan(3, &vm, Kind::Instance)
-            .unwrap();
-        let keys = ["ssh-ed25519 AAAA \"quoted\"\nuser: root".to_owned()];
-        let dns = ["10.0.2.3".parse().unwrap()];
-        let seed = Seed {
-            vm: &vm,
-            hostname: "host",
-            ssh_keys: &keys,
-            plan: &plan,
-            mtu: 1500,
-            dns: &dns,
-            volumes: &[
-                SeedVolume {
-                    mount: "/mnt/data".to_owned(),
-                    read_only: false,
-                },
-                SeedVolume {
-                    mount: "/mnt/image".to_owned(),
-                    read_only: true,
-                },
-            ],
-            user_data: None,
-        };
-        write_seed(&target, &seed).unwrap();
-        write_seed(&target, &seed).unwrap();
-
-        let image = target.to_str().unwrap();
-        let blkid = run("blkid", &["-p", "-o", "export", image]);
-        assert!(
-            blkid.contains("TYPE=vfat") && blkid.contains("LABEL=CIDATA"),
-            "{blkid}"
-        );
-        run("fsck.vfat", &["-n", image]);
-        let user_data = run("mtype", &["-i", image, "::user-data"]);
-        let body: serde_json::Value =
-            serde_json::from_str(user_data.strip_prefix("#cloud-config\n").unwrap()).unwrap();
-        assert_eq!(body["ssh_authorized_keys"][0], keys[0]);
-        assert_eq!(body["disable_root"], false);
-        assert_eq!(body["mounts"][0][0], "/dev/disk/by-id/virtio-vol0");
-        assert_eq!(body["mounts"][1][1], "/mnt/image");
-        assert_eq!(body["mounts"][1][2], "squashfs");
-        assert_eq!(body["fs_setup"].as_array().unwrap().len(), 1);
-        let network: serde_json::Value =
-            serde_json::from_str(&run("mtype", &["-i", image, "::network-config"])).unwrap();
-        let card = &network["ethernets"]["eth0"];
-        assert_eq!(card["match"]["macaddress"], "02:ab:ab:ab:ab:ab");
-        assert_eq!(card["addresses"][0], "172.16.3.2/24");
-        assert_eq!(card["addresses"][1], "fec0::3:abab:abab:aba1/124");
-        assert_eq!(card["routes"][1]["via"], "fec0::3:abab:abab:aba0");
-        let meta_data: serde_json::Value =
-            serde_json::from_str(&run("mtype", &["-i", image, "::meta-data"])).unwrap();
-        assert_eq!(meta_data["instance-id"], format!("iid-{vm}"));
-
-        // What Python's parser of MIME, which is cloud-init's, makes of an owner's own user data.
-        let script = "#!/bin/sh\necho 'né'\n".repeat(20);
-        let seed = Seed {
-            user_data: Some(&script),
-            ..seed
-        };
-        write_seed(&target, &seed).unwrap();
-        let mixed = dir.path().join("mixed");
-        run(
-            "mcopy",
-            &["-i", image, "::user-data", mixed.to_str().unwrap()],
-        );
-        let parse = "import email, json, sys\n\
-            parts = email.message_from_file(open(sys.argv[1])).get_payload()\n\
-            print(json.dumps([[p.get_content_type(), p.get_payload(decode=True).decode()] for p in parts]))";
-        let parts = run("python3", &["-c", parse, mixed.to_str().unwrap()]);
-        let parts: serde_json::Value = serde_json::from_str(&parts).unwrap();
-        assert_eq!(parts[0][0], "text/cloud-config");
-        assert!(
-            parts[0][1]
-                .as_str()
-                .unwrap()
-                .starts_with("#cloud-config\n{")
-        );
-        assert_eq!(parts[1], json!(["text/plain", script]));
-    }
-}
+mod tests;

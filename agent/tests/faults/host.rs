@@ -14,15 +14,12 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::json;
 
+use crate::still::{self, Still};
 use crate::support::FakeCcn;
 
 /// Set in the namespace.
 const HERE: &str = "CRN_TEST_NAMESPACE";
 const PATIENCE: Duration = Duration::from_secs(120);
-/// `cli; hlt; jmp $-1`
-const GUEST: [u8; 4] = [0xfa, 0xf4, 0xeb, 0xfd];
-/// Where the guest is loaded and entered.
-const LOAD: u64 = 0x20_0000;
 
 /// Monitors in reserve.
 pub const SPARES: usize = 2;
@@ -98,30 +95,6 @@ pub fn image(name: &str, bytes: usize) -> Vec<u8> {
     image
 }
 
-/// An ELF file with the guest in one segment.
-fn kernel() -> Vec<u8> {
-    let size = GUEST.len() as u64;
-    let mut elf = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0];
-    elf.resize(16, 0);
-    // Executable, x86-64, version 1.
-    elf.extend([2, 0, 62, 0, 1, 0, 0, 0]);
-    // Entry, program headers behind this header, no section headers, no flags.
-    for word in [LOAD, 64, 0] {
-        elf.extend(word.to_le_bytes());
-    }
-    elf.extend([0; 4]);
-    for half in [64u16, 56, 1, 64, 0, 0] {
-        elf.extend(half.to_le_bytes());
-    }
-    // Loadable, readable and executable: offset, addresses, sizes, alignment.
-    elf.extend([1, 0, 0, 0, 5, 0, 0, 0]);
-    for word in [120, LOAD, LOAD, size, size, 0x1000] {
-        elf.extend(word.to_le_bytes());
-    }
-    elf.extend(GUEST);
-    elf
-}
-
 /// What the host has of machines, as somebody else sees it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Traces {
@@ -160,19 +133,8 @@ impl Host {
 
     /// Publishes on `ccn`; what the agent is told is in `setup`.
     pub async fn with(ccn: FakeCcn, setup: Setup) -> Self {
-        for line in [
-            "ip link set lo up",
-            "ip link add eth0 type veth peer name peer",
-            "ip link set peer up",
-            "ip addr add 10.0.2.15/24 dev eth0",
-            "ip link set eth0 up",
-            "ip route add default via 10.0.2.2",
-        ] {
-            run(line);
-        }
+        still::uplink().unwrap();
         let dir = tempfile::Builder::new().prefix("f").tempdir().unwrap();
-        std::fs::write(dir.path().join("kernel"), kernel()).unwrap();
-        std::fs::write(dir.path().join("initramfs"), "none").unwrap();
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let host = Self {
             ccn,
@@ -183,25 +145,20 @@ impl Host {
             dir,
         };
         let path = |name: &str| host.dir.path().join(name);
-        let config = format!(
-            "listen = \"127.0.0.1:{}\"\ndomain = \"127.0.0.1\"\nccn = {:?}\nstate_dir = {:?}\nrun_dir = {:?}\n\
-             vmm = {:?}\nkernel = {:?}\ninitramfs = {:?}\n\
-             [trust]\nallocation_signers = [{:?}]\nccns = {:?}\n[sandbox]\ncgroups = false\nspare = {}\n[network]\nipv6_pool = \"fd00:1::/64\"\n\
-             [limits]\nhost_memory_mib = 0\nhost_disk_mib = 0\nvcpu_overcommit = 64\ncrashes = 1000\n\
-             [retention]\ncache_mib = 0\n[program]\nstart_timeout_seconds = 3600\n",
-            host.port,
-            setup.ccn.unwrap_or_else(|| host.ccn.url()),
-            path("s"),
-            path("r"),
-            setup.vmm.as_deref().unwrap_or_else(|| vmm()),
-            path("kernel"),
-            path("initramfs"),
-            host.scheduler.address(),
-            setup.others,
+        let node = Still {
+            listen: ([127, 0, 0, 1], host.port).into(),
+            ccn: &setup.ccn.unwrap_or_else(|| host.ccn.url()),
+            state: &path("s"),
+            run: &path("r"),
+            vmm: setup.vmm.as_deref().unwrap_or_else(|| vmm()),
+            scheduler: &host.scheduler.address(),
             // A stand-in looks for its run directory in its environment.
-            if setup.vmm.is_some() { 0 } else { SPARES },
-        );
-        std::fs::write(path("agent.toml"), config).unwrap();
+            spare: if setup.vmm.is_some() { 0 } else { SPARES },
+        };
+        let trust = format!("ccns = {:?}\n", setup.others);
+        let limits = "[limits]\nhost_memory_mib = 0\nhost_disk_mib = 0\nvcpu_overcommit = 64\ncrashes = 1000\n\
+                      [retention]\ncache_mib = 0\n";
+        still::configure(host.dir.path(), &node, &trust, limits).unwrap();
         std::fs::create_dir(path("s")).unwrap();
         host
     }

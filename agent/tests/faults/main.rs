@@ -8,6 +8,9 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+/// The bench of many machines sets its node up in the same way.
+#[path = "../../../tests/src/still.rs"]
+mod still;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -15,3 +18,4 @@ mod ccn;
 mod end;
 mod host;
 mod kills;
+mod versions;

@@ -89,6 +89,33 @@ async fn another_version_of_a_message_restarts_its_machine_and_no_others() {
     assert!(before.is_some());
 }
 
+/// R11: a stream that breaks goes on where it was: what came meanwhile is heard, what was heard is not told again.
+#[tokio::test]
+async fn what_is_said_while_nobody_listens_is_heard_afterwards_and_not_all_from_the_start() {
+    let node = Node::start().await;
+    let owner = Keypair::generate();
+    let image = node.ccn.store(&owner, b"a raw disk");
+    // Whole seconds are what a stream can be asked for.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let mut content = instance_content(&image, "hold");
+    content["allow_amend"] = true.into();
+    let first = content.clone();
+    let hash = node.ccn.publish(&owner, MessageType::Instance, first);
+    node.push(&[&hash]).await;
+    until_memory(&node, &hash, 64).await;
+    node.ccn.hang_up();
+    content["replaces"] = json!(hash);
+    content["resources"]["memory"] = 96.into();
+    node.ccn.publish(&owner, MessageType::Instance, content);
+    until_memory(&node, &hash, 96).await;
+    let asked = node.ccn.asked();
+    let since = asked
+        .iter()
+        .filter_map(|path| path.split_once("startDate="));
+    let since: Vec<i64> = since.map(|(_, date)| date.parse().unwrap()).collect();
+    assert!(since.len() >= 2 && since[1] > since[0], "{since:?}");
+}
+
 /// Also before it has come up; and one that could not run at all is tried again.
 #[tokio::test]
 async fn another_version_reaches_a_machine_that_is_starting_and_one_that_was_given_up() {
@@ -135,9 +162,9 @@ async fn another_version_reaches_a_machine_that_is_starting_and_one_that_was_giv
     until_memory(&node, &first, 96).await;
 }
 
-/// R1: what was written on one volume does not turn up as another, or get lost behind it.
+/// R1: what was written on one volume does not turn up as another, nor goes when another does.
 #[tokio::test]
-async fn a_version_adds_volumes_behind_those_there_are_and_does_not_change_them() {
+async fn a_volume_stays_what_it_is_when_others_come_and_go_and_none_takes_its_place() {
     let node = Node::start().await;
     let owner = Keypair::generate();
     let image = node.ccn.store(&owner, b"a raw disk");
@@ -155,7 +182,10 @@ async fn a_version_adds_volumes_behind_those_there_are_and_does_not_change_them(
     let hash = publish(64, &["/a", "/b"], None);
     node.push(&[&hash]).await;
     until_memory(&node, &hash, 64).await;
-    let swapped = publish(70, &["/b"], Some(&hash));
+    let disk = |name: &str| node.bench.disks(&hash).join(name);
+    std::fs::write(disk("vol1.raw"), "on b").unwrap();
+    // It may be the same one under another name: that is not for the node to guess.
+    let renamed = publish(70, &["/other", "/b"], Some(&hash));
     tokio::time::sleep(Duration::from_millis(500)).await;
     until_memory(&node, &hash, 64).await;
     // Nor does it when it starts anew.
@@ -164,9 +194,89 @@ async fn a_version_adds_volumes_behind_those_there_are_and_does_not_change_them(
         .until(&hash, "started", |_| again.bench.started() == 1)
         .await;
     until_memory(&again, &hash, 64).await;
-    again.ccn.set_status(&swapped, "forgotten");
-    publish(80, &["/a", "/b", "/c"], Some(&hash));
+    assert!(disk("vol0.raw").exists());
+    again.ccn.set_status(&renamed, "forgotten");
+
+    publish(80, &["/b/"], Some(&hash));
     until_memory(&again, &hash, 80).await;
+    assert!(!disk("vol0.raw").exists(), "its owner has taken it away");
+    // Versions are in the order of their seconds.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    // A new one gets neither the place nor the name of the one that went, before and after a restart.
+    publish(90, &["/c", "/b"], Some(&hash));
+    until_memory(&again, &hash, 90).await;
+    let last = again.restarted().await;
+    last.until(&hash, "started", |_| last.bench.started() == 1)
+        .await;
+    until_memory(&last, &hash, 90).await;
+    assert_eq!(std::fs::read(disk("vol1.raw")).unwrap(), b"on b");
+    assert_eq!(std::fs::read(disk("vol2.raw")).unwrap(), b"new");
+    assert!(!disk("vol0.raw").exists());
+}
+
+/// R18: what a message asks of the node is met or refused by its name, however it comes here.
+#[tokio::test]
+async fn a_machine_for_another_node_is_refused_by_the_field_that_says_so() {
+    let node = Node::start().await;
+    let owner = Keypair::generate();
+    let image = node.ccn.store(&owner, b"a raw disk");
+    let publish = |number: usize, requirements: Value| {
+        let mut content = instance_content(&image, "hold");
+        content["metadata"] = json!({ "number": number });
+        content["allow_amend"] = true.into();
+        content["requirements"] = requirements;
+        node.ccn.publish(&owner, MessageType::Instance, content)
+    };
+    let right = publish(
+        0,
+        json!({"cpu": {"vendor": "AuthenticAMD", "features": ["avx2"], "architecture": "x86_64"},
+               "node": {"node_hash": "c".repeat(64), "address_regex": "127\\.0\\.0\\.1"}}),
+    );
+    let wrong = [
+        (
+            "node.node_hash",
+            json!({"node": {"node_hash": "d".repeat(64)}}),
+        ),
+        (
+            "node.owner",
+            json!({"node": {"owner": Keypair::generate().address()}}),
+        ),
+        (
+            "node.address_regex",
+            json!({"node": {"address_regex": "example"}}),
+        ),
+        ("cpu.vendor", json!({"cpu": {"vendor": "GenuineIntel"}})),
+        (
+            "cpu.features",
+            json!({"cpu": {"features": ["avx2", "sev_snp"]}}),
+        ),
+    ];
+    let wrong: Vec<_> = wrong
+        .into_iter()
+        .enumerate()
+        .map(|(number, (field, asked))| (field, publish(number + 1, asked)))
+        .collect();
+    let mut all = vec![&right];
+    all.extend(wrong.iter().map(|(_, hash)| hash));
+    node.push(&all).await;
+    node.until_running(&right).await;
+    for (field, hash) in &wrong {
+        let record = node.until(hash, "refused", failed).await;
+        assert!(record.lease.is_none());
+        let reason = reason(record.state);
+        assert!(
+            reason.contains(&format!("requirements.{field}: ")),
+            "{reason}"
+        );
+    }
+    // A version that is for another node does not stop the one that runs.
+    let mut elsewhere = instance_content(&image, "hold");
+    elsewhere["requirements"] = json!({"node": {"node_hash": "d".repeat(64)}});
+    elsewhere["replaces"] = json!(right);
+    node.ccn.publish(&owner, MessageType::Instance, elsewhere);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(node.record(&right).await.state, State::Running);
+    assert_eq!(node.bench.started(), 1);
 }
 
 /// R18: every field of a volume is honoured or refused by its name.

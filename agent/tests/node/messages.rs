@@ -1,6 +1,9 @@
 //! Messages are verified here, whatever the core channel node says, and followed when they change.
 
+use std::time::Duration;
+
 use aleph_message::{Envelope, ItemHash, Keypair, MessageType};
+use crn_agent::intake::watch::Watch;
 use crn_agent::ledger::{Source, State};
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -143,6 +146,85 @@ async fn a_forgotten_message_takes_its_machine_along() {
     assert!(record.lease.is_none() && !node.bench.runs(&hash) && !node.bench.disks(&hash).exists());
 }
 
+/// P3, "idle CPU ~0": what is asked again and again is asked about many machines at a time.
+#[tokio::test]
+async fn two_hundred_machines_cost_a_few_questions_a_sweep_and_none_of_their_own() {
+    let node = Node::start_with(|config| config.limits.vcpu_overcommit = 1000).await;
+    // Each owner has one that allows amendments and one that uses the newest of a file.
+    let machines: Vec<_> = (0..100)
+        .flat_map(|_| {
+            let owner = Keypair::generate();
+            let image = node.ccn.store(&owner, b"a raw disk");
+            let mut open = instance_content(&image, "hold");
+            open["allow_amend"] = true.into();
+            let volume = node.ccn.store(&owner, &squashfs("volume"));
+            let mut newest = instance_content(&image, "hold");
+            newest["volumes"] = json!([{"ref": volume, "use_latest": true, "mount": "/v"}]);
+            [open, newest].map(|content| node.ccn.publish(&owner, MessageType::Instance, content))
+        })
+        .collect();
+    node.push(&machines.iter().collect::<Vec<_>>()).await;
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(600);
+    while node.ledger.running().await.unwrap().len() < machines.len() {
+        let late = tokio::time::Instant::now() > deadline;
+        assert!(!late, "{} run", node.bench.started());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let sweep = Duration::from_millis(200);
+    Watch {
+        sweep,
+        ..node.watch.clone()
+    }
+    .start();
+    let of = |asked: &[String], what: &str| {
+        let matching = asked.iter().filter(|path| path.contains(what));
+        matching.count()
+    };
+    let after_sweeps = async |from: usize, count: usize| {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(300);
+        loop {
+            let asked = node.ccn.asked().split_off(from);
+            if of(&asked, "/aggregates?") >= count {
+                return asked;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{asked:#?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    // The first of them learns what the files' messages say.
+    after_sweeps(node.ccn.asked().len(), 4).await;
+    let from = node.ccn.asked().len();
+    let asked = after_sweeps(from, 12).await;
+    let sweeps = of(&asked, "/aggregates?");
+    for (what, each) in [
+        ("/api/v0/messages/", 0),
+        ("/aggregates/", 0),
+        ("/aggregates?", 2),
+        ("msgType=INSTANCE", 3),
+        ("msgType=STORE", 3),
+    ] {
+        // Two owners' lists of aggregates are one sweep, and the first and the last one may be half.
+        let most = (sweeps / 2 + 2) * each;
+        assert!(
+            of(&asked, what) <= most,
+            "{what}: {} of {most}",
+            of(&asked, what)
+        );
+    }
+    let looks = asked.iter().filter(|path| path.contains("hashes="));
+    for look in looks {
+        assert!(
+            look.matches("%2C").count() + look.matches(',').count() >= 90,
+            "{look}"
+        );
+    }
+    // And what ends, ends.
+    node.ccn.set_status(&machines[0], "removed");
+    let erased = |state: &State| *state == State::Erased;
+    node.until(&machines[0], "erased", erased).await;
+    assert_eq!(node.record(&machines[1]).await.state, State::Running);
+}
+
 /// A rejection makes no message of its own: by what a node tells, and where none does, by looking.
 #[tokio::test]
 async fn a_message_that_is_no_longer_in_force_takes_its_machine_along_within_seconds() {
@@ -162,7 +244,7 @@ async fn a_message_that_is_no_longer_in_force_takes_its_machine_along_within_sec
     node.ccn.tell_again(&told);
     node.until(&told, "erased", erased).await;
     // Seen in force at least once before.
-    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
     node.ccn.set_status(&found, "removed");
     node.until(&found, "erased", erased).await;
     assert!(!node.bench.runs(&found) && !node.bench.disks(&found).exists());

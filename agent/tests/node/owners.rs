@@ -110,6 +110,46 @@ async fn a_signed_call_is_carried_out_once() {
     assert!(text.contains("X-SignedOperation"), "{text}");
 }
 
+/// S4: who signs the query and the body too has them bound; a nonce makes two like calls two.
+#[tokio::test]
+async fn a_call_may_sign_its_query_and_its_body_which_then_are_what_counts() {
+    let node = Node::start().await;
+    let owner = Keypair::generate();
+    let hash = instance(&node, &owner);
+    node.push(&[&hash]).await;
+    node.until_running(&hash).await;
+    let (expire, body) = (
+        format!("/control/machine/{hash}/expire"),
+        r#"{"timeout": 1000}"#,
+    );
+    let bound = json!({
+        "body_sha256": aleph_message::ItemHash::of(body.as_bytes()), "query": "", "nonce": 1,
+    });
+    let call = async |bound: &Value, path: &str, body: &str| {
+        let signed = path.split('?').next().unwrap();
+        let headers = wallet::bound_headers(&owner, "POST", signed, bound);
+        node.call_signed(headers, "POST", path, body.to_owned())
+            .await
+    };
+    let (status, error) = call(&bound, &expire, r#"{"timeout": 10}"#).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    assert!(error.contains("body_sha256"), "{error}");
+    assert!(node.record(&hash).await.expires.is_none());
+    let (status, answer) = call(&bound, &expire, body).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    let reinstall = format!("/control/machine/{hash}/reinstall?erase_volumes=true");
+    let other = json!({"query": "erase_volumes=false"});
+    let (status, error) = call(&other, &reinstall, "").await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    assert!(error.contains("Invalid query"), "{error}");
+    assert_eq!(node.record(&hash).await.wipe, None);
+    let same = json!({"query": "erase_volumes=true"});
+    assert_eq!(call(&same, &reinstall, "").await.0, StatusCode::OK);
+    // What is no text is nothing that was sent.
+    let (status, _) = call(&json!({"query": 7}), &expire, body).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+}
+
 #[tokio::test]
 async fn whom_the_owner_delegates_to_operates_the_machine_until_it_no_longer_does() {
     let node = Node::start().await;
@@ -178,7 +218,10 @@ async fn a_machine_expires_when_its_owner_says_and_stays_off() {
 async fn a_reinstalled_machine_begins_on_new_disks_and_keeps_its_volumes_when_told() {
     let node = Node::start().await;
     let owner = Keypair::generate();
-    let hash = instance(&node, &owner);
+    let image = node.ccn.store(&owner, b"a raw disk");
+    let mut content = instance_content(&image, "hold");
+    content["volumes"] = json!([{"persistence": "host", "size_mib": 1, "mount": "/data"}]);
+    let hash = node.ccn.publish(&owner, MessageType::Instance, content);
     node.push(&[&hash]).await;
     node.until_running(&hash).await;
     let disk = |name: &str| node.bench.disks(&hash).join(name);

@@ -128,7 +128,7 @@ impl Guest for BenchGuest {
 
 impl Hypervisor for Bench {
     fn slots(&self) -> u16 {
-        100
+        300
     }
 
     fn addresses(&self, hash: &ItemHash, place: Place) -> Result<Plan, HostError> {
@@ -162,23 +162,32 @@ impl Hypervisor for Bench {
     ) -> BoxFuture<'a, Result<(), HostError>> {
         let dir = self.disks(&resolved.workload.hash);
         std::fs::create_dir_all(&dir).unwrap();
-        for (index, volume) in resolved.workload.volumes.iter().enumerate() {
-            if let Volume::Disk {
-                parent: Some(parent),
-                size_mib,
-                ..
-            } = volume
-            {
-                let parent = &resolved.files[&parent.hash].path;
-                let path = dir.join(format!("vol{index}.raw"));
-                crn_agent::volume::prepare_copy(parent, &path, *size_mib).unwrap();
+        let workload = &resolved.workload;
+        let names: Vec<_> = workload
+            .volumes
+            .iter()
+            .map(|v| workload.disk_name(v))
+            .collect();
+        crn_agent::volume::keep_volumes(&dir, &names).unwrap();
+        let mut blank = vec![dir.join("root.raw")];
+        for (name, volume) in names.iter().zip(&workload.volumes) {
+            let path = dir.join(format!("{name}.raw"));
+            match volume {
+                Volume::Disk {
+                    parent: Some(parent),
+                    size_mib,
+                    ..
+                } => {
+                    let parent = &resolved.files[&parent.hash].path;
+                    crn_agent::volume::prepare_copy(parent, &path, *size_mib).unwrap();
+                }
+                Volume::Disk { parent: None, .. } => blank.push(path),
+                Volume::Image { .. } => {}
             }
         }
-        for disk in ["root.raw", "vol0.raw"] {
-            // What is there stays, as on a real host.
-            if !dir.join(disk).exists() {
-                std::fs::write(dir.join(disk), "new").unwrap();
-            }
+        // What is there stays, as on a real host.
+        for disk in blank.iter().filter(|disk| !disk.exists()) {
+            std::fs::write(disk, "new").unwrap();
         }
         self.print(&resolved.workload.hash, "[    0.1] booting\nlogin:");
         let links = dir.join("files");

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex};
 use aleph_message::{Envelope, ItemHash, Keypair, MessageType};
 use axum::Router;
 use axum::extract::ws::{Message, WebSocketUpgrade};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
@@ -28,6 +29,7 @@ struct Held {
     balances: Mutex<HashMap<String, u64>>,
     broken: AtomicBool,
     aggregates_read: AtomicUsize,
+    asked: Mutex<Vec<String>>,
     stream: broadcast::Sender<String>,
 }
 
@@ -40,6 +42,7 @@ impl FakeCcn {
             balances: Mutex::default(),
             broken: AtomicBool::new(false),
             aggregates_read: AtomicUsize::new(0),
+            asked: Mutex::default(),
             stream: broadcast::channel(16).0,
         });
         let router = Router::new()
@@ -47,9 +50,11 @@ impl FakeCcn {
             .route("/api/v0/messages.json", get(list))
             .route("/api/v0/storage/raw/{hash}", get(raw))
             .route("/api/v0/aggregates/{address}", get(aggregate))
+            .route("/api/v0/aggregates", get(aggregates))
             .route("/api/v0/addresses/{address}/balance", get(balance))
             .route("/api/v0/price/{hash}", get(price))
             .route("/api/ws0/messages", get(stream))
+            .layer(from_fn_with_state(Arc::clone(&held), note))
             .with_state(Arc::clone(&held));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -128,6 +133,12 @@ impl FakeCcn {
         let _ = self.held.stream.send(message.to_string());
     }
 
+    /// Ends all streams of messages.
+    pub fn hang_up(&self) {
+        // Without a listener there is no stream.
+        let _ = self.held.stream.send(String::new());
+    }
+
     /// A message and its status, as they are given to whoever asks.
     pub fn message(&self, hash: &ItemHash) -> (String, Value) {
         self.held.messages.lock().unwrap()[hash.as_str()].clone()
@@ -165,6 +176,11 @@ impl FakeCcn {
         self.held.aggregates_read.load(Ordering::SeqCst)
     }
 
+    /// What has been asked for so far: paths with queries.
+    pub fn asked(&self) -> Vec<String> {
+        self.held.asked.lock().unwrap().clone()
+    }
+
     pub fn set_credits(&self, address: &str, credits: u64) {
         self.held
             .balances
@@ -172,6 +188,11 @@ impl FakeCcn {
             .unwrap()
             .insert(address.to_owned(), credits);
     }
+}
+
+async fn note(State(held): State<Arc<Held>>, request: Request, next: Next) -> Response {
+    held.asked.lock().unwrap().push(request.uri().to_string());
+    next.run(request).await
 }
 
 fn not_found() -> Response {
@@ -193,7 +214,8 @@ async fn list(
 ) -> Json<Value> {
     let is = |message: &Value, field: &str, wanted: Option<&String>| {
         let text = message["item_content"].as_str().unwrap_or_default();
-        wanted.is_none_or(|wanted| text.contains(&format!("\"{field}\":\"{wanted}\"")))
+        let has = |word: &str| text.contains(&format!("\"{field}\":\"{word}\""));
+        wanted.is_none_or(|wanted| wanted.split(',').any(has))
     };
     let among = |wanted: Option<&String>, field: &Value| {
         wanted.is_none_or(|wanted| wanted.split(',').any(|word| field == word))
@@ -255,6 +277,23 @@ async fn aggregate(
     }
 }
 
+async fn aggregates(
+    State(held): State<Arc<Held>>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Response {
+    held.aggregates_read.fetch_add(1, Ordering::SeqCst);
+    if held.broken.load(Ordering::SeqCst) {
+        return StatusCode::BAD_GATEWAY.into_response();
+    }
+    let (key, all) = (&query["keys"], held.aggregates.lock().unwrap());
+    let of = |address: &str| {
+        let content = all.get(&(address.to_owned(), key.clone()))?;
+        Some(json!({"address": address, "key": key, "content": content}))
+    };
+    let found: Vec<_> = query["addresses"].split(',').filter_map(of).collect();
+    Json(json!({ "aggregates": found })).into_response()
+}
+
 async fn balance(State(held): State<Arc<Held>>, Path(address): Path<String>) -> Json<Value> {
     let credits = held
         .balances
@@ -299,6 +338,10 @@ async fn stream(
             }
         }
         while let Ok(message) = messages.recv().await {
+            // See `hang_up`.
+            if message.is_empty() {
+                return;
+            }
             if socket.send(Message::Text(message.into())).await.is_err() {
                 return;
             }

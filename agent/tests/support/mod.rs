@@ -26,9 +26,11 @@ use crn_agent::content::Cache;
 use crn_agent::content::raw::Converter;
 use crn_agent::intake::Intake;
 use crn_agent::intake::ccns::Ccns;
-use crn_agent::intake::watch::Watch;
+use crn_agent::intake::watch::{SWEEP, Watch};
+use crn_agent::intake::workload::Facts;
 use crn_agent::ledger::{Ledger, Record, State};
 use crn_agent::logs::Logs;
+use crn_agent::metrics::Processor;
 use crn_agent::reconcile::Reconciler;
 use crn_agent::reconcile::host::Hypervisor;
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -99,6 +101,7 @@ pub struct Node {
     pub ledger: Ledger,
     pub reconciler: Reconciler,
     pub drain: Arc<Drain>,
+    pub watch: Watch,
     pub scheduler: Keypair,
     pub dir: Arc<TempDir>,
 }
@@ -166,7 +169,11 @@ impl Node {
         };
         let directory = config.state_dir.join("cache");
         let cache = Cache::open(&directory, client.clone(), converter, 1 << 30).unwrap();
-        let intake = Intake::new(client, cache);
+        let processor = Processor {
+            vendor: "AuthenticAMD".to_owned(),
+            features: vec!["avx2".to_owned()],
+        };
+        let intake = Intake::new(client, cache, Facts::new(&config, processor));
         let bench = Arc::new(Bench::new(&config));
         let host: Arc<dyn Hypervisor> = Arc::clone(&bench) as _;
         let reconciler = Reconciler::start(
@@ -178,12 +185,13 @@ impl Node {
         )
         .await
         .unwrap();
-        Watch {
+        let watch = Watch {
             intake: intake.clone(),
             ledger: ledger.clone(),
             reconciler: reconciler.clone(),
-        }
-        .start();
+            sweep: SWEEP,
+        };
+        watch.clone().start();
         let operator = OperatorToken::open(&config.state_dir).unwrap();
         let app = crn_agent::api::Shared::new(
             config,
@@ -207,6 +215,7 @@ impl Node {
             ledger,
             reconciler,
             drain,
+            watch,
             scheduler,
             dir,
         }

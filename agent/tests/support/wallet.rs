@@ -13,8 +13,13 @@ pub const DOMAIN: &str = "127.0.0.1";
 
 /// `X-SignedPubKey` and `X-SignedOperation` of a call.
 pub fn headers(owner: &Keypair, method: &str, path: &str) -> (Value, Value) {
+    bound_headers(owner, method, path, &json!({}))
+}
+
+/// The same with more that is signed.
+pub fn bound_headers(owner: &Keypair, method: &str, path: &str, bound: &Value) -> (Value, Value) {
     let sign = |payload: &[u8]| owner.sign_eip191(payload).unwrap();
-    signed(&owner.address(), "ETH", sign, method, path)
+    signed(&owner.address(), "ETH", sign, (method, path), bound)
 }
 
 /// How a wallet on Solana writes down what it signs.
@@ -46,15 +51,21 @@ pub fn solana_headers(
         };
         hex::encode(signature.to_bytes())
     };
-    signed(&solana_address(key), "SOL", sign, method, path)
+    signed(
+        &solana_address(key),
+        "SOL",
+        sign,
+        (method, path),
+        &json!({}),
+    )
 }
 
 fn signed(
     address: &str,
     chain: &str,
     sign: impl Fn(&[u8]) -> String,
-    method: &str,
-    path: &str,
+    (method, path): (&str, &str),
+    bound: &Value,
 ) -> (Value, Value) {
     let key = SigningKey::from_slice(&[7; 32]).unwrap();
     let point = key.verifying_key().to_sec1_point(false);
@@ -77,8 +88,12 @@ fn signed(
         "signature": sign(delegation.as_bytes()),
         "content": {"domain": DOMAIN},
     });
-    let operation =
-        json!({"time": text(now), "method": method, "path": path, "domain": DOMAIN}).to_string();
+    let mut operation =
+        json!({"time": text(now), "method": method, "path": path, "domain": DOMAIN});
+    for (name, value) in bound.as_object().unwrap() {
+        operation[name] = value.clone();
+    }
+    let operation = operation.to_string();
     let signature: Signature = key.sign(operation.as_bytes());
     let operation =
         json!({"payload": hex::encode(&operation), "signature": hex::encode(signature.to_bytes())});

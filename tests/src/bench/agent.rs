@@ -17,14 +17,14 @@ use serde::{Deserialize, Serialize};
 
 use self::host::Host;
 use super::ccn::mib;
-use super::report::{Value, value};
+use super::report::{Value, unbounded, value};
 
 /// The first argument in the namespace; the second is the [`Setup`].
 const INSIDE: &str = "agent-inside";
 /// Machines pushed at once to an agent that has none.
 const PUSHED: usize = 50;
 /// For how long an agent is watched at rest.
-const REST: Duration = Duration::from_secs(20);
+const REST: Duration = Duration::from_secs(60);
 
 /// What is measured, and with what.
 #[derive(Debug, Serialize, Deserialize)]
@@ -108,7 +108,11 @@ fn measure(setup: &Setup) -> anyhow::Result<Vec<Value>> {
     ));
     host.until_running(PUSHED)?;
     let all = begin.elapsed();
-    eprintln!("{PUSHED} machines run after {all:?}");
+    values.push(unbounded(
+        "push of 50 machines, all running",
+        "ms, clock",
+        all.as_secs_f64() * 1e3,
+    ));
     values.push(value(
         "CPU per machine started, 50 at once",
         "ms",
@@ -124,15 +128,25 @@ fn measure(setup: &Setup) -> anyhow::Result<Vec<Value>> {
         40.0,
     ));
 
+    host.quiet()?;
     let before = host.cpu()?;
-    std::thread::sleep(REST);
+    let counted = host.count(["raw_syscalls:sys_enter", "instructions"], REST)?;
     let at_rest = (host.cpu()? - before) / REST.as_secs_f64();
     values.push(value(
-        "CPU at rest, all machines",
+        "CPU at rest, all machines, over a minute",
         "ms a second",
         at_rest * 1e3,
         10.0,
     ));
+    let [calls, instructions] = counted.map(|count| count.map(|count| count / REST.as_secs_f64()));
+    if let Some(calls) = calls {
+        let name = "system calls at rest, all machines, over a minute";
+        values.push(unbounded(name, "a second", calls));
+    }
+    if let Some(instructions) = instructions {
+        let name = "instructions at rest, all machines, over a minute";
+        values.push(unbounded(name, "million a second", instructions / 1e6));
+    }
 
     host.quiet()?;
     let transactions = host.transactions()?;

@@ -1,13 +1,13 @@
 //! Pure: a resolved workload's parts as the disks' and the machine's descriptions want them.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::intake::workload::{Body, Reference, Resolved, Volume};
-use crate::machine::spec::ProgramParts;
+use crate::intake::workload::{Body, Reference, Resolved, Volume, Workload};
+use crate::machine::spec::{ProgramParts, VolumeParts};
 use crate::net;
 use crate::reconcile::host::HostError;
-use crate::volume::{Seed, SeedVolume};
+use crate::volume::{Holds, Seed, SeedVolume};
 
 /// Owns what a [`Seed`] borrows.
 pub(super) struct InstanceSeed {
@@ -21,15 +21,43 @@ pub(super) struct InstanceSeed {
     pub(super) user_data: Option<String>,
 }
 
-pub(super) fn seed_volume(volume: &Volume) -> SeedVolume {
-    let (mount, read_only) = match volume {
-        Volume::Image { mount, .. } => (mount, true),
-        Volume::Disk { mount, .. } => (mount, false),
+pub(super) fn seed_volumes(workload: &Workload) -> Vec<SeedVolume> {
+    let one = |volume: &Volume| SeedVolume {
+        serial: workload.disk_name(volume),
+        mount: volume.mount().to_owned(),
+        holds: match volume {
+            Volume::Image { .. } => Holds::Image,
+            Volume::Disk {
+                parent: Some(_), ..
+            } => Holds::Copy,
+            Volume::Disk { parent: None, .. } => Holds::Nothing,
+        },
     };
-    SeedVolume {
-        mount: mount.clone(),
-        read_only,
-    }
+    workload.volumes.iter().map(one).collect()
+}
+
+/// The volumes as disks of a machine whose own are in `dir`.
+pub(super) fn volume_parts(resolved: &Resolved, dir: &Path) -> Result<Vec<VolumeParts>, HostError> {
+    let workload = &resolved.workload;
+    let one = |volume: &Volume| {
+        let serial = workload.disk_name(volume);
+        let (path, read_only) = match volume {
+            Volume::Image { image, .. } => (file(resolved, image)?.0, true),
+            Volume::Disk { .. } => (volume_path(dir, &serial), false),
+        };
+        Ok(VolumeParts {
+            path,
+            serial,
+            mount: volume.mount().to_owned(),
+            read_only,
+        })
+    };
+    workload.volumes.iter().map(one).collect()
+}
+
+/// The file of a volume that is written.
+pub(super) fn volume_path(dir: &Path, disk: &str) -> PathBuf {
+    dir.join(format!("{disk}.raw"))
 }
 
 impl InstanceSeed {

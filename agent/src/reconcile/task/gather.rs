@@ -33,14 +33,13 @@ pub(super) async fn gather(
     let newest = shared.intake.newest(known.clone()).await;
     // It has disks when it has a lease.
     let before = record.lease.and_then(|_| intake::workload(&known).ok());
-    let newest =
-        newest.and_then(|newest| Ok((intake::successor(&newest, before.as_ref())?, newest)));
+    let newest = newest.and_then(|newest| shared.intake.runnable(newest, before.as_ref()));
     let (workload, verified) = match newest {
         Ok(both) => both,
-        Err(error) => match intake::workload(&known) {
-            Ok(workload) => {
+        Err(error) => match shared.intake.runnable(known, None) {
+            Ok(both) => {
                 tracing::warn!(vm = %hash, "no newer version of it: {}", crate::chain(&error));
-                (workload, known)
+                both
             }
             Err(error) => return Ok(Err(refuse(&error))),
         },

@@ -17,15 +17,14 @@ use super::Setup;
 use crate::bench::ccn::client::Client;
 use crate::bench::ccn::node::{Node, free_port};
 use crate::bench::process::{self, Memory};
+use crate::still::{self, Still};
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// The agent is at rest when nothing changed the firewall for so long.
 const QUIET: Duration = Duration::from_secs(3);
-/// `cli; hlt; jmp $-1`
-const GUEST: [u8; 4] = [0xfa, 0xf4, 0xeb, 0xfd];
-/// Where the guest is loaded and entered.
-const LOAD: u64 = 0x20_0000;
+/// Monitors in reserve: what an agent keeps that is told nothing.
+const SPARES: usize = 2;
 
 pub(super) struct Host {
     directory: PathBuf,
@@ -40,54 +39,15 @@ pub(super) struct Host {
     transactions: Arc<AtomicU64>,
 }
 
-fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
-    let status = Command::new(program).args(arguments).status()?;
-    ensure!(status.success(), "{program} {arguments:?}: {status}");
-    Ok(())
-}
-
 fn now() -> f64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.unwrap_or_default().as_secs_f64()
 }
 
-/// An ELF file with the guest in one segment.
-fn kernel() -> Vec<u8> {
-    let size = GUEST.len() as u64;
-    let mut elf = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0];
-    elf.resize(16, 0);
-    // Executable, x86-64, version 1.
-    elf.extend([2, 0, 62, 0, 1, 0, 0, 0]);
-    // Entry, program headers behind this header, no section headers, no flags.
-    for word in [LOAD, 64, 0] {
-        elf.extend(word.to_le_bytes());
-    }
-    elf.extend([0; 4]);
-    for half in [64u16, 56, 1, 64, 0, 0] {
-        elf.extend(half.to_le_bytes());
-    }
-    // Loadable, readable and executable: offset, addresses, sizes, alignment.
-    elf.extend([1, 0, 0, 0, 5, 0, 0, 0]);
-    for word in [120, LOAD, LOAD, size, size, 0x1000] {
-        elf.extend(word.to_le_bytes());
-    }
-    elf.extend(GUEST);
-    elf
-}
-
 impl Host {
     /// An uplink, a core channel node, an agent's configuration.
     pub(super) fn prepare(setup: &Setup) -> anyhow::Result<Self> {
-        for words in [
-            "link set lo up",
-            "link add eth0 type veth peer name peer",
-            "link set peer up",
-            "addr add 10.0.2.15/24 dev eth0",
-            "link set eth0 up",
-            "route add default via 10.0.2.2",
-        ] {
-            run("ip", &words.split(' ').collect::<Vec<_>>())?;
-        }
+        still::uplink()?;
         let directory = setup.directory.clone();
         fs::remove_dir_all(&directory)?;
         fs::create_dir_all(directory.join("ccn"))?;
@@ -97,24 +57,17 @@ impl Host {
             format!("[[genesis.credits]]\naddress = \"{account}\"\namount = 1000000000000000\n");
         let ccn = Node::start(&setup.ccn, &directory.join("ccn"), &genesis)?;
         let address = free_port()?;
-        fs::write(directory.join("kernel"), kernel())?;
-        fs::write(directory.join("initramfs"), "none")?;
-        // Socket names have to be short.
-        let run_dir = format!("/tmp/crn-bench-{}", std::process::id());
-        let config = format!(
-            "listen = \"{address}\"\ndomain = \"127.0.0.1\"\nccn = \"http://{}\"\nstate_dir = {:?}\n\
-             run_dir = \"{run_dir}\"\nvmm = {:?}\nkernel = {:?}\ninitramfs = {:?}\n\
-             [trust]\nallocation_signers = [\"{}\"]\n[sandbox]\ncgroups = false\n[network]\nipv6_pool = \"fd00:1::/64\"\n\
-             [limits]\nhost_memory_mib = 0\nhost_disk_mib = 0\nvcpu_overcommit = 1000\n\
-             [program]\nstart_timeout_seconds = 36000\n",
-            ccn.address,
-            directory.join("state"),
-            setup.vmm,
-            directory.join("kernel"),
-            directory.join("initramfs"),
-            scheduler.address(),
-        );
-        fs::write(directory.join("agent.toml"), config)?;
+        let node = Still {
+            listen: address,
+            ccn: &format!("http://{}", ccn.address),
+            state: &directory.join("state"),
+            run: &Self::run_dir(),
+            vmm: &setup.vmm,
+            scheduler: &scheduler.address(),
+            spare: SPARES,
+        };
+        let limits = "[limits]\nhost_memory_mib = 0\nhost_disk_mib = 0\nvcpu_overcommit = 1000\n";
+        still::configure(&directory, &node, "", limits)?;
         let (monitor, transactions) = watch_rules()?;
         Ok(Self {
             program: setup.agent.clone(),
@@ -254,6 +207,33 @@ impl Host {
 
     pub(super) fn cpu(&self) -> anyhow::Result<f64> {
         process::cpu(self.pid()?)
+    }
+
+    /// What `perf` counts of the agent for a while, an event each; `None` of what this machine cannot count.
+    pub(super) fn count(
+        &self,
+        events: [&str; 2],
+        time: Duration,
+    ) -> anyhow::Result<[Option<f64>; 2]> {
+        let pid = self.pid()?.to_string();
+        let seconds = time.as_secs().to_string();
+        let output = Command::new("perf")
+            .args(["stat", "-x,", "-e", &events.join(","), "-p", &pid])
+            .args(["--", "sleep", &seconds])
+            .output();
+        let said = match output {
+            Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
+            Err(_) => {
+                // Without it, the time still passes.
+                std::thread::sleep(time);
+                String::new()
+            }
+        };
+        let counted = |event: &str| {
+            let line = said.lines().find(|line| line.contains(event))?;
+            line.split(',').next()?.parse().ok()
+        };
+        Ok(events.map(counted))
     }
 
     pub(super) fn memory(&self) -> anyhow::Result<Memory> {
