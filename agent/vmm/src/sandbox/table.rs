@@ -151,7 +151,9 @@ const LOOP_PCI: &[u32] = &[
     kvm::IOEVENTFD,
     kvm::SET_GSI_ROUTING,
 ];
+/// Filters ask in this order, and this one is asked for the machine's whole life: what vCPUs call comes first.
 const STARTING: &[u32] = &[
+    kvm::RUN,
     FIONBIO,
     TUNGETIFF,
     TUNSETOFFLOAD,
@@ -170,7 +172,6 @@ const STARTING: &[u32] = &[
     kvm::SET_GSI_ROUTING,
     kvm::IRQFD,
     kvm::IOEVENTFD,
-    kvm::RUN,
     kvm::GET_REGS,
     kvm::SET_REGS,
     kvm::GET_SREGS,

@@ -14,8 +14,9 @@ use crate::virtio::{Buffers, DeviceFault, LiveQueue, Offer, Progress, Queues};
 
 const RX: usize = 0;
 const TX: usize = 1;
-/// Bytes of one chain that are printed; what is beyond is lost. Linux sends a page at most.
-const MAX_OUTPUT: usize = 64 * 1024;
+/// Bytes of one chain that are printed; what is beyond is lost. Linux sends a page at most. A part of the ring: one chain
+/// does not push out what was printed just before it.
+const MAX_OUTPUT: usize = super::ring::CAPACITY / 4;
 
 #[derive(Debug)]
 struct Live {
