@@ -86,6 +86,7 @@ mod tests {
 
     use super::*;
 
+    /// S7: secrets lay in files that everybody could read.
     #[test]
     fn the_token_stays_across_starts_and_only_root_reads_it() {
         let dir = tempfile::tempdir().unwrap();

@@ -292,6 +292,7 @@ mod tests {
         assert!(schedulers.check(push(&header, b"{}")).await.is_ok());
     }
 
+    /// S5: a token of the whole network was accepted unless switched off.
     #[tokio::test]
     async fn a_shared_token_opens_only_where_it_is_configured_and_never_beside_a_signature() {
         let with = |digest: Option<String>| {

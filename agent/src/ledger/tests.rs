@@ -201,6 +201,37 @@ async fn admission_is_exact_and_leaves_nothing_behind_when_refused() {
     );
 }
 
+/// R16: the machine after the last number took the node down.
+#[tokio::test]
+async fn when_network_slots_run_out_a_machine_is_refused_and_one_that_is_erased_makes_room() {
+    let (_dir, ledger) = ledger();
+    for digit in ['a', 'b', 'c'] {
+        ledger
+            .want_running(&hash(digit), Source::Scheduler, false)
+            .await
+            .unwrap();
+    }
+    let small = Demand {
+        memory_mib: 1,
+        vcpus: 1,
+        disk_mib: 1,
+    };
+    let two = Capacity { slots: 6, ..ROOM };
+    let first = ledger.admit(&hash('a'), small, two).await.unwrap().unwrap();
+    let _second = ledger.admit(&hash('b'), small, two).await.unwrap().unwrap();
+    assert_eq!(
+        ledger.admit(&hash('c'), small, two).await.unwrap(),
+        Err(Refusal {
+            what: "network slots",
+            wanted: 1,
+            free: 0
+        })
+    );
+    ledger.release_all(&hash('a')).await.unwrap();
+    let third = ledger.admit(&hash('c'), small, two).await.unwrap().unwrap();
+    assert_eq!(third.slot, first.slot);
+}
+
 #[tokio::test]
 async fn a_port_keeps_its_number_until_the_machine_is_erased() {
     let (_dir, ledger) = ledger();

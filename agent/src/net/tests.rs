@@ -115,6 +115,7 @@ async fn the_host_and_its_guests_answer_each_other() {
     }
 }
 
+/// R16: what led to a machine that was gone led to the next one.
 #[tokio::test]
 async fn the_next_guest_of_an_address_hears_nothing_of_the_one_before() {
     in_a_namespace!("the_next_guest_of_an_address_hears_nothing_of_the_one_before");

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::fixtures::program;
 use crate::support::Node;
 
+/// S7: the configuration that anybody may read held the addresses of the operator's own services.
 #[tokio::test]
 async fn the_node_answers_what_measuring_clients_look_for() {
     let node = Node::start().await;
@@ -27,6 +28,8 @@ async fn the_node_answers_what_measuring_clients_look_for() {
     let (_, config) = node.get("/status/config").await;
     assert_eq!(config["computing"]["ENABLE_CONFIDENTIAL_COMPUTING"], false);
     assert_eq!(config["node_hash"], "c".repeat(64));
+    // The core channel node's, which schedulers read, and no other.
+    assert_eq!(config.to_string().matches("://").count(), 1, "{config}");
     let (status, usage) = node.get("/about/usage/system").await;
     assert_eq!((status, &usage["active"]), (StatusCode::OK, &json!(true)));
     let (_, check) = node.get("/status/check/ipv6").await;
