@@ -83,8 +83,8 @@ fn script(transport: Transport) -> Script {
     script
 }
 
-/// Machines that the host may lose: its KVM, where it is a paravirtual one, now and then ends a guest with a triple fault as
-/// it comes to pages that it has not touched for long. What a driver brings about ends every machine.
+/// Machines that the host may lose: a busy host with a paravirtual KVM was seen to end every other guest with a triple fault
+/// where it came to the last pages of its script. What a driver brings about ends every machine.
 const TRIES: u32 = 8;
 
 /// Runs a script to its end; `None` without `/dev/kvm`.
