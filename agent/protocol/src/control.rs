@@ -157,9 +157,10 @@ pub struct NicSpec {
 
 /// The virtio-vsock device.
 ///
-/// Host → guest: a client connects to the listening socket, writes `CONNECT <port>\n` and reads `OK <port>\n`
-/// before the stream begins. Guest → host (CID 2): the VMM makes a socket pair and sends one end to the
-/// controller with [`Event::GuestConnect`]; with no controller attached up to 16 such connections wait for one.
+/// Host → guest: a client connects to the listening socket, writes `CONNECT <port>\n` and reads `OK <port>\n`, with the
+/// port that the VMM gave the host's end, before the stream begins. Guest → host (CID 2): the VMM makes a socket pair and
+/// sends one end to the controller with [`Event::GuestConnect`]; with no controller attached up to 16 such connections
+/// wait for one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VsockSpec {

@@ -385,7 +385,10 @@ fn available(driver: &mut Driver<'_>) {
         driver.start();
         for turn in 0..60u16 {
             let address = if turn % 2 == 0 { DATA } else { u64::MAX };
-            driver.describe(queue, 0, (address, u32::from(turn) << 24 | 16, WRITE, 0));
+            // A device that looks between the two stores finds any address with any length, and may write to the last byte,
+            // as disks do. None of these ends in the script.
+            let length = (u32::from(turn) + 2) << 24 | 16;
+            driver.describe(queue, 0, (address, length, WRITE, 0));
             driver.offer(queue, 0);
             driver.notify(queue);
         }

@@ -83,28 +83,13 @@ fn script(transport: Transport) -> Script {
     script
 }
 
-/// Machines that the host may lose: a busy host with a paravirtual KVM was seen to end every other guest with a triple fault
-/// where it came to the last pages of its script. What a driver brings about ends every machine.
-const TRIES: u32 = 8;
-
-/// Runs a script to its end; `None` without `/dev/kvm`.
-fn run(transport: Transport, script: &[u8]) -> Option<Ended> {
-    for _ in 1..TRIES {
-        let ended = Machine::launch(transport, &KINDS, script)?.run_to_its_end();
-        if ended.reason != ExitReason::Reset {
-            return Some(ended);
-        }
-        println!("the machine was lost ({}); all over again", ended.detail);
-    }
-    Some(Machine::launch(transport, &KINDS, script)?.run_to_its_end())
-}
-
 /// Runs all cases of a bus; each must end with its proper request answered.
 fn survive(transport: Transport) {
     let script = script(transport);
-    let Some(ended) = run(transport, &script.bytes()) else {
+    let Some(machine) = Machine::launch(transport, &KINDS, &script.bytes()) else {
         return;
     };
+    let ended = machine.run_to_its_end();
     let verdicts = verdicts(&ended.console);
     let mut failed = Vec::new();
     for (name, number) in script.names.iter().zip(0u64..) {
