@@ -4,7 +4,9 @@ mod answer;
 pub mod copies;
 mod entry;
 mod memory;
+mod monitor;
 mod peer;
+pub mod program;
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read, Write};
@@ -59,6 +61,8 @@ pub enum Task {
     Answer,
     /// Starts as the agent makes them, from kernels and snapshots.
     Copies,
+    /// A program that goes on from a snapshot, until it answers.
+    Program,
     /// What memory boots take, with a disk of so many bytes at [`DISK_PATH`].
     Memory {
         /// Its size.
@@ -127,7 +131,7 @@ pub enum Measured {
         /// All of them together.
         ns: u64,
     },
-    /// What [`copies`] measures, by its name.
+    /// What [`copies`] and [`program`] measure, by its name.
     Named {
         /// Of the measurement.
         name: String,
@@ -181,7 +185,7 @@ pub fn run() -> anyhow::Result<()> {
             make_disk(bytes).context("make the disk")?;
         }
         Task::Network => peer::serve().context("serve the guests")?,
-        Task::Boot | Task::Answer | Task::Copies => {}
+        Task::Boot | Task::Answer | Task::Copies | Task::Program => {}
     }
     // A host's first machine waits for the hardware to be switched on, some 12 ms; only an empty node's does.
     let _another = Kvm::new()
@@ -190,7 +194,8 @@ pub fn run() -> anyhow::Result<()> {
     let steps = steps(&plan);
     let vmm = plan.contestants.first().and_then(|one| one.argv.first());
     let snapshot = match (plan.task, vmm) {
-        (Task::Copies, Some(vmm)) => Some(copies::Snapshot::take(&plan, vmm)?),
+        (Task::Copies, Some(vmm)) => Some(copies::snapshot(&plan, vmm)?),
+        (Task::Program, Some(vmm)) => Some(program::snapshot(&plan, vmm)?),
         _ => None,
     };
     if plan.task.warms_up() {
@@ -217,6 +222,14 @@ pub fn run() -> anyhow::Result<()> {
                 };
                 tell(step.measure(&plan, vmm, snapshot)?)?;
             }
+            Step::Program(step) => {
+                let (Some(vmm), Some(snapshot)) = (vmm, &snapshot) else {
+                    bail!("{}: no program to go on with", contestant.name);
+                };
+                for measured in step.measure(&plan, vmm, snapshot)? {
+                    tell(measured)?;
+                }
+            }
             Step::Listen => {
                 let mut count = 0;
                 boot(&plan, contestant, |line| {
@@ -239,7 +252,7 @@ pub fn run() -> anyhow::Result<()> {
 impl Task {
     /// Whether first boots are left out of what is measured.
     fn warms_up(self) -> bool {
-        !matches!(self, Task::Answer | Task::Memory { .. } | Task::Copies)
+        matches!(self, Task::Boot | Task::Disk { .. } | Task::Network)
     }
 }
 
@@ -258,6 +271,8 @@ enum Step {
     Answer,
     /// It is started, or copied.
     Copies(copies::Step),
+    /// A program in it goes on.
+    Program(program::Step),
 }
 
 /// The plan's measurements in their order: the contestants in turn, as often as each is measured.
@@ -282,6 +297,10 @@ fn steps(plan: &Plan) -> Vec<(Step, &Contestant)> {
                 .chain(sums.into_iter().flat_map(once))
                 .collect()
         }
+        Task::Program => [program::Step::Reserve, program::Step::New]
+            .into_iter()
+            .flat_map(|step| often(Step::Program(step)))
+            .collect(),
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Setup {
     pub initramfs: PathBuf,
     /// The initramfs of an instance's first stage.
     pub first_stage: PathBuf,
+    /// The runtime of Python programs.
+    pub runtime: PathBuf,
     /// The directory of the stock images.
     pub stock: PathBuf,
     /// Our VMM; `None` to run the reference alone.

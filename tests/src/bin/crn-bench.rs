@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use crn_tests::bench::{
-    agent, boot, ccn, copies, disk, measure, memory, net, report, setup, stock,
+    agent, boot, ccn, copies, disk, measure, memory, net, program, report, setup, stock,
 };
 use crn_tests::nested;
 
@@ -20,6 +20,8 @@ enum Suite {
     Boot,
     /// Confined starts from kernels and snapshots, and copies.
     Copies,
+    /// A Python program from a snapshot to its answer.
+    Program,
     /// Reads and writes of a disk.
     Disk,
     /// TCP between guest and host.
@@ -53,6 +55,9 @@ struct Arguments {
     /// The initramfs of an instance's first stage, as made by guest-init/build-initramfs.sh.
     #[arg(long, default_value = "target/out/initramfs")]
     first_stage: PathBuf,
+    /// The runtime of Python programs, as made by images/runtimes/python/build.sh.
+    #[arg(long, default_value = "target/out/python.squashfs")]
+    runtime: PathBuf,
     /// The stock images, as made by images/instances/stock/build.sh.
     #[arg(long, default_value = "target/out/stock")]
     stock: PathBuf,
@@ -107,6 +112,7 @@ fn main() -> anyhow::Result<ExitCode> {
         kernel: arguments.kernel,
         initramfs: arguments.initramfs,
         first_stage: arguments.first_stage,
+        runtime: arguments.runtime,
         stock: arguments.stock,
         vmm: (!arguments.reference_only).then_some(arguments.vmm),
         runs: arguments.runs,
@@ -137,9 +143,10 @@ fn main() -> anyhow::Result<ExitCode> {
         println!("{}", report::table(&values));
         missed |= !values.iter().all(report::Value::meets_goal);
     }
-    let suites: [(Suite, &str, Run); 6] = [
+    let suites: [(Suite, &str, Run); 7] = [
         (Suite::Boot, "boot", boot::run),
         (Suite::Copies, "copies", copies::run),
+        (Suite::Program, "program", program::run),
         (Suite::Disk, "disk", disk::run),
         (Suite::Net, "net", net::run),
         (Suite::Memory, "memory", memory::run),

@@ -1,6 +1,7 @@
 //! A queue in use. Made once by activation; there is nothing here with which its place could be changed.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 use vmm_sys_util::eventfd::EventFd;
@@ -139,6 +140,27 @@ impl LiveQueue {
         self.queue
             .enable_notification(ram)
             .map_err(DeviceFault::Queue)
+    }
+
+    /// How many chains the driver has made available so far, modulo 65536.
+    ///
+    /// # Errors
+    /// [`DeviceFault::Queue`].
+    pub fn available(&self, ram: &Ram) -> Result<u16, DeviceFault> {
+        let available = self.queue.avail_idx(ram, Ordering::Acquire);
+        Ok(available.map_err(DeviceFault::Queue)?.0)
+    }
+
+    /// Asks the driver to ring when it makes available more than so many; what has not been taken stays.
+    ///
+    /// # Errors
+    /// [`DeviceFault::Queue`].
+    pub fn ring_after(&mut self, ram: &Ram, available: u16) -> Result<(), DeviceFault> {
+        let next = self.queue.next_avail();
+        self.queue.set_next_avail(available);
+        let asked = self.queue.enable_notification(ram);
+        self.queue.set_next_avail(next);
+        asked.map(drop).map_err(DeviceFault::Queue)
     }
 
     /// Interrupts the driver if it wants to be.

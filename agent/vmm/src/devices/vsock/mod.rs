@@ -56,14 +56,25 @@ struct Live {
     events: Option<LiveQueue>,
 }
 
+/// What the driver of a machine that goes on from another's snapshot knows of that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Copied {
+    /// All, or there is nothing to know.
+    Settled,
+    /// Nothing: it has to be told.
+    Untold,
+    /// It has been told, when it had made so many buffers for events available, and may be about to forget every connection
+    /// it has: new ones wait until it has.
+    Told { available: u16 },
+}
+
 /// The device.
 #[derive(Debug)]
 pub struct Vsock {
     cid: u64,
     listener: UnixListener,
     live: Option<Live>,
-    /// The next driver is that of a copied machine and has not been told so.
-    copied: bool,
+    copied: Copied,
     greetings: HashMap<u32, Greeting>,
     connections: HashMap<u32, Connection>,
     /// (guest port, host port) → connection.
@@ -97,7 +108,7 @@ impl Vsock {
             cid: u64::from(cid),
             listener,
             live: None,
-            copied: false,
+            copied: Copied::Settled,
             greetings: HashMap::new(),
             connections: HashMap::new(),
             ports: HashMap::new(),
@@ -131,6 +142,10 @@ impl Vsock {
     }
 
     fn accept(&mut self, context: &mut Context<'_>) {
+        if self.live.is_some() && self.copied != Copied::Settled {
+            // Clients stay in the listener's queue.
+            return;
+        }
         loop {
             let stream = match self.listener.accept() {
                 Ok((stream, _)) => stream,
@@ -366,23 +381,35 @@ impl Vsock {
 
 impl Vsock {
     /// The guest's connections were the other machine's: it is told to forget them and to ask for its identifier
-    /// again (virtio 1.3, section 5.10.6.7).
-    fn forget_connections(&mut self, context: &Context<'_>) -> Result<(), DeviceFault> {
+    /// again (virtio 1.3, section 5.10.6.7). It has when it gives the event's buffer back.
+    fn forget_connections(&mut self, context: &mut Context<'_>) -> Result<(), DeviceFault> {
         let live = self.live.as_mut();
-        let Some(events) = live.and_then(|live| live.events.as_mut()) else {
-            return Ok(());
-        };
-        if self.copied
-            && let Some(chain) = events.pop(context.ram)?
-        {
-            self.copied = false;
-            let head = chain.head_index();
-            let mut room = Buffers::of(chain, context.ram).unwrap_or_default().writable;
-            let written = room.write(&EVENT_TRANSPORT_RESET.to_le_bytes());
-            events.push_used(context.ram, head, written as u32)?;
-            events.signal(context.ram)?;
+        let events = live.and_then(|live| live.events.as_mut());
+        match (self.copied, events) {
+            (Copied::Settled, _) => return Ok(()),
+            (Copied::Untold, Some(events)) => {
+                let available = events.available(context.ram)?;
+                if let Some(chain) = events.pop(context.ram)? {
+                    self.copied = Copied::Told { available };
+                    let head = chain.head_index();
+                    let mut room = Buffers::of(chain, context.ram).unwrap_or_default().writable;
+                    let written = room.write(&EVENT_TRANSPORT_RESET.to_le_bytes());
+                    events.ring_after(context.ram, available)?;
+                    events.push_used(context.ram, head, written as u32)?;
+                    events.signal(context.ram)?;
+                }
+                return Ok(());
+            }
+            (Copied::Told { available }, Some(events))
+                if events.available(context.ram)? == available =>
+            {
+                return Ok(());
+            }
+            // A driver without that queue cannot be told.
+            (Copied::Untold, None) | (Copied::Told { .. }, _) => self.copied = Copied::Settled,
         }
-        Ok(())
+        self.accept(context);
+        self.receive(context)
     }
 }
 
@@ -412,7 +439,7 @@ impl Device for Vsock {
 
     fn reset(&mut self) {
         self.live = None;
-        self.copied = false;
+        self.copied = Copied::Settled;
         self.greetings.clear();
         self.connections.clear();
         self.ports.clear();
@@ -469,7 +496,7 @@ impl Device for Vsock {
     }
 
     fn restore(&mut self, _saved: &[u64]) {
-        self.copied = true;
+        self.copied = Copied::Untold;
     }
 
     fn counters(&self) -> DeviceCounters {

@@ -12,6 +12,7 @@ use crate::memory::Ram;
 const CID: u32 = 5;
 const TX_AREA: u64 = 0x10_0000;
 const RX_AREA: u64 = 0x20_0000;
+const EVENT_AREA: u64 = 0x30_0000;
 
 /// A device with a driver that has handed over its queues.
 struct Machine<'m> {
@@ -20,6 +21,7 @@ struct Machine<'m> {
     host: Host,
     rx: Driver<'m>,
     tx: Driver<'m>,
+    events: Driver<'m>,
     offered: u64,
     taken: u64,
     path: std::path::PathBuf,
@@ -28,6 +30,17 @@ struct Machine<'m> {
 
 impl<'m> Machine<'m> {
     fn new(ram: &'m Ram) -> Self {
+        Self::made(ram, |_| {})
+    }
+
+    /// A machine that goes on from another's snapshot, with a buffer for events.
+    fn copy(ram: &'m Ram) -> Self {
+        let mut machine = Self::made(ram, |vsock| vsock.restore(&[]));
+        machine.offer_event();
+        machine
+    }
+
+    fn made(ram: &'m Ram, prepare: impl FnOnce(&mut Vsock)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("vsock");
         let listener = UnixListener::bind(&path).unwrap();
@@ -39,6 +52,7 @@ impl<'m> Machine<'m> {
             Driver::new(ram, 0x2_0000),
         );
         let mut host = Host::new();
+        prepare(&mut vsock);
         vsock.start(&mut host.context(ram)).unwrap();
         let queues = vec![rx.live(), tx.live(), events.live()].into();
         vsock.activate(0, queues, &mut host.context(ram)).unwrap();
@@ -48,6 +62,7 @@ impl<'m> Machine<'m> {
             host,
             rx,
             tx,
+            events,
             offered: 0,
             taken: 0,
             path,
@@ -57,6 +72,14 @@ impl<'m> Machine<'m> {
             machine.offer_buffer();
         }
         machine
+    }
+
+    /// Gives the device room for an event and rings.
+    fn offer_event(&mut self) {
+        self.events.offer(&[(EVENT_AREA, 8, WRITE)]);
+        self.vsock
+            .queue_ready(EVENTS, &mut self.host.context(self.ram))
+            .unwrap();
     }
 
     fn offer_buffer(&mut self) {
@@ -176,6 +199,25 @@ fn a_host_client_talks_to_a_guest_port() {
     );
     machine.send(52, request.source_port, Operation::Reset, 0, &[]);
     assert!(machine.vsock.connections.is_empty() && machine.vsock.ports.is_empty());
+}
+
+#[test]
+fn a_client_of_a_copy_waits_until_the_guest_has_forgotten_the_connections_of_the_original() {
+    let ram = ram();
+    let mut machine = Machine::copy(&ram);
+    assert_eq!(machine.events.used().0, 1, "it has been told");
+    let mut client = UnixStream::connect(&machine.path).unwrap();
+    client.write_all(b"CONNECT 52\n").unwrap();
+    machine
+        .vsock
+        .queue_ready(EVENTS, &mut machine.host.context(&ram))
+        .unwrap();
+    assert_eq!(machine.received(), [], "a ring without a buffer");
+    machine.offer_event();
+    machine.poll();
+    let (request, _) = machine.receive_one();
+    assert_eq!(request.operation, Some(Operation::Request));
+    assert_eq!(machine.events.used().0, 1, "once");
 }
 
 #[test]
