@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use command_fds::{CommandFdExt as _, FdMapping};
 use crn_protocol::control::{
     self, ConsoleSpec, Descriptor, DiskSpec, Event, Hardware, MemoryBacking, Report, Request,
-    RestoreSpec, SnapshotSpec, Transport, VmSpec, VsockSpec,
+    RestoreSpec, SnapshotSpec, Transport, VmSpec, VsockSpec, WorkingSet,
 };
 use crn_protocol::descriptors::{Receiver, send_with};
 use crn_protocol::devices::{Engine, Limits};
@@ -38,10 +38,11 @@ pub struct Board {
     pub disks: &'static [(&'static str, &'static str)],
 }
 
-/// A snapshot's two files.
+/// A snapshot's two files, and what is got ready for those that go on from it.
 pub struct Snapshot {
     state: File,
     memory: File,
+    pub working_set: WorkingSet,
 }
 
 /// A confined `crn-vmm` and the connection to it.
@@ -209,6 +210,7 @@ impl Monitor {
             hardware,
             state: Descriptor(next),
             memory: Descriptor(next + 1),
+            working_set: snapshot.working_set.clone(),
         };
         files.push(snapshot.state.try_clone()?.into());
         files.push(snapshot.memory.try_clone()?.into());
@@ -226,6 +228,7 @@ impl Monitor {
         let snapshot = Snapshot {
             state: create("/tmp/state")?,
             memory: create("/tmp/memory")?,
+            working_set: WorkingSet::default(),
         };
         let spec = SnapshotSpec {
             state: Descriptor(0),
