@@ -112,6 +112,11 @@ fn each_field_that_asks_for_what_is_not_here_is_refused_by_its_name() {
         ),
         (Program, "/data/encoding", json!("zip")),
         (Program, "/data/mount", json!("relative")),
+        (
+            Program,
+            "/data/mount",
+            json!(format!("/{}", "m".repeat(2000))),
+        ),
         (Instance, "/variables", json!({"NAME": "value"})),
         (
             Instance,
@@ -121,11 +126,6 @@ fn each_field_that_asks_for_what_is_not_here_is_refused_by_its_name() {
         (Instance, "/rootfs/persistence", json!("store")),
         (Instance, "/authorized_keys", json!(long)),
         (Instance, "/volumes/0/persistence", json!("store")),
-        (
-            Instance,
-            "/volumes/0/mount",
-            json!(format!("/{}", "m".repeat(2000))),
-        ),
         (Instance, "/resources/vcpus", json!(65)),
     ] {
         let mut content = match kind {
