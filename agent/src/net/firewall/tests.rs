@@ -13,7 +13,7 @@ fn guest(slot: u16, forwards: Vec<Forward>) -> Guest {
     Guest {
         plan,
         forwards,
-        secluded: slot % 3 == 0,
+        secluded: slot.is_multiple_of(3),
     }
 }
 
