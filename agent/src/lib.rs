@@ -10,6 +10,8 @@
 //! machines. What may be touched: the state and run directories of the configuration, TAP devices named `vmtap*`, the
 //! nftables table `inet crn`.
 
+#[cfg(test)]
+mod any;
 pub mod api;
 pub mod auth;
 pub mod config;

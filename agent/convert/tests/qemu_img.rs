@@ -152,6 +152,7 @@ fn zeros_take_no_room() {
     assert!(metadata.blocks() * 512 < 400_000, "{}", metadata.blocks());
 }
 
+/// S8: an image that named another file as its own was followed there, as root.
 #[test]
 fn images_that_need_another_file_a_key_or_too_much_room_are_refused() {
     let directory = tempfile::tempdir().unwrap();

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::time_text::text;
-use super::{ApiError, App, COMPATIBLE_VERSION, Shared};
+use super::{ApiError, App, COMPATIBLE_VERSION, Shared, version};
 use crate::ledger::{self, PortMapping, Record};
 use crate::metrics;
 use crate::net::{IPV4_PREFIX, IPV6_PREFIX, Plan};
@@ -208,8 +208,7 @@ pub(super) async fn check_version(Query(query): Query<Reference>) -> Result<Stri
         )
     };
     let reference = query.reference.ok_or_else(bad)?;
-    let wanted = release(&reference).ok_or_else(bad)?;
-    if release(COMPATIBLE_VERSION).is_some_and(|own| own >= wanted) {
+    if version::is_at_least(COMPATIBLE_VERSION, &reference).ok_or_else(bad)? {
         Ok(format!(
             "Up-to-date: version {COMPATIBLE_VERSION} >= {reference}"
         ))
@@ -219,10 +218,6 @@ pub(super) async fn check_version(Query(query): Query<Reference>) -> Result<Stri
             format!("Outdated: version {COMPATIBLE_VERSION} < {reference}"),
         ))
     }
-}
-
-fn release(text: &str) -> Option<Vec<u32>> {
-    text.split('.').map(|part| part.parse().ok()).collect()
 }
 
 /// `GET /` on the node's own name.

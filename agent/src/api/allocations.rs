@@ -450,6 +450,8 @@ pub(super) async fn reserve(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -463,6 +465,15 @@ mod tests {
         assert_eq!(fixed_point("0.0000000000000000019"), Some(1));
         for text in ["", ".", "-1", "1e3", "a", "1.é"] {
             assert_eq!(fixed_point(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_price_or_none(text in "[0-9.]{0,48}|.{0,16}", whole in any::<u64>(), part in 0u64..10u64.pow(18)) {
+            let _ = fixed_point(&text);
+            let exact = u128::from(whole) * UNIT + u128::from(part);
+            prop_assert_eq!(fixed_point(&format!("{whole}.{part:018}")), Some(exact));
         }
     }
 }

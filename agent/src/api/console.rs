@@ -27,7 +27,7 @@ pub(super) async fn attach(
     Ok(upgrade
         .max_message_size(MAX_FRAME)
         .on_upgrade(move |mut socket| async move {
-            let Some(_place) = greet(&app, &record, &uri, &mut socket).await else {
+            let Some(_place) = greet(&app, &record, &uri, &mut socket, true).await else {
                 return;
             };
             match app.host.attach_console(&record.hash).await {

@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
 
-use super::owner::{self, Owned};
+use super::owner::{self, Logged};
 use super::viewers::Place;
 use super::{ApiError, App, Shared};
 use crate::auth::owner::may_operate;
@@ -146,7 +146,7 @@ impl Reader {
 pub(super) async fn history(
     State(app): State<App>,
     Query(query): Query<HashMap<String, String>>,
-    Owned(record): Owned,
+    Logged(record): Logged,
 ) -> Result<Response, ApiError> {
     let wanted = Wanted::parse(&query)?;
     let reader = Reader::open(&app, &record, wanted).await?;
@@ -269,7 +269,7 @@ pub(super) async fn stream(
     Ok(upgrade
         .max_message_size(MAX_FRAME)
         .on_upgrade(move |mut socket| async move {
-            let Some(_place) = greet(&app, &record, &uri, &mut socket).await else {
+            let Some(_place) = greet(&app, &record, &uri, &mut socket, false).await else {
                 return;
             };
             // A viewer that goes away ends it; nobody is left to be told.
@@ -288,12 +288,14 @@ pub(super) async fn viewed(app: &Shared, reference: &str) -> Result<Record, ApiE
 
 pub(super) type Sent = Result<(), axum::Error>;
 
-/// Reads who the viewer is; its place, when it may go on. Nobody takes one before saying who it is.
+/// Reads who the viewer is; its place, when it may go on. Nobody takes one before saying who it is, and with a signature
+/// that counts `once` only one does.
 pub(super) async fn greet(
     app: &Shared,
     record: &Record,
     uri: &Uri,
     socket: &mut WebSocket,
+    once: bool,
 ) -> Option<Place> {
     let Ok(Some(Ok(first))) = tokio::time::timeout(FIRST_FRAME, socket.recv()).await else {
         return None;
@@ -306,8 +308,8 @@ pub(super) async fn greet(
         refuse(socket, "the first frame is not JSON").await;
         return None;
     };
-    match owner::frame_sender(app, uri, &frame) {
-        Err(error) => refuse(socket, &error.reason).await,
+    match owner::frame_sender(app, uri, &frame, once).await {
+        Err(reason) => refuse(socket, &reason).await,
         Ok(sender) if !may_operate(&app.intake.ccn, record, &sender).await => {
             refuse(socket, "Unauthorized sender").await;
         }

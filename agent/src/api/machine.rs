@@ -188,14 +188,14 @@ pub(super) async fn status(
         _ => None,
     };
     let events = app.ledger.events(Some(&record.hash), 0, EVENTS).await?;
-    let workload = match record.state {
-        ledger::State::Fetching => kept_workload(&record),
-        _ => None,
-    };
+    let workload = kept_workload(&record);
     let fetching = match &workload {
-        Some(workload) => app.intake.fetching(workload).await,
-        None => Vec::new(),
+        Some(workload) if record.state == ledger::State::Fetching => {
+            app.intake.fetching(workload).await
+        }
+        _ => Vec::new(),
     };
+    let unheeded = workload.map(|workload| workload.unheeded);
     let fetching = fetching.iter().map(|(fetching, bytes)| {
         json!({ "ref": fetching.reference, "file": fetching.file, "bytes": bytes })
     });
@@ -211,6 +211,7 @@ pub(super) async fn status(
         "stopped_by_owner": record.held,
         "failure": failure,
         "fetching": fetching,
+        "unheeded": unheeded.unwrap_or_default(),
         "reinstalling": record.wipe.is_some(),
         "expires_at": record.expires.map(text),
         "lease": record.lease.map(|lease| json!({

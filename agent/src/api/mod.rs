@@ -15,6 +15,7 @@ mod owner;
 mod programs;
 mod prometheus;
 mod time_text;
+mod version;
 mod viewers;
 
 use std::collections::HashMap;
@@ -25,7 +26,7 @@ use aleph_message::ItemHash;
 use axum::Router;
 use axum::body::to_bytes;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
@@ -237,13 +238,14 @@ async fn server_header(request: Request, next: Next) -> Response {
 
 async fn fallback(State(app): State<App>, request: Request) -> Response {
     let path = request.uri().path();
-    if ["/about/", "/control/", "/status/", "/v2/"]
-        .iter()
-        .any(|prefix| path.starts_with(prefix))
-    {
+    // Whatever else is sent is for a program that does not exist, as at older nodes (spec crn-api §1.1, rows 44 and 47).
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let own = ["/about/", "/control/", "/status/"];
+    if is_read && own.iter().any(|prefix| path.starts_with(prefix)) {
         return ApiError::new(StatusCode::NOT_FOUND, "404: Not Found").into_response();
     }
-    if path == "/" && programs::host_of(&request).is_none_or(|host| host == app.config.domain) {
+    let own_name = |host: &str| host == app.config.domain;
+    if is_read && path == "/" && programs::host_of(&request).is_none_or(own_name) {
         return about::index(&app).into_response();
     }
     ApiError::new(StatusCode::NOT_FOUND, "404: Invalid message reference").into_response()

@@ -207,3 +207,24 @@ fn unavailable(hash: &ItemHash, error: &Unavailable) -> ApiError {
     tracing::warn!(vm = %hash, "not available: {}", crate::chain(error));
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()).retry_after(RETRY_AFTER)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_host_is_a_programs_or_none(host in "[ -~]{0,80}", bytes in any::<[u8; 32]>(), port in any::<u16>()) {
+            let found = |host: &str| {
+                let request = Request::get("/").header(header::HOST, host).body(Body::empty()).unwrap();
+                host_of(&request).and_then(|host| ItemHash::from_host_label(host.split('.').next()?))
+            };
+            let _ = found(&host);
+            let hash: ItemHash = hex::encode(bytes).parse().unwrap();
+            let label = hash.host_label().unwrap();
+            prop_assert_eq!(found(&format!("{label}.example.org:{port}")), Some(hash));
+        }
+    }
+}

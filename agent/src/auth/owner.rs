@@ -46,9 +46,11 @@ fn delegates(security: &Value, kind: Option<Kind>, address: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
+    use crate::any::any_json;
 
     #[test]
     fn a_delegation_holds_for_its_types() {
@@ -61,5 +63,14 @@ mod tests {
         assert!(!instance("0xdd") && !instance("0xee"));
         assert!(!delegates(&security, Some(Kind::Microvm), "0xcc"));
         assert!(!delegates(&json!(null), None, "0xaa"));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_stands_in_an_aggregate_a_stranger_operates_nothing(
+            security in any_json("authorizations|address|types|INSTANCE"),
+        ) {
+            prop_assert!(!delegates(&security, Some(Kind::Instance), "0xstranger"));
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use aleph_message::{Content, ItemHash, StoreContent};
 use serde_json::Value;
 
-use super::ccn::{batches, replaces};
+use super::ccn::{Amending, batches, replaces};
 use super::workload::Reference;
 use super::{Intake, IntakeError, Kept, Verified, as_store};
 
@@ -22,8 +22,9 @@ impl Intake {
         }
         let owner = original.base.address.as_str();
         let hash = reference.hash.as_str();
-        let listed = self.ccn.store_amendments(hash, owner).await?;
-        self.newest_store(&reference.hash, original, &listed).await
+        let listed = self.ccn.amendments(Amending::File { hash, owner }).await?;
+        self.newest_store(&reference.hash, original, &listed.messages)
+            .await
     }
 
     /// The newest of these listed messages that amends a STORE message, or that one itself.
@@ -89,7 +90,11 @@ impl Intake {
             let mut owners: Vec<_> = group.iter().map(|(_, s)| s.base.address.as_str()).collect();
             owners.sort_unstable();
             owners.dedup();
-            let listed = match self.ccn.all_store_amendments(&hashes, &owners).await {
+            let of = Amending::Files {
+                hashes: &hashes,
+                owners: &owners,
+            };
+            let listed = match self.ccn.amendments(of).await {
                 Ok(listed) => listed,
                 Err(error) => {
                     tracing::warn!("files stay as they are: {}", crate::chain(&error));
@@ -145,7 +150,12 @@ impl Intake {
             let kind = message.envelope.message_type.as_str();
             let hash = message.envelope.item_hash.as_str();
             let owner = message.content.address();
-            self.ccn.amendments(kind, &[hash], &[owner]).await?.messages
+            let of = Amending::Messages {
+                kind,
+                hashes: &[hash],
+                owners: &[owner],
+            };
+            self.ccn.amendments(of).await?.messages
         } else {
             Vec::new()
         };

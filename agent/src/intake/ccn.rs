@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub(super) use self::lists::replaces;
-pub use self::lists::{Listed, batches};
+pub use self::lists::{Amending, Listed, batches};
 
 /// The longest JSON reply taken, in bytes: a page of messages.
 const MAX_JSON: usize = 8 * 1024 * 1024;
@@ -363,4 +363,38 @@ fn query_value(text: &str) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_part_begins_where_it_says() {
+        assert_eq!(first_byte("bytes 5-9/10"), Some(5));
+        assert_eq!(first_byte("bytes 5-9/*"), Some(5));
+        for text in ["", "bytes */10", "bytes -5/10", "items 5-9/10", "5-9/10"] {
+            assert_eq!(first_byte(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_range_is_read_or_refused(text in "(bytes )?.{0,24}", first in any::<u64>(), rest in "[0-9*/]{0,12}") {
+            let _ = first_byte(&text);
+            prop_assert_eq!(first_byte(&format!("bytes {first}-{rest}")), Some(first));
+        }
+
+        /// An address is any text that a stranger has signed.
+        #[test]
+        fn an_address_stays_one_value_of_a_query(text in ".{0,24}") {
+            let encoded = query_value(&text);
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte);
+            prop_assert!(encoded.bytes().all(is_plain));
+            let uri: Uri = format!("http://ccn/api?a={encoded}&b=1").parse().unwrap();
+            prop_assert_eq!(uri.query().unwrap().split('&').count(), 2);
+        }
+    }
 }

@@ -14,7 +14,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use serde_json::Value;
 
-use super::ccn::{Balance, Ccn, CcnError, Listed, MessageReply, Price};
+use super::ccn::{Amending, Balance, Ccn, CcnError, Listed, MessageReply, Price};
 
 /// For whoever is slower, when a quorum has answered and the answers are no yes or no.
 const GRACE: Duration = Duration::from_secs(2);
@@ -178,56 +178,17 @@ impl Ccns {
         Ok(addresses.iter().filter_map(of).collect())
     }
 
-    /// The amendments of the STORE message `hash` by `owner` that a quorum lists, newest first, as envelopes that
-    /// nobody has verified.
+    /// The amendments that are asked for, as far as a quorum lists them, newest first, as envelopes that nobody has
+    /// verified.
     ///
     /// # Errors
     /// [`CcnError`].
-    pub async fn store_amendments(&self, hash: &str, owner: &str) -> Result<Vec<Value>, CcnError> {
+    pub async fn amendments(&self, of: Amending<'_>) -> Result<Listed, CcnError> {
         let lists = self
-            .gather(&format!("the amendments of {hash}"), |node| async move {
-                node.store_amendments(hash, owner).await
-            })
-            .await?;
-        Ok(self.listed(lists).messages)
-    }
-
-    /// The same of all these messages by any of `owners`.
-    ///
-    /// # Errors
-    /// [`CcnError`].
-    pub async fn all_store_amendments(
-        &self,
-        hashes: &[&str],
-        owners: &[&str],
-    ) -> Result<Listed, CcnError> {
-        let lists = self
-            .gather("the amendments of files", |node| async move {
-                node.all_store_amendments(hashes, owners).await
-            })
-            .await?;
-        Ok(self.listed(lists))
-    }
-
-    /// The messages of one type for any of the addresses `owners` that replace one of `hashes`, as far as a quorum lists
-    /// them, newest first, as envelopes that nobody has verified.
-    ///
-    /// # Errors
-    /// [`CcnError`].
-    pub async fn amendments(
-        &self,
-        kind: &str,
-        hashes: &[&str],
-        owners: &[&str],
-    ) -> Result<Listed, CcnError> {
-        let what = match hashes {
-            [hash] => format!("the amendments of {hash}"),
-            _ => format!("the amendments of {} messages", hashes.len()),
-        };
-        let lists = self
-            .gather(&what, |node| async move {
-                node.amendments(kind, hashes, owners).await
-            })
+            .gather(
+                &of.to_string(),
+                |node| async move { node.amendments(of).await },
+            )
             .await?;
         Ok(self.listed(lists))
     }

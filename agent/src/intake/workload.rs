@@ -1,6 +1,7 @@
 //! What a message asks for, in the agent's own terms: everything that is not supported has been refused, every length
 //! has been capped.
 
+mod fields;
 mod requirements;
 mod volumes;
 
@@ -8,7 +9,7 @@ use std::collections::BTreeMap;
 
 use aleph_message::{
     Body as MessageBody, Content, Executable, InstanceContent, ItemHash, MachineResources,
-    NetworkProtocol, ProgramContent, VolumePersistence,
+    NetworkProtocol, ProgramContent,
 };
 use crn_protocol::guest::{Encoding, Interface};
 
@@ -24,6 +25,8 @@ const MAX_VCPUS: u32 = 64;
 const MAX_VOLUMES: usize = 16;
 /// The longest user data, in bytes: what cloud-init is known to take from elsewhere, and fits a seed.
 const MAX_USER_DATA: usize = 64 * 1024;
+/// All authorized keys together as JSON, in bytes: they fit a seed beside everything else.
+const MAX_KEYS: usize = 256 * 1024;
 
 /// What this node cannot do for a message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,8 +52,11 @@ pub struct Workload {
     pub memory_mib: u64,
     /// Seconds a program has for its answer.
     pub seconds: u64,
-    /// Whether it may reach the internet.
+    /// Whether it may begin connections. A program that may not has no network at all; an instance is reached from outside
+    /// and answers.
     pub internet: bool,
+    /// What its message asks for and does not get here, by its fields: of no use to refuse for, nor to be silent about.
+    pub unheeded: Vec<&'static str>,
     /// The program's environment.
     pub variables: BTreeMap<String, String>,
     /// OpenSSH public keys of those who may log in.
@@ -206,9 +212,15 @@ impl Workload {
         let Some(executable) = content.executable() else {
             return unsupported("it is neither a PROGRAM nor an INSTANCE");
         };
-        let (kind, body, internet) = match &content.body {
-            MessageBody::Program(program) => program_body(program)?,
-            MessageBody::Instance(instance) => instance_body(instance)?,
+        let (kind, body, internet, unheeded) = match &content.body {
+            MessageBody::Program(program) => {
+                fields::check_program(program)?;
+                program_parts(program)
+            }
+            MessageBody::Instance(instance) => {
+                fields::check_instance(instance)?;
+                instance_parts(instance)
+            }
             _ => return unsupported("it is neither a PROGRAM nor an INSTANCE"),
         };
         let requirements = Requirements::read(executable)?;
@@ -264,8 +276,9 @@ impl Workload {
             memory_mib: resources.memory,
             seconds: resources.seconds,
             internet,
+            unheeded,
             variables: executable.variables.clone().unwrap_or_default(),
-            authorized_keys: executable.authorized_keys.clone().unwrap_or_default(),
+            authorized_keys: authorized_keys(executable)?,
             user_data: user_data(executable)?,
             body,
             places: Places::after(&Places::default(), &volumes),
@@ -301,9 +314,19 @@ fn user_data(executable: &Executable) -> Result<Option<String>, Unsupported> {
     }
 }
 
-type Parts = (Kind, Body, bool);
+fn authorized_keys(executable: &Executable) -> Result<Vec<String>, Unsupported> {
+    let keys = executable.authorized_keys.clone().unwrap_or_default();
+    if serde_json::json!(keys).to_string().len() > MAX_KEYS {
+        return unsupported(format!(
+            "authorized_keys: at most {MAX_KEYS} bytes are possible"
+        ));
+    }
+    Ok(keys)
+}
 
-fn program_body(program: &ProgramContent) -> Result<Parts, Unsupported> {
+type Parts = (Kind, Body, bool, Vec<&'static str>);
+
+fn program_parts(program: &ProgramContent) -> Parts {
     use aleph_message::{Encoding as From, Interface as Call};
     let kind = if program.is_persistent() {
         Kind::PersistentProgram
@@ -333,20 +356,15 @@ fn program_body(program: &ProgramContent) -> Result<Parts, Unsupported> {
         arguments: code.args.clone().unwrap_or_default(),
         http: program.on.http,
     };
-    Ok((kind, body, program.environment.internet))
+    (
+        kind,
+        body,
+        program.environment.internet,
+        fields::unheeded(program),
+    )
 }
 
-fn instance_body(instance: &InstanceContent) -> Result<Parts, Unsupported> {
-    if instance.environment.trusted_execution.is_some() {
-        return unsupported(
-            "environment.trusted_execution: this node has no confidential computing",
-        );
-    }
-    if instance.rootfs.persistence == VolumePersistence::Store {
-        return unsupported(
-            "rootfs.persistence: a disk cannot be kept in the network's storage here, ask for host",
-        );
-    }
+fn instance_parts(instance: &InstanceContent) -> Parts {
     let parent = &instance.rootfs.parent;
     let body = Body::Instance {
         image: Reference {
@@ -355,7 +373,7 @@ fn instance_body(instance: &InstanceContent) -> Result<Parts, Unsupported> {
         },
         size_mib: instance.rootfs.size_mib,
     };
-    Ok((Kind::Instance, body, true))
+    (Kind::Instance, body, instance.environment.internet, vec![])
 }
 
 fn unsupported<T>(what: impl Into<String>) -> Result<T, Unsupported> {

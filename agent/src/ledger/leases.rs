@@ -366,6 +366,9 @@ pub(super) fn complete(tx: &Connection, record: &mut Record) -> rusqlite::Result
             })
         })
         .optional()?;
+    record.secluded = tx
+        .prepare_cached("SELECT 1 FROM secluded WHERE vm = ?1")?
+        .exists(params![hash])?;
     record.expires = tx
         .prepare_cached("SELECT at FROM expirations WHERE vm = ?1")?
         .query_row(params![hash], |row| row.get(0))

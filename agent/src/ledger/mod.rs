@@ -59,6 +59,8 @@ pub struct Record {
     pub guest: Option<GuestConfig>,
     /// When it reached its states.
     pub times: Times,
+    /// Connections that its guest begins are not carried, since its latest start.
+    pub secluded: bool,
     /// What it holds.
     pub lease: Option<Lease>,
     /// Its forwarded ports.
@@ -121,6 +123,10 @@ impl Ledger {
         connection.execute(
             "DELETE FROM events WHERE at < ?1",
             params![now_us() - events::OLDEST_US],
+        )?;
+        connection.execute(
+            "DELETE FROM secluded WHERE vm NOT IN (SELECT hash FROM vms)",
+            [],
         )?;
         let latest = events::latest(&connection)?;
         Ok(Self {
@@ -319,7 +325,7 @@ impl Ledger {
 }
 
 impl Ledger {
-    /// Records what a machine's guest is told.
+    /// Records what a machine's guest is told, and whether connections that it begins are carried.
     ///
     /// # Errors
     /// [`LedgerError`].
@@ -327,6 +333,7 @@ impl Ledger {
         &self,
         hash: &ItemHash,
         guest: &GuestConfig,
+        internet: bool,
     ) -> Result<(), LedgerError> {
         let key = hash.to_string();
         let guest = parsed(serde_json::to_string(guest))?;
@@ -334,8 +341,13 @@ impl Ledger {
             tx.execute(
                 "UPDATE vms SET guest = ?2 WHERE hash = ?1",
                 params![key, guest],
-            )
-            .map(drop)
+            )?;
+            let note = if internet {
+                "DELETE FROM secluded WHERE vm = ?1"
+            } else {
+                "INSERT OR IGNORE INTO secluded (vm) VALUES (?1)"
+            };
+            tx.execute(note, params![key]).map(drop)
         })
         .await
     }
@@ -429,6 +441,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
             stopping: row.get("stopping_at")?,
             stopped: row.get("stopped_at")?,
         },
+        secluded: false,
         lease: None,
         ports: Vec::new(),
         wipe: None,

@@ -71,6 +71,11 @@ CREATE TABLE IF NOT EXISTS wipes (
     volumes INTEGER NOT NULL                  -- the persistent volumes too, not only the root
 ) STRICT;
 
+-- Machines whose own connections are not carried, since their latest start.
+CREATE TABLE IF NOT EXISTS secluded (
+    vm TEXT PRIMARY KEY
+) STRICT;
+
 -- Machines that are to be stopped at a time.
 CREATE TABLE IF NOT EXISTS expirations (
     vm TEXT PRIMARY KEY,

@@ -40,6 +40,14 @@ pub struct Spare {
     log: PathBuf,
 }
 
+/// The error of one that does not answer, with what it said last. Blocks.
+fn silent(log: &Path, error: &io::Error) -> io::Error {
+    let said = fs::read_to_string(log).unwrap_or_default();
+    let last = said.trim_end().rsplit('\n').next().unwrap_or_default();
+    let reason = format!("a monitor does not answer: {error} {last}");
+    io::Error::new(error.kind(), reason)
+}
+
 impl Spare {
     /// Starts one and waits until it answers: it is confined then.
     async fn make(shared: &Arc<Shared>) -> io::Result<Self> {
@@ -53,15 +61,8 @@ impl Spare {
         match watched {
             Ok(()) => Ok(spare),
             Err(error) => {
-                let end = move || {
-                    let said = fs::read_to_string(&spare.log).unwrap_or_default();
-                    drop(spare);
-                    said
-                };
-                let said = spawn_blocking(end).await.unwrap_or_default();
-                let last = said.trim_end().rsplit('\n').next().unwrap_or_default();
-                let reason = format!("a monitor does not answer: {error} {last}");
-                Err(io::Error::new(error.kind(), reason))
+                let end = move || silent(&spare.log, &error);
+                Err(spawn_blocking(end).await.unwrap_or_else(io::Error::other))
             }
         }
     }
@@ -96,8 +97,9 @@ impl Spare {
         match Control::connect(&socket) {
             Ok(control) => spare.alive = Some((process, control)),
             Err(error) => {
+                // It ended before anybody could listen to it; why, it has said by then.
                 process.kill()?;
-                return Err(error);
+                return Err(silent(&spare.log, &error));
             }
         }
         Ok(spare)

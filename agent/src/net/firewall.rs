@@ -8,7 +8,7 @@
 //! | `inet crn` `arrivals` | before anything else: device, MAC and source address together are a lease's, or the packet goes |
 //! | `inet crn` `prerouting` | ports of the host lead to guests (IPv4) |
 //! | `inet crn` `postrouting` | guests' IPv4 leaves with the host's address; IPv6 is not translated |
-//! | `inet crn` `forward` | guest → outside; outside → guest when forwarded, asked for, or IPv6; else drop |
+//! | `inet crn` `forward` | guest → outside, of a secluded one only answers; outside → guest when forwarded, asked for, or IPv6; else drop |
 //! | `inet crn` `input` | guest → host: answers, neighbour discovery, ping of its gateway; else drop |
 //! | `arp crn` `input` | ARP with the lease's own MAC and address |
 //! | `inet crn-limits` | bandwidth and connections of each guest |
@@ -39,6 +39,8 @@ pub struct Guest {
     pub plan: Plan,
     /// Ports of the host that lead to it.
     pub forwards: Vec<Forward>,
+    /// It may answer and begin nothing.
+    pub secluded: bool,
 }
 
 /// A port of the host that leads to a port of a guest.
@@ -156,6 +158,9 @@ fn sets(script: &mut String, guests: &[Guest]) {
         "ifname . ipv6_addr",
         of_each(&|plan| format!("\"{}\" . {}", plan.tap, plan.ipv6)),
     );
+    let secluded = guests.iter().filter(|guest| guest.secluded);
+    let secluded = secluded.map(|guest| format!("\"{}\"", guest.plan.tap));
+    set("set", "secluded", "ifname", secluded.collect());
     for transport in [Transport::Tcp, Transport::Udp] {
         let forwards = guests.iter().flat_map(|guest| {
             let own = guest.forwards.iter();
@@ -218,6 +223,7 @@ fn chains(script: &mut String, uplink: &str, pools: &Pools) {
 	}}
 	chain forward {{
 		type filter hook forward priority filter; policy accept;
+		iifname @secluded ct state != {{ established, related }} drop comment "asked for no internet"
 		iifname "vmtap*" oifname "{uplink}" accept comment "who it is was seen on arrival"
 		iifname "vmtap*" drop comment "to another guest, or elsewhere"
 		oifname "vmtap*" jump to-guest

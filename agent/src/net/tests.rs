@@ -44,6 +44,53 @@ async fn a_guest_reaches_the_outside_with_the_hosts_ipv4_and_its_own_ipv6() {
     assert_eq!(from.to_string(), "[2001:db8:0:1:3:dead:beef:ca01]:5000");
 }
 
+/// R18: whether a message asked for the internet made no difference to an instance.
+#[tokio::test]
+async fn a_secluded_guest_answers_over_both_families_and_begins_nothing() {
+    in_a_namespace!("a_secluded_guest_answers_over_both_families_and_begins_nothing");
+    let outside = outside();
+    let net = open(pools(), Limits::default()).await;
+    let (mut a, b) = two_guests(&net).await;
+    let mut guests = guests(&a, &b);
+    guests[0].secluded = true;
+    net.apply(&guests).await.unwrap();
+    let own6 = "[2001:db8:0:1:3:dead:beef:ca01]:22";
+    let (v4, v6) = (
+        outside.udp("10.0.2.2:9000"),
+        outside.udp("[2001:db8:0:1::2]:9000"),
+    );
+    // What others begin goes on, both ways.
+    v4.send_to(b"visit", "10.0.2.15:24000").unwrap();
+    assert!(a.hears(b"visit", PATIENCE).is_some());
+    a.say("172.16.4.2:22", "10.0.2.2:9000", b"welcome");
+    assert_eq!(hear(&v4, PATIENCE).unwrap().0, b"welcome");
+    v6.send_to(b"visit", own6).unwrap();
+    assert!(a.hears(b"visit", PATIENCE).is_some());
+    a.say(own6, "[2001:db8:0:1::2]:9000", b"welcome");
+    assert_eq!(hear(&v6, PATIENCE).unwrap().0, b"welcome");
+    let ear = outside.ear();
+    // Also from the port at which it is visited.
+    for port in [5000, 22] {
+        a.say(
+            &format!("172.16.4.2:{port}"),
+            "10.0.2.2:9001",
+            b"let me out",
+        );
+        a.say(
+            &format!("[2001:db8:0:1:3:dead:beef:ca01]:{port}"),
+            "[2001:db8:0:1::2]:9001",
+            b"let me out",
+        );
+    }
+    std::thread::sleep(SILENCE);
+    assert!(!ear.heard().iter().any(|frame| says(frame, b"let me out")));
+    // The same from one that asked for the internet arrives.
+    guests[0].secluded = false;
+    net.apply(&guests).await.unwrap();
+    a.say("172.16.4.2:5001", "10.0.2.2:9000", b"out");
+    assert_eq!(hear(&v4, PATIENCE).unwrap().0, b"out");
+}
+
 #[tokio::test]
 async fn the_outside_reaches_forwarded_ports_and_ipv6_and_nothing_else() {
     in_a_namespace!("the_outside_reaches_forwarded_ports_and_ipv6_and_nothing_else");
@@ -140,8 +187,12 @@ async fn the_next_guest_of_an_address_hears_nothing_of_the_one_before() {
     let plan = net.pools().plan(4, VM_C, Kind::Instance).unwrap();
     assert_eq!(plan.ipv4, old.ipv4);
     let mut next = Wire::new(&net, plan.clone()).await;
-    let forwards = Vec::new();
-    net.apply(&[Guest { plan, forwards }]).await.unwrap();
+    let next_guest = Guest {
+        plan,
+        forwards: Vec::new(),
+        secluded: false,
+    };
+    net.apply(&[next_guest]).await.unwrap();
     // It is reached itself, and by nothing that was its predecessor's.
     next.say("172.16.4.2:6000", "10.0.2.2:9000", b"hello again");
     let (_, again) = hear(&v4, PATIENCE).unwrap();
@@ -178,6 +229,7 @@ async fn nothing_is_left_after_the_last_guest() {
         net.apply(&[Guest {
             plan: plan.clone(),
             forwards: vec![port(Transport::Udp, 24000, 22)],
+            secluded: false,
         }])
         .await
         .unwrap();

@@ -146,6 +146,7 @@ async fn networks(ledger: &Ledger) -> Result<Vec<NetworkOf>, LedgerError> {
                 hash: record.hash,
                 place,
                 ports: record.ports,
+                secluded: record.secluded,
             })
         })
         .collect())

@@ -149,6 +149,7 @@ mod tests {
                 stopped: Some(0),
                 ..Times::default()
             },
+            secluded: false,
             lease: Some(Lease {
                 slot: u16::from(name),
                 memory_mib: 0,

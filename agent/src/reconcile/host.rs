@@ -87,6 +87,8 @@ pub struct NetworkOf {
     pub place: Place,
     /// Its forwarded ports.
     pub ports: Vec<PortMapping>,
+    /// Connections that it begins are not carried.
+    pub secluded: bool,
 }
 
 /// The host.

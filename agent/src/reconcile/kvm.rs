@@ -394,6 +394,7 @@ impl Hypervisor for Kvm {
                     Ok(net::Guest {
                         plan: self.plan(&network.hash, network.place)?,
                         forwards: forwards.collect(),
+                        secluded: network.secluded,
                     })
                 })
                 .collect::<Result<Vec<_>, HostError>>()?;

@@ -216,6 +216,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::any::any_json;
 
     #[test]
     fn port_22_is_always_forwarded() {
@@ -268,25 +269,9 @@ mod tests {
         }
     }
 
-    fn any_json() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![
-            Just(Value::Null),
-            any::<bool>().prop_map(Value::from),
-            any::<u32>().prop_map(Value::from),
-            "h|ports|tcp|udp|[0-9]{1,6}".prop_map(Value::from),
-        ];
-        leaf.prop_recursive(4, 32, 6, |inner| {
-            prop_oneof![
-                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-                prop::collection::btree_map("h|ports|tcp|udp|[0-9]{1,6}", inner, 0..6)
-                    .prop_map(|map| Value::Object(map.into_iter().collect())),
-            ]
-        })
-    }
-
     proptest! {
         #[test]
-        fn whatever_stands_in_an_aggregate_port_22_is_forwarded(aggregate in any_json()) {
+        fn whatever_stands_in_an_aggregate_port_22_is_forwarded(aggregate in any_json("h|ports|tcp|udp|[0-9]{1,6}")) {
             if let Some(wishes) = wishes(Some(&aggregate), "h", ssh_only()) {
                 prop_assert!(wishes[&22].tcp);
             }

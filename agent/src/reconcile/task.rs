@@ -302,7 +302,11 @@ impl Task {
             Ok(guest) => guest,
             Err(error) => return self.fail_host(record, &error).await,
         };
-        self.shared.ledger.tell_guest(&self.hash, &told).await?;
+        let internet = resolved.workload.internet;
+        self.shared
+            .ledger
+            .tell_guest(&self.hash, &told, internet)
+            .await?;
         self.enter(State::Starting).await?;
         if told.network.is_some()
             && let Err(error) = self.shared.firewall.publish().await

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aleph_message::ItemHash;
 
 use super::{Reconciler, task};
-use crate::intake::ccn::batches;
+use crate::intake::ccn::{Amending, batches};
 use crate::intake::{self, Intake, IntakeError, Verified};
 use crate::ledger::{Allocated, Desired, LedgerError, Record, State, Wipe};
 
@@ -139,8 +139,12 @@ impl Reconciler {
                 let hashes: Vec<_> = hashes.iter().map(String::as_str).collect();
                 let owners: BTreeSet<_> = group.iter().map(|k| k.content.address()).collect();
                 let owners: Vec<_> = owners.into_iter().collect();
-                let listed = intake.ccn.amendments(kind, &hashes, &owners).await;
-                match listed {
+                let of = Amending::Messages {
+                    kind,
+                    hashes: &hashes,
+                    owners: &owners,
+                };
+                match intake.ccn.amendments(of).await {
                     Ok(listed) if listed.whole => {
                         for kept in group {
                             let newest = intake.newest_among(kept.clone(), &listed.messages).await;

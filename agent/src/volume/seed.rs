@@ -1,5 +1,7 @@
 //! The NoCloud seed of an instance: a small vfat image labelled `CIDATA` with three files that cloud-init reads.
 
+mod keys;
+
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -73,10 +75,13 @@ pub enum Holds {
 
 /// Which revision of what the owner says this is: 0 at first, one more each time keys, volumes, user data or addresses are
 /// others than at the last call. Written down beside `target`, before the seed is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Revision {
     number: u32,
     digest: String,
+    /// The keys of this revision and of those before, the latest last, as [`keys::material`] has them.
+    #[serde(default)]
+    keys: Vec<String>,
 }
 
 /// Writes the seed to `target`, replacing what is there.
@@ -90,7 +95,7 @@ pub fn write_seed(target: &Path, seed: &Seed<'_>) -> Result<(), VolumeError> {
     let revision = revise(&target.with_file_name(REVISION), seed)?;
     publish(target, |file| {
         file.set_len(BYTES)?;
-        fill(file, seed, revision)
+        fill(file, seed, &revision)
     })
 }
 
@@ -105,7 +110,7 @@ pub(super) fn forget_revision(dir: &Path) -> Result<(), VolumeError> {
     }
 }
 
-fn revise(path: &Path, seed: &Seed<'_>) -> Result<u32, VolumeError> {
+fn revise(path: &Path, seed: &Seed<'_>) -> Result<Revision, VolumeError> {
     let volumes = seed.volumes.iter();
     let volumes: Vec<_> = volumes
         .map(|volume| (&volume.serial, &volume.mount, volume.holds == Holds::Image))
@@ -124,17 +129,22 @@ fn revise(path: &Path, seed: &Seed<'_>) -> Result<u32, VolumeError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(failed("read", path)(error)),
     };
-    let number = match known {
-        Some(known) if known.digest == digest => return Ok(known.number),
-        Some(known) => known.number.saturating_add(1),
-        None => 0,
+    let (number, before) = match known {
+        Some(known) if known.digest == digest => return Ok(known),
+        Some(known) => (known.number.saturating_add(1), known.keys),
+        None => (0, Vec::new()),
     };
-    let text = json!(Revision { number, digest }).to_string();
+    let revision = Revision {
+        number,
+        digest,
+        keys: keys::told(before, seed.ssh_keys),
+    };
+    let text = json!(revision).to_string();
     publish(path, |mut file| file.write_all(text.as_bytes()))?;
-    Ok(number)
+    Ok(revision)
 }
 
-fn fill(file: &File, seed: &Seed<'_>, revision: u32) -> io::Result<()> {
+fn fill(file: &File, seed: &Seed<'_>, revision: &Revision) -> io::Result<()> {
     let options = FormatVolumeOptions::new()
         .fat_type(FatType::Fat12)
         .volume_label(*b"CIDATA     ");
@@ -143,7 +153,7 @@ fn fill(file: &File, seed: &Seed<'_>, revision: u32) -> io::Result<()> {
     {
         let root = volume.root_dir();
         for (name, text) in [
-            ("meta-data", meta_data(seed, revision)),
+            ("meta-data", meta_data(seed, revision.number)),
             ("user-data", user_data(seed, revision)),
             ("network-config", network_config(seed)),
         ] {
@@ -163,7 +173,7 @@ fn meta_data(seed: &Seed<'_>, revision: u32) -> String {
     json!({ "instance-id": id, "local-hostname": seed.hostname }).to_string()
 }
 
-fn user_data(seed: &Seed<'_>, revision: u32) -> String {
+fn user_data(seed: &Seed<'_>, revision: &Revision) -> String {
     // A blank disk is formatted by cloud-init at the first boot, and by systemd whenever it is mounted: an ephemeral one
     // is blank at every start.
     let (mut mounts, mut formats) = (Vec::new(), Vec::new());
@@ -187,28 +197,33 @@ fn user_data(seed: &Seed<'_>, revision: u32) -> String {
         "ssh_pwauth": false,
         "ssh_authorized_keys": seed.ssh_keys,
         // Who knows the machine knows its keys: a later revision keeps those it has.
-        "ssh_deletekeys": revision == 0,
+        "ssh_deletekeys": revision.number == 0,
         "growpart": { "mode": "auto", "devices": ["/"] },
         "resize_rootfs": true,
         "fs_setup": formats,
         "mounts": mounts,
     });
     let own = format!("#cloud-config\n{document}\n");
-    match seed.user_data {
-        None => own,
-        Some(theirs) => multipart(&own, theirs),
+    // Not by `bootcmd`, which would take the place of the owner's.
+    let hook = keys::hook(&revision.keys, seed.ssh_keys);
+    if hook.is_none() && seed.user_data.is_none() {
+        return own;
     }
+    let hook = hook.as_deref().map(|hook| ("text/cloud-boothook", hook));
+    let theirs = seed.user_data.map(|theirs| ("text/plain", theirs));
+    let all = [Some(("text/cloud-config", own.as_str())), hook, theirs];
+    multipart(all.into_iter().flatten())
 }
 
-/// Two documents as one. cloud-init looks at what the second begins with, and merges: keys of the first stand.
-fn multipart(own: &str, theirs: &str) -> String {
+/// Several documents as one. cloud-init looks at what the plain one begins with, and merges: keys of the first stand.
+fn multipart<'a>(parts: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     let encode = |text: &str| {
         let encoded = STANDARD.encode(text);
         // RFC 2045 allows 76 characters a line.
         let lines = encoded.as_bytes().chunks(76).map(String::from_utf8_lossy);
         lines.collect::<Vec<_>>().join("\n")
     };
-    let part = |kind: &str, text: &str| {
+    let part = |(kind, text): (&str, &str)| {
         format!(
             "--{BOUNDARY}\nContent-Type: {kind}; charset=\"utf-8\"\nMIME-Version: 1.0\n\
              Content-Transfer-Encoding: base64\n\n{}\n",
@@ -216,9 +231,8 @@ fn multipart(own: &str, theirs: &str) -> String {
         )
     };
     format!(
-        "Content-Type: multipart/mixed; boundary=\"{BOUNDARY}\"\nMIME-Version: 1.0\n\n{}{}--{BOUNDARY}--\n",
-        part("text/cloud-config", own),
-        part("text/plain", theirs)
+        "Content-Type: multipart/mixed; boundary=\"{BOUNDARY}\"\nMIME-Version: 1.0\n\n{}--{BOUNDARY}--\n",
+        parts.map(part).collect::<String>()
     )
 }
 

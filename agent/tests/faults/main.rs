@@ -14,6 +14,7 @@ mod still;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod apart;
 mod ccn;
 mod end;
 mod host;

@@ -134,3 +134,27 @@ async fn a_console_is_read_and_typed_on_by_its_owner_only() {
     let refusal = socket.json().await;
     assert!(refusal["reason"].as_str().unwrap().contains("does not run"));
 }
+
+/// S4: what was signed for a console, where one can type, opens one and no second.
+#[tokio::test]
+async fn a_frame_that_opened_a_console_opens_no_other() {
+    let node = Node::start().await;
+    let owner = Keypair::generate();
+    let hash = running(&node, &owner).await;
+    let path = format!("/control/machine/{hash}/console");
+    let (pubkey, operation) = crate::support::wallet::headers(&owner, "GET", &path);
+    let frame = json!({"auth": {"X-SignedPubKey": pubkey, "X-SignedOperation": operation}});
+    let url = format!("ws://{}{path}", node.address);
+    let open = async || {
+        let (mut socket, _) = tokio_tungstenite::connect_async(&url).await.unwrap();
+        socket.send(Message::text(frame.to_string())).await.unwrap();
+        let mut socket = Socket(socket);
+        let answer = socket.json().await;
+        (answer, socket)
+    };
+    let (answer, _console) = open().await;
+    assert_eq!(answer, json!({"status": "connected"}));
+    let (answer, _) = open().await;
+    assert_eq!(answer["status"], "failed");
+    assert!(answer["reason"].as_str().unwrap().contains("used before"));
+}

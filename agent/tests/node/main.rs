@@ -6,6 +6,7 @@
 mod support;
 
 mod allocations;
+mod answers;
 mod changes;
 mod end;
 mod fixtures;

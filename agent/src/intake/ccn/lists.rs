@@ -2,6 +2,7 @@
 //! few requests, however many they are (spec ccn-api §3.3, §3.5).
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 
 use aleph_message::ItemHash;
 use http::StatusCode;
@@ -30,6 +31,47 @@ pub struct Listed {
     pub messages: Vec<Value>,
     /// There are no more of them.
     pub whole: bool,
+}
+
+/// Whose amendments are asked for.
+#[derive(Debug, Clone, Copy)]
+pub enum Amending<'a> {
+    /// Of one STORE message by its owner, the newest page of them.
+    File {
+        /// The message.
+        hash: &'a str,
+        /// Its owner's address.
+        owner: &'a str,
+    },
+    /// Of these STORE messages by any of these owners, the newest [`MAX_PAGES`] pages of them.
+    Files {
+        /// The messages.
+        hashes: &'a [&'a str],
+        /// Addresses.
+        owners: &'a [&'a str],
+    },
+    /// Of these programs or instances: messages of their type for any of these addresses that replace one of them, out of
+    /// the newest [`MAX_PAGES`] pages.
+    Messages {
+        /// `PROGRAM` or `INSTANCE`.
+        kind: &'a str,
+        /// The messages.
+        hashes: &'a [&'a str],
+        /// Addresses.
+        owners: &'a [&'a str],
+    },
+}
+
+impl fmt::Display for Amending<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { hash, .. } => write!(f, "the amendments of {hash}"),
+            Self::Files { hashes, .. } | Self::Messages { hashes, .. } => match hashes {
+                [hash] => write!(f, "the amendments of {hash}"),
+                _ => write!(f, "the amendments of {} messages", hashes.len()),
+            },
+        }
+    }
 }
 
 /// Things to be asked about, in groups of which each fits one request: `size` gives the bytes of a thing's name and those
@@ -81,54 +123,34 @@ impl Ccn {
         Ok(listed.map(|message| message.item_hash).collect())
     }
 
-    /// The newest page of the amendments of the STORE message `hash` by `owner`.
+    /// The amendments that are asked for, as this node lists them.
     ///
     /// # Errors
     /// [`CcnError`].
-    pub async fn store_amendments(&self, hash: &str, owner: &str) -> Result<Listed, CcnError> {
-        self.amending_stores(&[hash], &[owner], 1).await
-    }
-
-    /// The amendments of these STORE messages by any of `owners`.
-    ///
-    /// # Errors
-    /// [`CcnError`].
-    pub async fn all_store_amendments(
-        &self,
-        hashes: &[&str],
-        owners: &[&str],
-    ) -> Result<Listed, CcnError> {
-        self.amending_stores(hashes, owners, MAX_PAGES).await
-    }
-
-    async fn amending_stores(
-        &self,
-        hashes: &[&str],
-        owners: &[&str],
-        pages: usize,
-    ) -> Result<Listed, CcnError> {
-        let query = format!(
-            "msgType=STORE&refs={}&owners={}",
-            joined(hashes),
-            joined(owners)
-        );
-        self.pages(&query, pages, |_| true).await
-    }
-
-    /// The messages of one type for any of the addresses `owners` that replace one of the messages `hashes`. There is no
-    /// filter for that: all that the owners have are looked through, the newest [`MAX_PAGES`] pages of them.
-    ///
-    /// # Errors
-    /// [`CcnError`].
-    pub async fn amendments(
-        &self,
-        kind: &str,
-        hashes: &[&str],
-        owners: &[&str],
-    ) -> Result<Listed, CcnError> {
-        let query = format!("msgType={kind}&owners={}", joined(owners));
-        let replaces = |message: &Value| hashes.iter().any(|hash| replaces(message, hash));
-        self.pages(&query, MAX_PAGES, replaces).await
+    pub async fn amendments(&self, of: Amending<'_>) -> Result<Listed, CcnError> {
+        let files = |hashes: &[&str], owners: &[&str]| {
+            let (refs, owners) = (joined(hashes), joined(owners));
+            format!("msgType=STORE&refs={refs}&owners={owners}")
+        };
+        match of {
+            Amending::File { hash, owner } => {
+                self.pages(&files(&[hash], &[owner]), 1, |_| true).await
+            }
+            Amending::Files { hashes, owners } => {
+                self.pages(&files(hashes, owners), MAX_PAGES, |_| true)
+                    .await
+            }
+            Amending::Messages {
+                kind,
+                hashes,
+                owners,
+            } => {
+                // There is no filter for what is replaced: all that the owners have is looked through.
+                let query = format!("msgType={kind}&owners={}", joined(owners));
+                let wanted = |message: &Value| hashes.iter().any(|hash| replaces(message, hash));
+                self.pages(&query, MAX_PAGES, wanted).await
+            }
+        }
     }
 
     async fn pages(

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Reference, Unsupported, Workload, unsupported};
 
+/// The longest mount point, in bytes.
+const MAX_MOUNT: usize = 1024;
+
 /// A further disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Volume {
@@ -191,8 +194,14 @@ pub(super) fn mounted_twice(volumes: &[Volume]) -> Option<(usize, &str)> {
     Some((index, volumes[index].mount()))
 }
 
-/// A mount point must be an absolute path without steps upwards.
+/// A mount point must be an absolute path without steps upwards, of a length that fits where it has to be said.
 pub(super) fn absolute(field: &str, mount: &str) -> Result<String, Unsupported> {
+    if mount.len() > MAX_MOUNT {
+        return unsupported(format!(
+            "{field}: a mount point of {} bytes, at most {MAX_MOUNT} are possible",
+            mount.len()
+        ));
+    }
     let mut parts = mount.split('/').filter(|part| !part.is_empty());
     if mount.starts_with('/')
         && parts.clone().next().is_some()

@@ -10,7 +10,11 @@ fn pools() -> Pools {
 fn guest(slot: u16, forwards: Vec<Forward>) -> Guest {
     let vm = format!("{slot:064x}");
     let plan = pools().plan(slot, &vm, Kind::Instance).unwrap();
-    Guest { plan, forwards }
+    Guest {
+        plan,
+        forwards,
+        secluded: slot.is_multiple_of(3),
+    }
 }
 
 fn rules(script: &str) -> Vec<&str> {

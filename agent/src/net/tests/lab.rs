@@ -314,10 +314,12 @@ pub fn guests(a: &Wire, b: &Wire) -> [Guest; 2] {
                 port(Transport::Udp, 24000, 22),
                 port(Transport::Tcp, 24000, 22),
             ],
+            secluded: false,
         },
         Guest {
             plan: b.plan.clone(),
             forwards: vec![port(Transport::Udp, 24001, 22)],
+            secluded: false,
         },
     ]
 }

@@ -53,6 +53,7 @@ fn a_plan(net: &crate::net::Net, slot: u16, vm: &str) -> crate::net::Guest {
     crate::net::Guest {
         plan: net.pools().plan(slot, vm, kind).unwrap(),
         forwards: vec![],
+        secluded: false,
     }
 }
 

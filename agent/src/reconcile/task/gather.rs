@@ -44,6 +44,9 @@ pub(super) async fn gather(
             Err(error) => return Ok(Err(refuse(&error))),
         },
     };
+    for field in &workload.unheeded {
+        tracing::info!(vm = %hash, "its message asks for what is not here: {field}");
+    }
     let method = workload.payment.method;
     shared
         .ledger

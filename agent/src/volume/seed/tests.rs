@@ -183,23 +183,24 @@ fn other_programs_find_the_label_and_the_files() {
         serde_json::from_str(&run("mtype", &["-i", image, "::meta-data"])).unwrap();
     assert_eq!(meta_data["instance-id"], format!("iid-{vm}"));
 
-    // What Python's parser of MIME, which is cloud-init's, makes of an owner's own user data.
+    // What Python's parser of MIME, which is cloud-init's, makes of an owner's own user data, and of what is to be done
+    // about a key that the message names no more.
     let script = "#!/bin/sh\necho 'né'\n".repeat(20);
     let seed = Seed {
         user_data: Some(&script),
         ..seed
     };
-    write_seed(&target, &seed).unwrap();
-    let mixed = dir.path().join("mixed");
-    run(
-        "mcopy",
-        &["-i", image, "::user-data", mixed.to_str().unwrap()],
-    );
     let parse = "import email, json, sys\n\
         parts = email.message_from_file(open(sys.argv[1])).get_payload()\n\
         print(json.dumps([[p.get_content_type(), p.get_payload(decode=True).decode()] for p in parts]))";
-    let parts = run("python3", &["-c", parse, mixed.to_str().unwrap()]);
-    let parts: serde_json::Value = serde_json::from_str(&parts).unwrap();
+    let mixed = dir.path().join("mixed");
+    let mixed = mixed.to_str().unwrap();
+    let parts_of = |seed: &Seed<'_>| -> serde_json::Value {
+        write_seed(&target, seed).unwrap();
+        run("mcopy", &["-o", "-i", image, "::user-data", mixed]);
+        serde_json::from_str(&run("python3", &["-c", parse, mixed])).unwrap()
+    };
+    let parts = parts_of(&seed);
     assert_eq!(parts[0][0], "text/cloud-config");
     assert!(
         parts[0][1]
@@ -208,4 +209,20 @@ fn other_programs_find_the_label_and_the_files() {
             .starts_with("#cloud-config\n{")
     );
     assert_eq!(parts[1], json!(["text/plain", script]));
+    assert!(parts[2].is_null());
+    let base64 = "AAAAC3NzaC1lZDI1NTE5AAAAIGone";
+    let (before, now) = ([format!("ssh-ed25519 {base64} me")], ["ssh-rsa B".into()]);
+    let named = Seed {
+        ssh_keys: &before,
+        ..seed.clone()
+    };
+    assert!(parts_of(&named)[2].is_null());
+    let parts = parts_of(&Seed {
+        ssh_keys: &now,
+        ..seed
+    });
+    assert_eq!(parts[1][0], "text/cloud-boothook");
+    let hook = parts[1][1].as_str().unwrap();
+    assert!(hook.starts_with("#!/bin/sh\n") && hook.contains(base64));
+    assert_eq!(parts[2], json!(["text/plain", script]));
 }
