@@ -19,7 +19,9 @@ pub fn status(outcome: &Outcome) -> (StatusCode, &'static str) {
         Outcome::Processed => (StatusCode::OK, "processed"),
         Outcome::Pending => (StatusCode::ACCEPTED, "pending"),
         Outcome::Rejected(_) => (StatusCode::UNPROCESSABLE_ENTITY, "rejected"),
+        Outcome::Removing => (StatusCode::OK, "removing"),
         Outcome::Forgotten => (StatusCode::GONE, "forgotten"),
+        Outcome::Removed => (StatusCode::GONE, "removed"),
     }
 }
 
