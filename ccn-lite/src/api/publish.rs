@@ -60,7 +60,10 @@ pub async fn messages(State(node): State<Node>, body: Bytes) -> Result<Response,
 pub async fn pubsub(State(node): State<Node>, body: Bytes) -> Result<Json<Value>, ApiError> {
     let topic = &node.config.topics.messages;
     let body = parse(&body)?;
-    if body["topic"].as_str() != Some(topic) {
+    let asked = body["topic"]
+        .as_str()
+        .ok_or_else(|| ApiError::unprocessable("topic: expected text"))?;
+    if asked != topic {
         return Err(ApiError::new(
             StatusCode::FORBIDDEN,
             format!("Unauthorized P2P topic, expected {topic}"),
