@@ -12,10 +12,13 @@ use rusqlite::Connection;
 use serde_json::json;
 use support::Ccn;
 
-const RELEASED: [&str; 2] = [
+const RELEASED: [&str; 3] = [
     include_str!("migrations/v1.sql"),
     include_str!("migrations/v2.sql"),
+    include_str!("migrations/v3.sql"),
 ];
+/// The last version with a table of posts, and another of what was forgotten.
+const LAST_WITH_POSTS: usize = 2;
 /// The account of the fixtures, which began with a million credits and stored a file.
 const OWNER: &str = "0x19E7E376E7C213B7E7e7e46cc70A5dD086DAff2A";
 const FILE: &[u8] = b"a file from before\n";
@@ -67,12 +70,17 @@ fn an_old_database_ends_with_the_schema_of_a_new_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_old_database_is_served_with_everything_in_it() {
-    for dump in RELEASED {
+    for (number, dump) in RELEASED.iter().enumerate() {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("state");
+        let (table, status) = if number < LAST_WITH_POSTS {
+            ("forgotten", "")
+        } else {
+            ("gone", "'forgotten',")
+        };
         let dump = format!(
             "{dump} INSERT INTO statuses VALUES ('{FORGOTTEN}', 'forgotten', 1.0);
-             INSERT INTO forgotten VALUES ('{FORGOTTEN}', 'POST', 'ETH', '{OWNER}', NULL, 'inline', 1.0, NULL,
+             INSERT INTO {table} VALUES ('{FORGOTTEN}', {status} 'POST', 'ETH', '{OWNER}', NULL, 'inline', 1.0, NULL,
                  '{OWNER}', 'hold', NULL, 2.0, '[\"by\"]');"
         );
         load(&dump, &state.join("ccn-lite.sqlite"));
@@ -122,20 +130,37 @@ async fn posts_and_amends_of_an_old_database_are_listed_as_they_were() {
     const AUTHOR: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
     const ORIGINAL: &str = "569b99359efa19750ee61a20927b1879583e882c7212071b75e44b8d97756b01";
     const AMEND: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
-    for dump in RELEASED {
+    for (number, dump) in RELEASED.iter().enumerate() {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("state");
         let content = json!({"address": AUTHOR, "type": "amend", "ref": ORIGINAL, "time": 1_700_000_050.0,
-            "content": {"hello": "again"}});
+            "content": {"hello": "again", "tags": ["later"]}});
+        let (kept, columns, values) = if number < LAST_WITH_POSTS {
+            (content.to_string(), "", "")
+        } else {
+            let values = ", '0xFriend', 1700000050.0";
+            (String::new(), ", delegate, content_time", values)
+        };
         // Signed by a friend of its owner.
-        let dump = format!(
-            "{dump} INSERT INTO messages VALUES ('{AMEND}', 'processed', 'POST', 'ETH', '0xFriend', '0x', 'inline',
-                 '{content}', '{content}', 1700000051.0, 'TEST', 100, 1700000052.0, '{AUTHOR}', 'amend', '{ORIGINAL}',
-                 NULL, NULL, NULL, NULL);
-             INSERT INTO posts VALUES ('{AMEND}', '{AUTHOR}', 'amend', '{ORIGINAL}', '{ORIGINAL}', 'TEST',
-                 '{{\"hello\":\"again\"}}', 1700000050.0, NULL, 1700000050.0);
-             UPDATE posts SET latest_amend = '{AMEND}', last_updated = 1700000050.0 WHERE item_hash = '{ORIGINAL}';"
+        let amend = format!(
+            "INSERT INTO messages (item_hash, status, type, chain, sender, signature, item_type, item_content, content,
+                 time, channel, size, reception_time, owner, content_type, content_ref, tags{columns})
+             VALUES ('{AMEND}', 'processed', 'POST', 'ETH', '0xFriend', '0x', 'inline', '{content}', '{kept}',
+                 1700000051.0, 'TEST', 100, 1700000052.0, '{AUTHOR}', 'amend', '{ORIGINAL}', '[\"later\"]'{values});"
         );
+        let shown = if number < LAST_WITH_POSTS {
+            format!(
+                "INSERT INTO posts VALUES ('{AMEND}', '{AUTHOR}', 'amend', '{ORIGINAL}', '{ORIGINAL}', 'TEST',
+                     '{{\"hello\":\"again\"}}', 1700000050.0, NULL, 1700000050.0);
+                 UPDATE posts SET latest_amend = '{AMEND}', last_updated = 1700000050.0
+                     WHERE item_hash = '{ORIGINAL}';"
+            )
+        } else {
+            format!(
+                "UPDATE messages SET amended_by = '{AMEND}', updated = 1700000050.0 WHERE item_hash = '{ORIGINAL}';"
+            )
+        };
+        let dump = format!("{dump} {amend} {shown}");
         load(&dump, &state.join("ccn-lite.sqlite"));
         let ccn = Ccn::start_in(dir, "[scheduler]\nenabled = false\n").await;
 
@@ -146,8 +171,11 @@ async fn posts_and_amends_of_an_old_database_are_listed_as_they_were() {
         let post = &posts["posts"][0];
         assert_eq!(post["original_item_hash"], ORIGINAL);
         assert_eq!(post["item_hash"], AMEND);
-        assert_eq!(post["content"], json!({"hello": "again"}));
+        assert_eq!(post["content"], content["content"]);
         assert_eq!(post["last_updated"], "2023-11-14T22:14:10.000000+00:00");
+
+        let tagged = ccn.ok("/api/v1/posts.json?tags=later").await;
+        assert_eq!(tagged["posts"], posts["posts"]);
 
         let of_friend = ccn.ok("/api/v0/messages.json?addresses=0xFriend").await;
         assert_eq!(of_friend["messages"][0]["item_hash"], AMEND);

@@ -432,6 +432,9 @@ async fn credits_that_end_take_what_they_paid_for_with_them_and_in_the_end_only_
     ccn.until_status(&file, "removing").await;
     let body = ccn.ok(&format!("/api/v0/messages/{file}")).await;
     assert_eq!(body["reason"], "credit_insufficient");
+    let again = json!({"sync": true, "message": body["message"]});
+    let (code, answer) = ccn.post_json("/api/v0/messages", &again).await;
+    assert_eq!((code, &answer["message_status"]), (200, &json!("removing")));
 
     // A day and an hour later, made to have passed.
     let database = ccn.state().join("ccn-lite.sqlite");
@@ -441,6 +444,8 @@ async fn credits_that_end_take_what_they_paid_for_with_them_and_in_the_end_only_
         .unwrap();
     ccn.restart().await;
     ccn.until_status(&file, "removed").await;
+    let (code, answer) = ccn.post_json("/api/v0/messages", &again).await;
+    assert_eq!((code, &answer["message_status"]), (410, &json!("removed")));
     let body = ccn.ok(&format!("/api/v0/messages/{file}")).await;
     assert_eq!(
         (&body["reason"], &body["size"]),

@@ -1,4 +1,5 @@
-//! Query parameters: comma separated lists, both spellings of each name, unknown names ignored.
+//! Query parameters: comma separated lists, both spellings of each name, unknown names ignored. Of a name given more than
+//! once the last value counts, but those of `name[]` are one list.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -25,7 +26,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
         let pairs = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
             .map(|Query(pairs)| pairs)
             .unwrap_or_default();
-        Ok(Self(pairs.into_iter().collect()))
+        Ok(Self::collect(pairs))
     }
 }
 
@@ -41,6 +42,22 @@ fn snake(name: &str) -> String {
 }
 
 impl Params {
+    fn collect(pairs: Vec<(String, String)>) -> Self {
+        let mut values: HashMap<String, String> = HashMap::with_capacity(pairs.len());
+        for (name, value) in pairs {
+            match values.get_mut(&name) {
+                Some(list) if name.ends_with("[]") => {
+                    list.push(',');
+                    list.push_str(&value);
+                }
+                _ => {
+                    values.insert(name, value);
+                }
+            }
+        }
+        Self(values)
+    }
+
     /// The value of `name`, in camel or snake case; empty counts as absent.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0
@@ -261,6 +278,19 @@ mod tests {
         assert!(params.ascending().unwrap());
         let params = Params([("sortOrder".to_owned(), "1".to_owned())].into());
         assert!(params.ascending().unwrap());
+    }
+
+    #[test]
+    fn a_name_with_brackets_makes_a_list_of_all_its_values() {
+        let pairs = [
+            ("addresses[]", "a"),
+            ("page", "1"),
+            ("addresses[]", "b,c"),
+            ("page", "2"),
+        ];
+        let params = Params::collect(pairs.map(|(n, v)| (n.to_owned(), v.to_owned())).into());
+        assert_eq!(params.list("addresses[]"), ["a", "b", "c"]);
+        assert_eq!(params.get("page"), Some("2"));
     }
 
     #[test]

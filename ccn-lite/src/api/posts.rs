@@ -14,7 +14,8 @@ use super::params::{Cursor, Params};
 use super::render::iso;
 use crate::node::Node;
 use crate::store::messages::Message;
-use crate::store::posts::{self, Filter, Merged};
+use crate::store::post_lists;
+use crate::store::posts::{Filter, Merged};
 use crate::store::{After, Page, StoreError};
 
 /// Which shape rows have.
@@ -100,7 +101,7 @@ fn rows(
     after: Option<&After>,
     version: Version,
 ) -> Result<(Vec<Value>, Option<Cursor>), StoreError> {
-    let merged = posts::list(conn, filter, ascending, page, after)?;
+    let merged = post_lists::list(conn, filter, ascending, page, after)?;
     let row = match version {
         Version::V0 => row_v0,
         Version::V1 => row_v1,
@@ -132,7 +133,7 @@ async fn list(
     let counted = filter.clone();
     let total = node
         .store
-        .read::<_, StoreError, _>(move |conn| posts::count(conn, &counted))
+        .read::<_, StoreError, _>(move |conn| post_lists::count(conn, &counted))
         .await?;
     streamed("posts", page, total, move |page, after| {
         let (store, filter) = (node.store.clone(), filter.clone());

@@ -19,7 +19,9 @@ pub fn status(outcome: &Outcome) -> (StatusCode, &'static str) {
         Outcome::Processed => (StatusCode::OK, "processed"),
         Outcome::Pending => (StatusCode::ACCEPTED, "pending"),
         Outcome::Rejected(_) => (StatusCode::UNPROCESSABLE_ENTITY, "rejected"),
+        Outcome::Removing => (StatusCode::OK, "removing"),
         Outcome::Forgotten => (StatusCode::GONE, "forgotten"),
+        Outcome::Removed => (StatusCode::GONE, "removed"),
     }
 }
 
@@ -58,7 +60,10 @@ pub async fn messages(State(node): State<Node>, body: Bytes) -> Result<Response,
 pub async fn pubsub(State(node): State<Node>, body: Bytes) -> Result<Json<Value>, ApiError> {
     let topic = &node.config.topics.messages;
     let body = parse(&body)?;
-    if body["topic"].as_str() != Some(topic) {
+    let asked = body["topic"]
+        .as_str()
+        .ok_or_else(|| ApiError::unprocessable("topic: expected text"))?;
+    if asked != topic {
         return Err(ApiError::new(
             StatusCode::FORBIDDEN,
             format!("Unauthorized P2P topic, expected {topic}"),

@@ -259,16 +259,22 @@ fn of_addresses(api: Api) -> Api {
     .get(
         "/addresses/{address}/balance",
         accounts::balance,
-        op("Balance and credits", Schema::AccountBalance).with(&[param(
-            "include_credit_details",
-            Kind::Flag,
-            "each lot of credits, too",
-        )]),
+        op("Balance and credits", Schema::AccountBalance).with(&[
+            param("chain", Kind::Text, "tokens on this chain"),
+            param(
+                "include_credit_details",
+                Kind::Flag,
+                "each lot of credits, too",
+            ),
+        ]),
     )
     .get(
         "/addresses/{address}/files",
         accounts::files,
-        op("Files", Schema::Files).with(ORDER).with(PAGE),
+        op("Files", Schema::Files)
+            .with(&[param("file_hash", Kind::Text, "claims on this file")])
+            .with(ORDER)
+            .with(PAGE),
     )
     .get(
         "/addresses/{address}/post_types",

@@ -112,7 +112,9 @@ fn told(decisions: Vec<Decision>) -> Decided {
                 Fate::Taken
             }
             Decision::Postponed | Decision::Known(Outcome::Pending) => Fate::Waiting,
-            Decision::Known(Outcome::Processed | Outcome::Forgotten) => Fate::Known,
+            Decision::Known(
+                Outcome::Processed | Outcome::Removing | Outcome::Forgotten | Outcome::Removed,
+            ) => Fate::Known,
             Decision::Rejected(rejection) | Decision::Known(Outcome::Rejected(rejection)) => {
                 Fate::Refused(rejection)
             }

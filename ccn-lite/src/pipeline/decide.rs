@@ -35,8 +35,10 @@ pub(super) enum Decision {
 pub(super) fn outcome(conn: &Connection, hash: &str) -> Result<Outcome, StoreError> {
     let status = messages::status(conn, hash)?.map(|(status, _)| status);
     Ok(match status.as_deref() {
-        Some("processed" | "removing") => Outcome::Processed,
-        Some("forgotten" | "removed") => Outcome::Forgotten,
+        Some("processed") => Outcome::Processed,
+        Some("removing") => Outcome::Removing,
+        Some("forgotten") => Outcome::Forgotten,
+        Some("removed") => Outcome::Removed,
         Some("rejected") => {
             let rejected = messages::rejected(conn, hash)?;
             let code = rejected
@@ -57,15 +59,14 @@ fn settled(
     hash: &str,
     signature: Option<&str>,
 ) -> Result<Option<Outcome>, StoreError> {
-    let (known, outcome) = match outcome(conn, hash)? {
-        Outcome::Processed => (
-            messages::get(conn, hash)?.map(|message| message.signature),
-            Outcome::Processed,
-        ),
-        Outcome::Forgotten => (
-            gone::get(conn, hash)?.map(|message| message.signature),
-            Outcome::Forgotten,
-        ),
+    let outcome = outcome(conn, hash)?;
+    let known = match outcome {
+        Outcome::Processed | Outcome::Removing => {
+            messages::get(conn, hash)?.map(|message| message.signature)
+        }
+        Outcome::Forgotten | Outcome::Removed => {
+            gone::get(conn, hash)?.map(|message| message.signature)
+        }
         Outcome::Pending | Outcome::Rejected(_) => return Ok(None),
     };
     Ok(Some(match known {
@@ -128,12 +129,21 @@ pub(super) fn decide_new(
 ) -> Result<Decision, StoreError> {
     let hash = envelope.item_hash.as_str();
     let signature = envelope.signature.as_deref();
-    if let Some(outcome) = settled(conn, hash, signature)? {
-        return Ok(Decision::Known(outcome));
+    // Nearly every message is new, and then there is nothing else to look for.
+    let known = messages::status(conn, hash)?.is_some();
+    let mut waiting = None;
+    if known {
+        if let Some(outcome) = settled(conn, hash, signature)? {
+            return Ok(Decision::Known(outcome));
+        }
+        waiting = pending::get(conn, hash)?;
     }
-    let waiting = pending::get(conn, hash)?;
     let received = waiting.as_ref().map_or_else(now, |p| p.reception_time);
-    let refusal = match attempt(conn, guard, node, verified, received)? {
+    let arrival = Arrival {
+        reception: received,
+        known,
+    };
+    let refusal = match attempt(conn, guard, node, verified, arrival)? {
         Ok(decision) => return Ok(decision),
         Err(refusal) => refusal,
     };
@@ -173,7 +183,11 @@ pub(super) fn decide_queued(
     if pending::get(conn, &p.item_hash)?.is_none() {
         return Ok(Decision::Known(outcome(conn, &p.item_hash)?));
     }
-    let refusal = match attempt(conn, guard, node, verified, p.reception_time)? {
+    let arrival = Arrival {
+        reception: p.reception_time,
+        known: true,
+    };
+    let refusal = match attempt(conn, guard, node, verified, arrival)? {
         Ok(decision) => return Ok(decision),
         Err(refusal) => refusal,
     };
@@ -198,6 +212,15 @@ struct Failed {
     waits_for: Vec<String>,
 }
 
+/// How a message came.
+#[derive(Debug, Clone, Copy)]
+struct Arrival {
+    /// When it came first, Unix seconds.
+    reception: f64,
+    /// Whether anything is recorded about it.
+    known: bool,
+}
+
 /// Checks and applies; what fails leaves nothing behind. Without a guard, what fails after something was written is an
 /// error, and the message is decided again with one.
 fn attempt(
@@ -205,7 +228,7 @@ fn attempt(
     guard: Guard,
     node: &Node,
     verified: &Result<Verified, Refusal>,
-    reception_time: f64,
+    arrival: Arrival,
 ) -> Result<Result<Decision, Failed>, StoreError> {
     let received = now();
     let checked = match verified {
@@ -223,9 +246,7 @@ fn attempt(
     };
     let applied = checked.and_then(|(v, costs)| {
         guard
-            .nested(conn, |conn| {
-                apply(conn, node, v, &costs, reception_time, received)
-            })
+            .nested(conn, |conn| apply(conn, node, v, &costs, arrival, received))
             .map_err(|refusal| match guard {
                 Guard::On => refusal,
                 Guard::Off => Refusal::Store(StoreError::Undone),
@@ -291,14 +312,18 @@ fn apply(
     node: &Node,
     v: &Verified,
     costs: &[Cost],
-    reception_time: f64,
+    arrival: Arrival,
     received: f64,
 ) -> Result<(Message, bool), Refusal> {
-    let row = to_row(v, reception_time);
-    if messages::insert(conn, &row)? {
+    let mut row = to_row(v, arrival.reception);
+    if arrival.known {
+        if let Some(earlier) = messages::forget_status(conn, v.hash())? {
+            row.reception_time = row.reception_time.min(earlier);
+        }
         pending::remove(conn, v.hash())?;
         messages::clear_rejection(conn, v.hash())?;
     }
+    messages::insert(conn, &row)?;
     if v.envelope.item_content.is_none() {
         files::pin_content(conn, v.hash(), v.owner(), received)?;
     }

@@ -33,8 +33,12 @@ pub enum Outcome {
     Pending,
     /// Refused.
     Rejected(Rejection),
+    /// In force before, and on its way out because it is no longer paid.
+    Removing,
     /// Forgotten before.
     Forgotten,
+    /// Gone before, because it was no longer paid.
+    Removed,
 }
 
 /// Why a message was not taken at all.

@@ -5,6 +5,10 @@ use serde_json::{Map, Value};
 
 use super::{Conditions, Page, StoreError};
 
+/// Whose aggregates the network's nodes never merge: its messages are kept, and nobody asks for what they add up to
+/// (spec ccn-api §2.7).
+const NEVER_MERGED: &str = "0x51A58800b26AA1451aaA803d1746687cB88E0501";
+
 /// An aggregate.
 #[derive(Debug, Clone)]
 pub struct Aggregate {
@@ -219,7 +223,8 @@ fn put(conn: &Connection, a: &Aggregate) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Adds an element and brings the aggregate up to date: by merging when it is the newest, else by rebuilding.
+/// Adds an element and brings the aggregate up to date: by merging when it is the newest, else by rebuilding. One owner's
+/// are never merged.
 pub fn add(conn: &Connection, element: &Element<'_>) -> Result<(), StoreError> {
     conn.prepare_cached("INSERT OR REPLACE INTO aggregate_elements VALUES (?,?,?,?,?)")?
         .execute(params![
@@ -229,6 +234,9 @@ pub fn add(conn: &Connection, element: &Element<'_>) -> Result<(), StoreError> {
             serde_json::to_string(element.content)?,
             element.created
         ])?;
+    if element.owner == NEVER_MERGED {
+        return Ok(());
+    }
     match get(conn, element.owner, element.key)? {
         Some(mut aggregate) if element.created > aggregate.last_updated => {
             if let Value::Object(content) = &mut aggregate.content {
@@ -286,7 +294,43 @@ pub fn remove_element(conn: &Connection, item_hash: &str) -> Result<(), StoreErr
         .query_row([item_hash], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     match found {
-        Some((owner, key)) => rebuild(conn, &owner, &key),
-        None => Ok(()),
+        Some((owner, key)) if owner != NEVER_MERGED => rebuild(conn, &owner, &key),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Store;
+    use super::*;
+
+    #[test]
+    fn aggregates_of_one_owner_are_kept_and_never_merged() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        drop(Store::open(&path).unwrap());
+        let conn = Connection::open(&path).unwrap();
+        let content = Map::from_iter([("a".to_owned(), Value::from(1))]);
+        for owner in [NEVER_MERGED, "0x51a58800b26aa1451aaa803d1746687cb88e0501"] {
+            for (number, created) in [(1, 2.0), (2, 1.0), (3, 3.0)] {
+                let element = Element {
+                    item_hash: &format!("{owner}{number}"),
+                    owner,
+                    key: "k",
+                    content: &content,
+                    created,
+                };
+                add(&conn, &element).unwrap();
+            }
+            remove_element(&conn, &format!("{owner}1")).unwrap();
+            let merged = of_owner(&conn, owner, &[]).unwrap();
+            assert_eq!(merged.is_empty(), owner == NEVER_MERGED, "{owner}");
+        }
+        let kept: i64 = conn
+            .query_row("SELECT count(*) FROM aggregate_elements", [], |row| {
+                row.get(0)
+            })
+            .unwrap();
+        assert_eq!(kept, 4);
     }
 }

@@ -84,7 +84,7 @@ pub fn check(conn: &Connection) -> Result<Vec<String>, StoreError> {
 }
 
 /// What must not be found: rows that only half of a message left, by what they are.
-const RELATIONS: [(&str, &str); 12] = [
+const RELATIONS: [(&str, &str); 13] = [
     (
         "POST missing among the posts",
         "SELECT item_hash FROM messages WHERE (type = 'POST' AND content_type <> 'amend') <> (updated IS NOT NULL)",
@@ -122,6 +122,13 @@ const RELATIONS: [(&str, &str); 12] = [
     (
         "tag of a message not in force",
         "SELECT DISTINCT message FROM message_tags WHERE message NOT IN (SELECT item_hash FROM messages)",
+    ),
+    (
+        "tags of a post kept wrongly",
+        "SELECT DISTINCT post FROM (SELECT tag, updated, post FROM post_tags UNION ALL SELECT DISTINCT value, p.updated, \
+         p.item_hash FROM messages p JOIN messages latest ON latest.item_hash = coalesce(p.amended_by, p.item_hash), \
+         json_each(latest.tags) WHERE p.updated IS NOT NULL AND latest.tags IS NOT NULL AND json_each.type = 'text') \
+         GROUP BY tag, updated, post HAVING count(*) <> 2",
     ),
     (
         "messages counted wrongly",

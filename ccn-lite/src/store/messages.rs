@@ -159,26 +159,25 @@ pub fn settled_signature(
         .optional()?)
 }
 
-/// Adds a message, which has its status from then on; the reception time stays the earliest. Tells whether anything was
-/// known about the message before.
-pub fn insert(conn: &Connection, m: &Message) -> Result<bool, StoreError> {
-    // RETURNING would build a table for what it returns, for every message.
-    let earlier: Option<f64> = conn
-        .prepare_cached("SELECT reception_time FROM statuses WHERE item_hash = ?")?
-        .query_row([&m.item_hash], |row| row.get(0))
-        .optional()?;
-    if earlier.is_some() {
-        conn.prepare_cached("DELETE FROM statuses WHERE item_hash = ?")?
-            .execute([&m.item_hash])?;
-    }
+/// Takes back what is recorded about a message that is not in force, and tells when it came first, Unix seconds.
+pub fn forget_status(conn: &Connection, hash: &str) -> Result<Option<f64>, StoreError> {
+    Ok(conn
+        .prepare_cached("DELETE FROM statuses WHERE item_hash = ? RETURNING reception_time")?
+        .query_row([hash], |row| row.get(0))
+        .optional()?)
+}
+
+/// Adds a message about which nothing else is recorded; it has its status from then on.
+pub fn insert(conn: &Connection, m: &Message) -> Result<(), StoreError> {
     let content = match m.item_content {
         Some(_) => String::new(),
         None => m.content.to_string(),
     };
+    // An amend is not a post of its own.
     let updated = m
         .content_time
         .filter(|_| m.content_type.as_deref() != Some(AMEND));
-    let delegate = Some(&m.sender).filter(|sender| **sender != m.owner);
+    let delegate = Some(m.sender.as_str()).filter(|sender| *sender != m.owner);
     // FAIL: the writer undoes the whole job anyway, so SQLite need not remember every page for undoing this statement.
     conn.prepare_cached(&format!(
         "INSERT OR FAIL INTO messages ({COLUMNS}, updated, delegate) \
@@ -197,7 +196,7 @@ pub fn insert(conn: &Connection, m: &Message) -> Result<bool, StoreError> {
         m.time,
         m.channel,
         m.size,
-        earlier.map_or(m.reception_time, |earlier| earlier.min(m.reception_time)),
+        m.reception_time,
         m.owner,
         m.content_type,
         m.content_ref,
@@ -209,7 +208,44 @@ pub fn insert(conn: &Connection, m: &Message) -> Result<bool, StoreError> {
         updated,
         delegate,
     ])?;
-    Ok(earlier.is_some())
+    let tags = m.tags.as_ref().and_then(Value::as_array);
+    for tag in tags.into_iter().flatten().filter_map(Value::as_str) {
+        insert_tag(conn, m, tag, updated)?;
+    }
+    super::counters::add(conn, m, delegate)
+}
+
+/// Lets a message be found by one of its tags, and a post, which was `updated` then, as a post, too.
+fn insert_tag(
+    conn: &Connection,
+    m: &Message,
+    tag: &str,
+    updated: Option<f64>,
+) -> Result<(), StoreError> {
+    conn.prepare_cached("INSERT OR IGNORE INTO message_tags VALUES (?,?,?,?,?,?,?,?,?)")?
+        .execute(params![
+            tag,
+            m.time,
+            m.item_hash,
+            m.kind,
+            m.chain,
+            m.sender,
+            m.owner,
+            m.channel,
+            m.content_type
+        ])?;
+    if let Some(updated) = updated {
+        conn.prepare_cached("INSERT OR IGNORE INTO post_tags VALUES (?,?,?,?,?,?)")?
+            .execute(params![
+                tag,
+                updated,
+                m.item_hash,
+                m.owner,
+                m.content_type,
+                m.channel
+            ])?;
+    }
+    Ok(())
 }
 
 /// Hands every message in force to `look`, by hash; one that cannot be decoded ends it.

@@ -14,6 +14,7 @@ pub mod maintain;
 pub mod measurements;
 pub mod messages;
 pub mod pending;
+pub mod post_lists;
 pub mod posts;
 pub mod removing;
 pub mod statuses;
@@ -31,7 +32,7 @@ pub use writer::Guard;
 use writer::{Job, Once, Repeatable};
 
 /// Schema steps; the n-th brings `user_version` from n to n + 1.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("schema.sql"),
     include_str!("assignments.sql"),
     concat!(
@@ -42,6 +43,7 @@ const MIGRATIONS: [&str; 3] = [
         include_str!("gone.sql"),
         include_str!("measurements.sql")
     ),
+    include_str!("tagged.sql"),
 ];
 /// Jobs that may wait for the writer.
 const QUEUE: usize = 256;
@@ -280,7 +282,7 @@ impl Conditions {
         let op = if ascending { ">" } else { "<" };
         // The first comparison is what an index is entered with, however far down the list.
         self.sql.push(format!(
-            "{column} {op}= ? AND ({column} {op} ? OR item_hash > ?)"
+            "{column} {op}= ? AND ({column} {op} ? OR messages.item_hash > ?)"
         ));
         let time = rusqlite::types::Value::from(after.time);
         self.params
@@ -295,6 +297,22 @@ impl Conditions {
         let marks = vec!["?"; values.len()].join(",");
         self.sql.push(sql.replace("{}", &marks));
         self.params.extend(values.iter().map(|v| v.clone().into()));
+    }
+
+    /// Adds everything of `others`.
+    pub fn and(&mut self, others: Self) {
+        self.sql.extend(others.sql);
+        self.params.extend(others.params);
+    }
+
+    /// The conditions as one expression, which is 1 when all hold.
+    pub fn expression(&self) -> String {
+        if self.sql.is_empty() {
+            "1".to_owned()
+        } else {
+            // A comparison with NULL is not true either.
+            format!("({}) IS TRUE", self.sql.join(" AND "))
+        }
     }
 
     /// ` WHERE …`, or nothing.

@@ -393,3 +393,50 @@ async fn who_signs_for_others_is_found_by_both_and_counted_for_the_owner() {
     node.accept(&forget(&friend, &[&expected[1]])).await;
     assert_eq!(posts(&signer).await, 2);
 }
+
+#[tokio::test]
+async fn posts_are_found_by_the_tags_of_their_latest_content_in_their_channel() {
+    let node = Node::start().await;
+    let (key, other) = (Keypair::generate(), Keypair::generate());
+    let first = post(&key, "t", json!({"tags": ["x", "both"]}));
+    let first = node.accept(&first).await;
+    let second = post(&other, "t", json!({"tags": ["both"]}));
+    let second = node.accept(&second).await;
+    let found = async |query: &str| {
+        let (code, list) = node.get(&format!("/api/v1/posts.json?{query}")).await;
+        let posts = list["posts"].as_array().unwrap();
+        assert_eq!(
+            (code, &list["pagination_total"]),
+            (200, &json!(posts.len()))
+        );
+        let of = |post: &Value| post["original_item_hash"].as_str().unwrap().to_owned();
+        posts.iter().map(of).collect::<BTreeSet<_>>()
+    };
+    let both = BTreeSet::from([first.clone(), second.clone()]);
+    let alone = BTreeSet::from([first.clone()]);
+    assert_eq!(found("tags=both,x&channels=TEST").await, both);
+    assert_eq!(found("tags=x").await, alone);
+    assert!(found("tags=both&channels=OTHER").await.is_empty());
+
+    let change = node
+        .accept(&amend(&key, &first, json!({"tags": ["y"]})))
+        .await;
+    assert!(found("tags=x").await.is_empty());
+    assert_eq!(found("tags=y&types=t").await, alone);
+    node.accept(&forget(&key, &[change.as_str()])).await;
+    assert!(found("tags=y").await.is_empty());
+    assert_eq!(found("tags=x").await, alone);
+    node.accept(&forget(&key, &[first.as_str()])).await;
+    assert_eq!(found("tags=both,x").await, BTreeSet::from([second]));
+
+    let addresses = [key.address(), other.address()];
+    let [one, two] = &addresses;
+    let (_, stats) = node
+        .get(&format!(
+            "/api/v0/addresses/stats.json?addresses[]={one}&addresses[]={two}"
+        ))
+        .await;
+    for address in &addresses {
+        assert!(stats["data"][address]["messages"].is_number(), "{stats}");
+    }
+}

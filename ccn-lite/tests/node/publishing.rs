@@ -152,6 +152,15 @@ async fn without_sync_a_message_is_taken_at_once_and_decided_later() {
     node.until(&hash_of(&message), "processed").await;
     let body = json!({"topic": "OTHER", "data": "{}"});
     assert_eq!(node.post_json("/api/v0/p2p/pubsub/pub", &body).await.0, 403);
+    for body in [
+        json!({"data": "{}"}),
+        json!({"topic": "ALEPH-TEST"}),
+        json!({"topic": "ALEPH-TEST", "data": "no JSON"}),
+        json!({"topic": "ALEPH-TEST", "data": "{}"}),
+    ] {
+        let (code, answer) = node.post_json("/api/v0/ipfs/pubsub/pub", &body).await;
+        assert_eq!(code, 422, "{body}: {answer}");
+    }
 }
 
 #[tokio::test]

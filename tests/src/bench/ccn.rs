@@ -213,13 +213,15 @@ pub fn run(setup: &Setup) -> anyhow::Result<Vec<Value>> {
         measure_lists(&node, route, what, messages, &mut values)?;
     }
     let depth = DEEP_PAGE.min(messages / 20);
-    let deep = lists::cursor(node.address, depth, 100)?;
-    values.push(value(
-        &format!("cursor at page {depth}, p99"),
-        "ms, clock",
-        deep.p99_ms(),
-        10.0,
-    ));
+    for (route, what) in ROUTES {
+        let deep = lists::cursor(node.address, route, depth, 100)?;
+        values.push(value(
+            &format!("{what}, cursor at page {depth}, p99"),
+            "ms, clock",
+            deep.p99_ms(),
+            10.0,
+        ));
+    }
     values.push(value(
         "memory, all messages",
         "MiB",

@@ -127,13 +127,18 @@ pub fn pages(
     Ok(all)
 }
 
-/// All messages through the cursor, 20 a page, down to page `depth`; the times of the last `kept` pages.
-pub fn cursor(address: SocketAddr, depth: u64, kept: u64) -> anyhow::Result<Latencies> {
+/// All of a list through the cursor, 20 a page, down to page `depth`; the times of the last `kept` pages.
+pub fn cursor(
+    address: SocketAddr,
+    route: &str,
+    depth: u64,
+    kept: u64,
+) -> anyhow::Result<Latencies> {
     let mut client = Client::connect(address)?;
     let mut latencies = Latencies::default();
     let mut cursor = String::new();
     for page in 0..depth {
-        let path = format!("/api/v0/messages.json?pagination=20&cursor={cursor}");
+        let path = format!("{route}?pagination=20&cursor={cursor}");
         let (seconds, body) = ask(&mut client, &path)?;
         if page + kept >= depth {
             latencies.0.push(seconds);
