@@ -4,6 +4,7 @@
 //! `OK <port>\n` (its own port) when the guest has accepted. Guest → host (CID 2): one end of a socket pair goes to the controller.
 
 pub mod connection;
+mod copied;
 mod credit;
 mod greeting;
 pub mod packet;
@@ -19,6 +20,7 @@ use crn_protocol::devices::{DeviceCounters, VsockCounters};
 use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
 
 use self::connection::{Connection, Stage, Verdict};
+use self::copied::Copied;
 use self::greeting::{Greeting, Said};
 use self::packet::{HOST_CID, Header, Operation, TYPE_STREAM};
 use super::{COMMON_FEATURES, Context, Device, progress_of};
@@ -29,8 +31,6 @@ use crate::virtio::{Buffers, DeviceFault, LiveQueue, Offer, Progress, Queues};
 const RX: usize = 0;
 const TX: usize = 1;
 const EVENTS: usize = 2;
-/// struct virtio_vsock_event: VIRTIO_VSOCK_EVENT_TRANSPORT_RESET.
-const EVENT_TRANSPORT_RESET: u32 = 0;
 /// Connections and greetings together; more are refused. Two of them fit under the usual 1024 descriptors.
 const MAX_CONNECTIONS: usize = 480;
 /// RST packets that wait for the guest to provide buffers; a guest that provokes more loses them.
@@ -54,18 +54,6 @@ struct Live {
     tx: LiveQueue,
     /// Its one event is for copies of a machine.
     events: Option<LiveQueue>,
-}
-
-/// What the driver of a machine that goes on from another's snapshot knows of that.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Copied {
-    /// All, or there is nothing to know.
-    Settled,
-    /// Nothing: it has to be told.
-    Untold,
-    /// It has been told, when it had made so many buffers for events available, and may be about to forget every connection
-    /// it has: new ones wait until it has.
-    Told { available: u16 },
 }
 
 /// The device.
@@ -376,40 +364,6 @@ impl Vsock {
         });
         self.live = Some(live);
         result
-    }
-}
-
-impl Vsock {
-    /// The guest's connections were the other machine's: it is told to forget them and to ask for its identifier
-    /// again (virtio 1.3, section 5.10.6.7). It has when it gives the event's buffer back.
-    fn forget_connections(&mut self, context: &mut Context<'_>) -> Result<(), DeviceFault> {
-        let live = self.live.as_mut();
-        let events = live.and_then(|live| live.events.as_mut());
-        match (self.copied, events) {
-            (Copied::Settled, _) => return Ok(()),
-            (Copied::Untold, Some(events)) => {
-                let available = events.available(context.ram)?;
-                if let Some(chain) = events.pop(context.ram)? {
-                    self.copied = Copied::Told { available };
-                    let head = chain.head_index();
-                    let mut room = Buffers::of(chain, context.ram).unwrap_or_default().writable;
-                    let written = room.write(&EVENT_TRANSPORT_RESET.to_le_bytes());
-                    events.ring_after(context.ram, available)?;
-                    events.push_used(context.ram, head, written as u32)?;
-                    events.signal(context.ram)?;
-                }
-                return Ok(());
-            }
-            (Copied::Told { available }, Some(events))
-                if events.available(context.ram)? == available =>
-            {
-                return Ok(());
-            }
-            // A driver without that queue cannot be told.
-            (Copied::Untold, None) | (Copied::Told { .. }, _) => self.copied = Copied::Settled,
-        }
-        self.accept(context);
-        self.receive(context)
     }
 }
 
