@@ -208,40 +208,6 @@ pub struct SnapshotSpec {
     pub differences: bool,
 }
 
-/// What a machine is about to touch of its memory: a hint, which is taken as far as the host can.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct WorkingSet {
-    /// Pages that it only reads.
-    #[serde(default)]
-    pub read: Vec<Pages>,
-    /// Pages that it writes: each becomes its own at once.
-    #[serde(default)]
-    pub written: Vec<Pages>,
-}
-
-/// A run of 4 KiB pages, by their physical number in the guest: `[first, count]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "(u64, u32)", into = "(u64, u32)")]
-pub struct Pages {
-    /// The first.
-    pub first: u64,
-    /// How many.
-    pub count: u32,
-}
-
-impl From<(u64, u32)> for Pages {
-    fn from((first, count): (u64, u32)) -> Self {
-        Self { first, count }
-    }
-}
-
-impl From<Pages> for (u64, u32) {
-    fn from(pages: Pages) -> Self {
-        (pages.first, pages.count)
-    }
-}
-
 /// A machine that goes on from a snapshot. Its memory is made of ordinary pages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -255,9 +221,6 @@ pub struct RestoreSpec {
     /// Its memory file, open for reading. It is mapped, not copied: copies of one machine share what they do not
     /// change. It must not change or become shorter while one of them runs.
     pub memory: Descriptor,
-    /// What is got ready before it goes on.
-    #[serde(default)]
-    pub working_set: WorkingSet,
 }
 
 impl RestoreSpec {

@@ -7,8 +7,6 @@ mod memory;
 mod monitor;
 mod peer;
 pub mod program;
-mod touched;
-mod trace;
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read, Write};

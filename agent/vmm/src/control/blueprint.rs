@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 
 use crn_protocol::control::{
-    Descriptor, DiskSpec, Hardware, MemoryBacking, RestoreSpec, Transport, VmSpec, WorkingSet,
+    Descriptor, DiskSpec, Hardware, MemoryBacking, RestoreSpec, Transport, VmSpec,
 };
 use crn_protocol::devices::{Engine, Limits, NicLimits};
 
@@ -117,8 +117,6 @@ pub enum Source {
         state: File,
         /// The memory.
         memory: File,
-        /// What is touched first; not checked yet.
-        working_set: WorkingSet,
     },
 }
 
@@ -186,7 +184,6 @@ impl Blueprint {
             Ok(Source::Snapshot {
                 state: files.take("state", spec.state)?.into(),
                 memory: files.take("memory", spec.memory)?.into(),
-                working_set: spec.working_set,
             })
         })
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crn_protocol::control::{Status, WorkingSet};
+use crn_protocol::control::Status;
 use crn_protocol::devices::{DeviceCounters, DeviceStatus};
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use vm_memory::GuestMemoryBackend;
@@ -37,7 +37,7 @@ use crate::sandbox::{Role, install};
 use crate::snapshot::board::serial_refused;
 use crate::snapshot::host::Host;
 use crate::snapshot::memory::Tie;
-use crate::snapshot::{self, Snapshot, identity, working_set};
+use crate::snapshot::{self, Snapshot, identity};
 use crate::{Error, Result, boot};
 
 /// Messages from vCPUs that wait for the event loop: each vCPU sends one and waits.
@@ -142,26 +142,18 @@ pub fn launch(
             let entry = boot::load(&ram, &plan, payload)?;
             (ram, Start::Boot(entry))
         }
-        Source::Snapshot {
-            state,
-            memory,
-            working_set: set,
-        } => {
+        Source::Snapshot { state, memory } => {
             let snapshot = Snapshot::read(&state)?;
             let pci = matches!(plan.places, Places::Pci);
             snapshot.check(blueprint.vcpus, blueprint.memory_mib, pci)?;
             let ram = snapshot::memory::map(&plan.ram, &memory, snapshot.tie)?;
-            working_set::populate(&ram, &set)?;
             identity::renew(&ram)?;
-            (ram, Start::Copy(Box::new(snapshot), set))
+            (ram, Start::Copy(Box::new(snapshot)))
         }
     };
     let ram = Arc::new(ram);
     let machine = Arc::new(vm::create(&host, &ram)?);
     let born = create_vcpus(&host, &machine, plan.vcpus, &start)?;
-    if let (Start::Copy(_, set), Some(vcpu)) = (&start, born.vcpus.first()) {
-        working_set::enter(&host, vcpu, set);
-    }
     for (index, (image, place)) in images.iter().enumerate() {
         vm::map_image(&host, &machine, ram.num_regions() + index, image, *place)?;
     }
@@ -182,7 +174,7 @@ pub fn launch(
         .map_err(os("watch the console"))?;
     let com1 = match &start {
         Start::Boot(_) => serial::com1(serial_line, console_end.clone()),
-        Start::Copy(snapshot, _) => {
+        Start::Copy(snapshot) => {
             events.restore(snapshot.board.causes);
             events
                 .raise(Cause::Generation)
@@ -239,7 +231,7 @@ pub fn launch(
         host: born.host,
         tie: match &start {
             Start::Boot(_) => None,
-            Start::Copy(snapshot, _) => Some(snapshot.tie),
+            Start::Copy(snapshot) => Some(snapshot.tie),
         },
         tsc_khz: born.tsc_khz,
         socket,
@@ -250,7 +242,7 @@ pub fn launch(
         pci: machine.pci.is_some(),
     };
     // From here on an error takes the started threads down with the machine.
-    if let Start::Copy(snapshot, _) = &start {
+    if let Start::Copy(snapshot) = &start {
         snapshot.board.restore_clock(machine.socket.vm())?;
     }
     for (vcpu, index) in born.vcpus.into_iter().zip(0u8..) {
@@ -305,7 +297,7 @@ enum Start {
     /// At a kernel's entry.
     Boot(boot::Entry),
     /// Where another machine was.
-    Copy(Box<Snapshot>, WorkingSet),
+    Copy(Box<Snapshot>),
 }
 
 /// vCPUs with their registers, and what they are like.
@@ -336,7 +328,7 @@ fn create_vcpus(host: &Kvm, machine: &VmFd, count: u8, start: &Start) -> Result<
         msrs: msrs.as_slice().to_vec(),
         vcpus,
     };
-    if let Start::Copy(snapshot, _) = start {
+    if let Start::Copy(snapshot) = start {
         snapshot.host.check(&born.host)?;
         snapshot.board.check(born.tsc_khz)?;
         snapshot.board.restore_chips(machine)?;
@@ -346,7 +338,7 @@ fn create_vcpus(host: &Kvm, machine: &VmFd, count: u8, start: &Start) -> Result<
             .map_err(kvm("set a vCPU's CPUID"))?;
         match start {
             Start::Boot(entry) => vcpu::prepare(vcpu, id == 0, *entry)?,
-            Start::Copy(snapshot, _) => {
+            Start::Copy(snapshot) => {
                 if let Some(saved) = snapshot.vcpus.get(usize::from(id)) {
                     saved.restore(vcpu)?;
                 }

@@ -92,7 +92,6 @@ mod kvm {
     pub const SET_XSAVE: u32 = 0x5000_aea5;
     pub const GET_XCRS: u32 = 0x8188_aea6;
     pub const SET_XCRS: u32 = 0x4188_aea7;
-    pub const PRE_FAULT_MEMORY: u32 = 0xc040_aed5;
 }
 
 /// Those of `asm-generic/ioctls.h` and `linux/if_tun.h`.
@@ -199,7 +198,6 @@ const STARTING: &[u32] = &[
     kvm::GET_XSAVE,
     kvm::SET_XSAVE,
     kvm::GET_XCRS,
-    kvm::PRE_FAULT_MEMORY,
     kvm::SET_XCRS,
 ];
 

@@ -2,7 +2,7 @@
 //!
 //! A snapshot is two files: the state ([`format`]: sections of [`fields`]), parsed as what a stranger has written, and the
 //! [`memory`], mapped and not copied. [`host`] and [`device`] say what a copy has to have in common with the machine it is
-//! a copy of; [`vcpu`] and [`board`] are KVM's part. What it will need first, [`working_set`] gets ready. What must not be the same in two copies, [`identity`] makes anew.
+//! a copy of; [`vcpu`] and [`board`] are KVM's part. What must not be the same in two copies, [`identity`] makes anew.
 //! Nothing of the host side is in a snapshot: no descriptor, no address, no connection, no counter.
 
 pub mod board;
@@ -17,11 +17,6 @@ pub mod memory;
     reason = "KVM_SET_XSAVE reads as much as KVM says it needs"
 )]
 pub mod vcpu;
-#[allow(
-    unsafe_code,
-    reason = "madvise(2) takes a raw range, and KVM_PRE_FAULT_MEMORY has no wrapper"
-)]
-pub mod working_set;
 
 use std::fs::File;
 use std::io;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crn_protocol::control::{
     Command, ConsoleSpec, Descriptor, Event, ExitReason, Hardware, MemoryBacking, Report, Request,
-    RestoreSpec, SnapshotSpec, Status, Transport, VmSpec, VsockSpec, WorkingSet,
+    RestoreSpec, SnapshotSpec, Status, Transport, VmSpec, VsockSpec,
 };
 use crn_protocol::descriptors::{Receiver, send_with};
 use crn_protocol::devices::Limits;
@@ -130,7 +130,6 @@ impl Machine {
             hardware: hardware(transport, "copy", (4, 4), 3),
             state: Descriptor(1),
             memory: Descriptor(2),
-            working_set: WorkingSet::default(),
         };
         change(&mut spec);
         let files = [

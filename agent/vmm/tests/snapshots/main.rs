@@ -106,31 +106,6 @@ fn a_copy_of_a_copy_goes_on_and_its_memory_takes_no_more_room_than_was_written()
 }
 
 #[test]
-fn what_a_copy_is_about_to_touch_may_be_got_ready_and_changes_nothing() {
-    let Some(mut machine) = Machine::launch(Transport::Mmio) else {
-        return;
-    };
-    machine.type_letter('a');
-    machine.ask(Request::Pause, &[]).unwrap();
-    let files = machine.snapshot().unwrap();
-    let ready = |read: (u64, u32), written: (u64, u32)| {
-        let copy = Machine::restore(&files, Transport::Mmio, |spec| {
-            spec.working_set.read = vec![read.into()];
-            spec.working_set.written = vec![written.into()];
-        });
-        copy.unwrap().type_letter('b').sums
-    };
-    // The sums' pages, the code's, all of them.
-    let sums = [
-        ready((0x200, 1), (0x300, 2)),
-        ready((0, 16_384), (0x300, 2)),
-        ready((0x200, 1), (0, 16_384)),
-    ];
-    machine.ask(Request::Resume, &[]).unwrap();
-    assert_eq!(sums, [machine.type_letter('b').sums; 3]);
-}
-
-#[test]
 fn a_machine_is_snapshotted_into_empty_files_while_it_is_paused() {
     let Some(mut machine) = Machine::launch(Transport::Mmio) else {
         return;
@@ -232,11 +207,6 @@ fn what_is_not_the_snapshot_of_the_described_machine_is_refused_by_name() {
         &files,
         |spec| spec.hardware.vsock = None,
         "2 devices, the description has 1",
-    );
-    refused(
-        &files,
-        |spec| spec.working_set.read = vec![(16_384, 1).into()],
-        "working_set.read",
     );
     refused(
         &files,

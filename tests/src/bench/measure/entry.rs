@@ -1,12 +1,13 @@
-//! When a process first enters its guest, by KVM's own tracepoint.
+//! When a process first enters its guest, by KVM's own tracepoint. The kernel's buffer keeps what came first.
 
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use rustix::mount::{MountFlags, mount};
 
-use super::trace;
-
-const EVENT: &str = "events/kvm/kvm_entry/enable";
+const TRACING: &str = "/sys/kernel/tracing";
 /// The longest a start takes, by the machine's clock.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two looks. Looking takes the time of the one looked at, and its start is over by then.
@@ -22,8 +23,15 @@ impl Entries {
     /// # Errors
     /// When the kernel has no such tracepoint.
     pub fn watch() -> Result<Self> {
-        trace::begin()?;
-        trace::set(EVENT, "1")?;
+        if !Path::new(TRACING).join("trace").exists() {
+            mount("tracefs", TRACING, "tracefs", MountFlags::empty(), None)
+                .context("mount tracefs")?;
+        }
+        set("options/overwrite", "0")?;
+        set("trace_clock", "mono")?;
+        // Empties the buffer.
+        set("trace", "")?;
+        set("events/kvm/kvm_entry/enable", "1")?;
         Ok(Self(()))
     }
 
@@ -34,14 +42,20 @@ impl Entries {
     pub fn first(self) -> Result<u64> {
         let started = Instant::now();
         let found = loop {
-            match first_entry(&trace::read()?) {
+            let trace =
+                fs::read_to_string(Path::new(TRACING).join("trace")).context("read the trace")?;
+            match first_entry(&trace) {
                 None if started.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
                 found => break found,
             }
         };
-        trace::set(EVENT, "0")?;
+        set("events/kvm/kvm_entry/enable", "0")?;
         found.context("no vCPU was entered")
     }
+}
+
+fn set(file: &str, value: &str) -> Result<()> {
+    fs::write(Path::new(TRACING).join(file), value).with_context(|| format!("write {file}"))
 }
 
 /// `    vcpu0-71  [000] d..1.    12.345678: kvm_entry: vcpu 0, rip 0xfff0`, the moment in seconds.

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use command_fds::{CommandFdExt as _, FdMapping};
 use crn_protocol::control::{
     self, ConsoleSpec, Descriptor, DiskSpec, Event, Hardware, MemoryBacking, Report, Request,
-    RestoreSpec, SnapshotSpec, Transport, VmSpec, VsockSpec, WorkingSet,
+    RestoreSpec, SnapshotSpec, Transport, VmSpec, VsockSpec,
 };
 use crn_protocol::descriptors::{Receiver, send_with};
 use crn_protocol::devices::{Engine, Limits};
@@ -38,11 +38,10 @@ pub struct Board {
     pub disks: &'static [(&'static str, &'static str)],
 }
 
-/// A snapshot's two files, and what is got ready for those that go on from it.
+/// A snapshot's two files.
 pub struct Snapshot {
     state: File,
     memory: File,
-    pub working_set: WorkingSet,
 }
 
 /// A confined `crn-vmm` and the connection to it.
@@ -210,7 +209,6 @@ impl Monitor {
             hardware,
             state: Descriptor(next),
             memory: Descriptor(next + 1),
-            working_set: snapshot.working_set.clone(),
         };
         files.push(snapshot.state.try_clone()?.into());
         files.push(snapshot.memory.try_clone()?.into());
@@ -228,7 +226,6 @@ impl Monitor {
         let snapshot = Snapshot {
             state: create("/tmp/state")?,
             memory: create("/tmp/memory")?,
-            working_set: WorkingSet::default(),
         };
         let spec = SnapshotSpec {
             state: Descriptor(0),

@@ -15,7 +15,6 @@ use crn_protocol::guest::{
 use crn_protocol::lines::encode;
 
 use super::monitor::{Board, Monitor, Snapshot};
-use super::touched::Touched;
 use super::{Measured, Plan};
 
 /// Where the runtime stands in the machine.
@@ -36,9 +35,7 @@ const BOARD: Board = Board {
     cmdline: "console=ttyS0 loglevel=4 panic=-1 net.ifnames=0",
     disks: &[(RUNTIME, "runtime"), (CODE, "code")],
 };
-const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: bench\r\n\r\n";
-/// There may be only one host (RFC 9112, section 3.2).
-const REFUSED: &[u8] = b"GET / HTTP/1.1\r\nhost: bench\r\nhost: bench\r\n\r\n";
+const ANSWER: &[u8] = b"HTTP/1.1 200 ";
 
 /// One of the measurements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +75,7 @@ impl Step {
         monitor.restore(plan.guest_mib, &BOARD, snapshot)?;
         renew(&monitor).context("make the guest another one")?;
         let renewed = started.elapsed();
-        answer(&monitor, REQUEST, b"HTTP/1.1 200 ").context("ask the program")?;
+        answer(&monitor).context("ask the program")?;
         let answered = started.elapsed();
         monitor.end()?;
         let moments = MOMENTS.iter().zip([renewed, answered]);
@@ -93,21 +90,8 @@ impl Step {
     }
 }
 
-/// A snapshot of a program that has started and was asked nothing, and what its copies touch before they would call it: a
-/// copy is asked for something that the server in front of it refuses.
+/// A snapshot of a program that has started and was asked nothing.
 pub fn snapshot(plan: &Plan, vmm: &str) -> Result<Snapshot> {
-    let mut snapshot = of_program(plan, vmm)?;
-    let mut monitor = Monitor::start(vmm, 0)?;
-    let touched = Touched::watch()?;
-    monitor.restore(plan.guest_mib, &BOARD, &snapshot)?;
-    renew(&monitor).context("make the guest another one")?;
-    answer(&monitor, REFUSED, b"HTTP/1.1 400 ").context("ask the server")?;
-    snapshot.working_set = touched.stop(plan.guest_mib)?;
-    monitor.end()?;
-    Ok(snapshot)
-}
-
-fn of_program(plan: &Plan, vmm: &str) -> Result<Snapshot> {
     fs::write(CODE, APPLICATION)?;
     let mut monitor = Monitor::start(vmm, 0)?;
     let mut console = monitor.launch(plan.guest_mib, &BOARD)?;
@@ -188,15 +172,15 @@ fn hear(stream: &UnixStream) -> Result<FromGuest> {
     serde_json::from_str(&line).with_context(|| format!("the guest said {line:?}"))
 }
 
-/// Asks and waits until the answer, which is to be this one, has begun.
-fn answer(monitor: &Monitor, request: &[u8], expected: &[u8]) -> Result<()> {
+/// Asks the program and waits until it has begun to answer.
+fn answer(monitor: &Monitor) -> Result<()> {
     let mut stream = monitor.connect(HTTP_PORT)?;
-    stream.write_all(request)?;
-    let mut answer = vec![0; expected.len()];
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: bench\r\n\r\n")?;
+    let mut answer = [0; ANSWER.len()];
     stream.read_exact(&mut answer)?;
     ensure!(
-        answer == expected,
-        "the answer is {:?}",
+        answer == ANSWER,
+        "the program answered {:?}",
         String::from_utf8_lossy(&answer)
     );
     Ok(())

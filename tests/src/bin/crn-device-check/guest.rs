@@ -222,7 +222,6 @@ impl Guest {
             hardware: hardware(machine, &format!("copy-{number}"), taps.len()),
             state: Descriptor(0),
             memory: Descriptor(1),
-            working_set: WorkingSet::default(),
         };
         let files: Vec<_> = snapshot
             .map(|file| file.try_clone().map(OwnedFd::from))
